@@ -1,0 +1,1 @@
+"""Turn taking, what to say next, and saying it."""

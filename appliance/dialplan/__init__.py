@@ -1,0 +1,1 @@
+"""Who answers which number, and what the conversation there is."""

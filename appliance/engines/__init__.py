@@ -1,0 +1,1 @@
+"""Speech and language engines, each in worker processes behind a batcher."""

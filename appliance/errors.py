@@ -1,0 +1,108 @@
+"""Every exception the appliance raises on purpose.
+
+    ApplianceError
+    ├── ConfigError              a file an operator wrote is wrong; carries every mistake at once
+    ├── SipError
+    │   ├── LocalSipError        our own code broke the protocol (a bug)
+    │   └── RemoteSipError       the peer did; ``status_hint`` becomes the response
+    ├── RtpError                 a packet that is not RTP, or not for us
+    ├── IpcError
+    │   ├── ChannelClosed        the process at the other end is gone
+    │   └── StaleSlot            the call that owned this media slot is over, or its audio has been overwritten
+    ├── EngineError              an engine could not do what was asked; ``retryable`` says whether another worker may
+    ├── ModelFileError           a model file is missing, corrupt or cannot be fetched
+    ├── MediaError               no RTP port, no free slot
+    └── StoreError               the record could not be written or read
+
+Messages say how to fix what is wrong, in the operator's words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ApplianceError(Exception):
+    """Base of the tree."""
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One thing wrong in a file an operator wrote.
+
+    ``str()`` gives ``file:line: key: what is wrong; what would be right``.
+    """
+
+    file: str
+    line: int
+    key: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        tail = f"; {self.hint}" if self.hint else ""
+        return f"{self.file}:{self.line}: {self.key}: {self.what}{tail}"
+
+
+class ConfigError(ApplianceError):
+    """A configuration or dialplan file is wrong. ``mistakes`` holds every mistake found, in file order."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes)
+        super().__init__("\n".join(str(m) for m in self.mistakes))
+
+
+class SipError(ApplianceError):
+    """Something about SIP went wrong; see the two subclasses for whose fault it is."""
+
+
+class LocalSipError(SipError):
+    """We were about to break the protocol. A bug in the caller of the SIP core."""
+
+
+class RemoteSipError(SipError):
+    """The peer broke the protocol.
+
+    ``status_hint`` is the response to send, or None where the message must be dropped in silence (a malformed
+    response, or a request too broken to answer).
+    """
+
+    def __init__(self, message: str, status_hint: int | None = 400) -> None:
+        self.status_hint = status_hint
+        super().__init__(message)
+
+
+class RtpError(ApplianceError):
+    """A datagram on an RTP port that is not a packet of this call."""
+
+
+class IpcError(ApplianceError):
+    """Two processes of the box could not talk."""
+
+
+class ChannelClosed(IpcError):
+    """The process at the other end is gone."""
+
+
+class StaleSlot(IpcError):
+    """The audio asked for is no longer there: the slot has a new owner, or the ring has wrapped past it."""
+
+
+class EngineError(ApplianceError):
+    """An engine could not do what was asked."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        self.retryable = retryable
+        super().__init__(message)
+
+
+class ModelFileError(ApplianceError):
+    """A model file is missing, corrupt or cannot be fetched. The message names the file and the remedy."""
+
+
+class MediaError(ApplianceError):
+    """The media process could not open or change a leg."""
+
+
+class StoreError(ApplianceError):
+    """The call record could not be written or read."""

@@ -1,0 +1,426 @@
+"""Every message that crosses a process boundary inside the box.
+
+Messages name a slot, a generation and sample positions; they never carry audio (that is in
+:mod:`appliance.ipc.rings`). ``slot`` is the row of the call's media leg in the rings, ``generation`` the number of
+times the row has been given out: a message about an older generation is about a call that is over and is dropped.
+
+Positions are samples at 8 kHz counted from the moment the leg was connected, except ``tts_*`` positions, which count
+samples in the slot's synthesis ring from the same moment. Times named ``at`` are CLOCK_MONOTONIC seconds, the same
+in every process.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages; the class name is the tag on the wire."""
+
+
+# --- supervisor <-> everyone --------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True):
+    """First message of a child to the supervisor."""
+
+    name: str
+    pid: int
+
+
+class Ready(Message, frozen=True):
+    """The child has loaded and warmed everything and can take work."""
+
+    name: str
+
+
+class Alive(Message, frozen=True):
+    """The child's event loop is turning; sent about once a second."""
+
+    name: str
+
+
+class ProcessState(Message, frozen=True):
+    """Supervisor to control: how a process is. ``state`` is starting, ready, restarting or stopped."""
+
+    name: str
+    state: str
+    pid: int
+    restarts: int
+
+
+class Drain(Message, frozen=True):
+    """Supervisor to control: take no new calls, let the running ones end; hang up what is left at the deadline."""
+
+    deadline_s: float
+
+
+class Drained(Message, frozen=True):
+    """Control to supervisor: no call is left."""
+
+
+class Stop(Message, frozen=True):
+    """Supervisor to a child: finish and exit."""
+
+
+# --- control -> media ---------------------------------------------------------------------------------------------
+
+
+class OpenLeg(Message, frozen=True):
+    """Bind an RTP port for this slot. Answered by LegOpened or LegFailed."""
+
+    slot: int
+    generation: int
+
+
+class ConnectLeg(Message, frozen=True):
+    """Start sending and receiving. Sent again to change the remote address, codec or direction mid-call.
+
+    ``codec`` is "pcmu" or "pcma". ``dtmf_payload_type`` is -1 where telephone-event was not negotiated.
+    ``send`` false: silence is sent to keep the path open, but no speech (hold). ``receive`` false: what comes is not
+    listened to.
+    """
+
+    slot: int
+    generation: int
+    remote_host: str
+    remote_port: int
+    codec: str
+    payload_type: int
+    dtmf_payload_type: int
+    ptime_ms: int = 20
+    send: bool = True
+    receive: bool = True
+
+
+class CloseLeg(Message, frozen=True):
+    """Stop and free the slot. Answered by LegClosed."""
+
+    slot: int
+    generation: int
+
+
+class Play(Message, frozen=True):
+    """Queue samples [tts_start, tts_end) of the slot's synthesis ring for playout as part of ``utterance``.
+
+    ``last``: nothing of this utterance follows; PlayoutDone is sent when the end has left.
+    An empty range with ``last`` true closes an utterance.
+    """
+
+    slot: int
+    generation: int
+    utterance: int
+    tts_start: int
+    tts_end: int
+    last: bool
+
+
+class Flush(Message, frozen=True):
+    """Stop what is playing and drop all that is queued, the frame already staged included. Answered by Flushed."""
+
+    slot: int
+    generation: int
+
+
+class SendDigits(Message, frozen=True):
+    """Send these keys as RFC 4733 events after what is queued now. Characters 0-9, *, #, A-D."""
+
+    slot: int
+    generation: int
+    digits: str
+
+
+# --- media -> control ---------------------------------------------------------------------------------------------
+
+
+class LegOpened(Message, frozen=True):
+    slot: int
+    generation: int
+    port: int
+
+
+class LegFailed(Message, frozen=True):
+    slot: int
+    generation: int
+    reason: str
+
+
+class LegClosed(Message, frozen=True):
+    """``frames`` is the number of 20 ms frames the leg lived; the rest are its reception statistics."""
+
+    slot: int
+    generation: int
+    frames: int
+    received: int
+    lost: int
+    late: int
+    concealed: int
+    strangers: int
+
+
+class Tick(Message, frozen=True):
+    """Once per 20 ms: what every connected leg heard. Arrays are raw little-endian bytes, one item per leg.
+
+    ``slots`` int16, ``generations`` int64, ``frames`` int32 (index of the frame just received), ``levels`` float32
+    (RMS dBFS of that frame), ``speech`` float32 (probability of speech, newest), ``played`` int32 (samples of the
+    current utterance that have left, 0 when none).
+    """
+
+    number: int
+    at: float
+    slots: bytes
+    generations: bytes
+    frames: bytes
+    levels: bytes
+    speech: bytes
+    played: bytes
+
+
+class Digit(Message, frozen=True):
+    """The caller pressed a key (RFC 4733); sent once per key."""
+
+    slot: int
+    generation: int
+    digit: str
+    frame: int
+
+
+class PlayoutStarted(Message, frozen=True):
+    """The first packet with samples of ``utterance`` has left the socket, at ``at``; ``frame`` is its index."""
+
+    slot: int
+    generation: int
+    utterance: int
+    frame: int
+    at: float
+
+
+class PlayoutDone(Message, frozen=True):
+    """All of ``utterance`` has left."""
+
+    slot: int
+    generation: int
+    utterance: int
+    played: int
+    frame: int
+
+
+class Flushed(Message, frozen=True):
+    """Playout has stopped. ``utterance`` is what was playing (-1: nothing) and ``played`` its samples that left."""
+
+    slot: int
+    generation: int
+    utterance: int
+    played: int
+    frame: int
+
+
+class MediaTimeout(Message, frozen=True):
+    """No RTP has come for ``silent_s`` seconds."""
+
+    slot: int
+    generation: int
+    silent_s: float
+
+
+class MediaStats(Message, frozen=True):
+    """Once a second. ``lateness`` is a histogram of how late ticks began (see media/tick.py for its bounds)."""
+
+    ticks: int
+    skipped: int
+    legs: int
+    busy_s: float
+    lateness: tuple[int, ...]
+    sent: int
+    received: int
+    dropped: int
+    concealed: int
+    underruns: int
+    outbox: int
+
+
+# --- control <-> engine workers -----------------------------------------------------------------------------------
+
+
+class Recognise(Message, frozen=True):
+    """Recognise the caller's samples [start, end).
+
+    ``phrases`` is the closed list of what the dialplan expects (empty: open vocabulary, engines that can).
+    ``pronunciations`` are (word, phones) additions. ``reject``: say so when nothing expected was said.
+    """
+
+    request: int
+    slot: int
+    generation: int
+    start: int
+    end: int
+    language: str
+    phrases: tuple[str, ...]
+    pronunciations: tuple[tuple[str, str], ...]
+    reject: bool
+    deadline: float
+
+
+class Recognised(Message, frozen=True):
+    """``accepted`` false: speech, but nothing that was expected; ``text`` is then the best guess."""
+
+    request: int
+    text: str
+    confidence: float
+    accepted: bool
+    queued_s: float
+    run_s: float
+
+
+class JudgeTurn(Message, frozen=True):
+    """How likely is it that the caller has finished, given the samples up to ``end``?"""
+
+    request: int
+    slot: int
+    generation: int
+    start: int
+    end: int
+    deadline: float
+
+
+class TurnVerdict(Message, frozen=True):
+    request: int
+    probability: float
+    queued_s: float
+    run_s: float
+
+
+class Synthesise(Message, frozen=True):
+    """Speak ``text`` into the slot's synthesis ring from position ``tts_start``, at most ``room`` samples.
+
+    Answered by any number of Spoken, the last of them with ``last`` true.
+    """
+
+    request: int
+    slot: int
+    generation: int
+    text: str
+    language: str
+    voice: str
+    rate: float
+    tts_start: int
+    room: int
+
+
+class Spoken(Message, frozen=True):
+    """Samples up to ``tts_end`` are in the ring. ``cached``: the phrase did not have to be synthesised."""
+
+    request: int
+    tts_end: int
+    last: bool
+    cached: bool
+    queued_s: float
+    run_s: float
+
+
+class ChatMessage(msgspec.Struct, frozen=True, array_like=True):
+    role: str
+    content: str
+
+
+class Generate(Message, frozen=True):
+    """Ask the language model for the next reply."""
+
+    request: int
+    messages: tuple[ChatMessage, ...]
+    deadline: float
+
+
+class Token(Message, frozen=True):
+    request: int
+    text: str
+    last: bool
+
+
+class Cancel(Message, frozen=True):
+    """Forget this request; nothing more is said about it."""
+
+    request: int
+
+
+class Failed(Message, frozen=True):
+    """The request could not be served. ``retryable``: another worker may manage."""
+
+    request: int
+    reason: str
+    retryable: bool
+
+
+class WorkerStats(Message, frozen=True):
+    """Once a second, from every engine worker."""
+
+    name: str
+    queued: int
+    running: int
+    done: int
+    failed: int
+    dropped: int
+    cache_hits: int
+    busy_s: float
+
+
+# --- control <-> recorder -----------------------------------------------------------------------------------------
+
+
+class StartRecording(Message, frozen=True):
+    """Write the slot's audio from ``start_frame`` on into ``path`` (stereo WAV, caller left, agent right).
+
+    Sent again for the same path after a restart of the recorder: it continues where the file ends.
+    """
+
+    recording: str
+    slot: int
+    generation: int
+    path: str
+    start_frame: int
+
+
+class StopRecording(Message, frozen=True):
+    """The leg is over; write up to ``end_frame`` and close. Answered by RecordingStopped."""
+
+    recording: str
+    end_frame: int
+
+
+class RecordingStopped(Message, frozen=True):
+    """``problem`` is empty, or says in words why the file is incomplete (a full disk, say)."""
+
+    recording: str
+    path: str
+    frames: int
+    problem: str
+
+
+AnyMessage: TypeAlias = (
+    Hello | Ready | Alive | ProcessState | Drain | Drained | Stop
+    | OpenLeg | ConnectLeg | CloseLeg | Play | Flush | SendDigits
+    | LegOpened | LegFailed | LegClosed | Tick | Digit | PlayoutStarted | PlayoutDone | Flushed | MediaTimeout
+    | MediaStats
+    | Recognise | Recognised | JudgeTurn | TurnVerdict | Synthesise | Spoken | Generate | Token | Cancel | Failed
+    | WorkerStats
+    | StartRecording | StopRecording | RecordingStopped
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """One message as bytes."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """The message in ``data``.
+
+    Raises:
+        msgspec.MsgspecError: if it is none of ours.
+    """
+    return _decoder.decode(data)

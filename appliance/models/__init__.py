@@ -1,0 +1,1 @@
+"""Model files: where each comes from, its checksum and licence; fetching and verifying them."""

@@ -1,0 +1,1 @@
+"""Legs: how a call arrives and is controlled, whatever the protocol."""

@@ -1,0 +1,1 @@
+"""The record of every call, in SQL and WAV."""
