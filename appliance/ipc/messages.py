@@ -417,7 +417,7 @@ def encode(message: AnyMessage) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(data: bytes) -> AnyMessage:
+def decode(data: bytes | memoryview) -> AnyMessage:
     """The message in ``data``.
 
     Raises:
