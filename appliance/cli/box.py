@@ -1,0 +1,239 @@
+"""A whole ``appliance serve`` as a child process, on free ports and with a state directory of its own.
+
+The demo, the tests and the benchmarks all start the box through this, so that they drive exactly what an operator
+would start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import ApplianceError
+
+HOST = "127.0.0.1"
+_RTP_SPAN = 1024
+_POLL_S = 0.05
+
+
+class BoxError(ApplianceError):
+    """The box did not start, or did not stop, in time; the message carries the end of its log."""
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """A port on loopback that nobody has bound at this moment."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def free_rtp_range(span: int = _RTP_SPAN) -> str:
+    """``first-last`` of a range below the ephemeral ports whose ends nobody has bound."""
+    for _ in range(100):
+        first = random.randrange(10_000, 32_000 - span, 2)
+        try:
+            for port in (first, first + span // 2, first + span - 1):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                    probe.bind((HOST, port))
+        except OSError:
+            continue
+        return f"{first}-{first + span - 1}"
+    raise BoxError("no free range of RTP ports between 10000 and 32000; is another box running?")
+
+
+class Box:
+    """One running appliance.
+
+    ``directory`` takes its database, recordings, sockets and log. ``settings`` are dotted keys of ``appliance.yaml``
+    laid over the ones that make it independent of every other box on the machine.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory.absolute()
+        self.sip_port = free_port()
+        self.http_port = free_port(socket.SOCK_STREAM)
+        self.database = self.directory / "appliance.db"
+        self.recordings = self.directory / "recordings"
+        self.log = self.directory / "serve.log"
+        self.environment = dict(environment or {})
+        self.settings: dict[str, object] = {
+            "listen.sip.0.host": HOST,
+            "listen.sip.0.port": self.sip_port,
+            "listen.http.host": HOST,
+            "listen.http.port": self.http_port,
+            "listen.rtp_ports": free_rtp_range(),
+            "store.url": f"sqlite+aiosqlite:///{self.database}",
+            "store.recordings": str(self.recordings),
+            "runtime_dir": str(self.directory / "run"),
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        if self._process is None:
+            raise BoxError("the box has not been started")
+        return self._process.pid
+
+    @property
+    def sip_uri(self) -> str:
+        return f"sip:{HOST}:{self.sip_port}"
+
+    def uri(self, user: str) -> str:
+        """The SIP URI of a number on this box."""
+        return f"sip:{user}@{HOST}:{self.sip_port}"
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Start and wait for the line that says it is ready.
+
+        Raises:
+            BoxError: it left, or was not ready in time.
+        """
+        self.launch()
+        self.wait_ready(timeout_s)
+
+    def launch(self) -> None:
+        """Start without waiting."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "appliance.cli.main", "serve"]
+        for key, value in self.settings.items():
+            command += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**_inherited_environment(), **self.environment}, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until ``/readyz`` answers 200.
+
+        Raises:
+            BoxError: it left, or was not ready in time.
+        """
+        process = self._process
+        if process is None:
+            raise BoxError("the box has not been started")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise BoxError(
+                    f"appliance serve left with {process.returncode} before it was ready:\n{self.log_tail()}"
+                )
+            status, _ = self.get("/readyz")
+            if status == 200:
+                return
+            time.sleep(_POLL_S)
+        self.stop(1.0)
+        raise BoxError(f"appliance serve was not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
+
+    def stop(self, timeout_s: float = 20.0) -> int:
+        """Ask it to drain and leave, and give its exit code; kills it (and answers -9) when it does not.
+
+        A second call gives the code again.
+        """
+        process = self._process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                for pid in self.processes().values():
+                    _kill(pid)
+                process.kill()
+                process.wait()
+        return process.returncode
+
+    def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, str]:
+        """(status, body) of an HTTP GET on the box; status 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=timeout_s) as reply:
+                return int(reply.status), reply.read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.read().decode(errors="replace")
+        except OSError:
+            return 0, ""
+
+    def get_json(self, path: str) -> Any:
+        """The JSON at ``path``.
+
+        Raises:
+            BoxError: the box does not answer, or not with JSON.
+        """
+        status, body = self.get(path)
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise BoxError(f"GET {path} gave {status}: {body[:200]!r}") from None
+
+    def processes(self) -> dict[str, int]:
+        """Process ids by name (``supervisor``, ``media``, ``control``, ``asr-0``...), as the kernel lists them now."""
+        found = {"supervisor": self.pid}
+        for pid in _children(self.pid):
+            name = _process_name(pid)
+            while name in found:
+                name += "+"
+            found[name] = pid
+        return found
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The end of what the box printed."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def __enter__(self) -> Box:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _inherited_environment() -> dict[str, str]:
+
+    return dict(os.environ)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(child) for child in task.read_text().split()]
+    return found + [grandchild for child in found for grandchild in _children(child)]
+
+
+def _process_name(pid: int) -> str:
+    """``control`` of ``python -m appliance.control``; ``asr-0`` where ``--name asr-0`` stands on the command line."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    if "--name" in words[:-1]:
+        return words[words.index("--name") + 1]
+    for word in words[1:]:
+        if word.startswith("appliance."):
+            return word.split(".")[1]
+    return f"pid-{pid}"
+
+
+def _kill(pid: int) -> None:
+
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

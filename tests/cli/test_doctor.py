@@ -1,0 +1,80 @@
+"""What ``appliance doctor`` sees, and the remedy it names."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+
+from appliance.cli import doctor
+from appliance.cli.doctor import Verdict
+from appliance.cli.main import main
+
+
+def test_this_machine_has_its_libraries() -> None:
+    assert [finding.verdict for finding in doctor.libraries()] == [Verdict.OK]
+
+
+def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda module: None if module == "soxr" else object())
+    findings = {finding.what: finding for finding in doctor.libraries()}
+    assert findings["soxr"].verdict is Verdict.PROBLEM
+    assert "pip install" in findings["soxr"].remedy
+
+
+def test_missing_model_files_are_problems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("APPLIANCE_MODELS", str(tmp_path))
+    findings = {finding.what: finding for finding in doctor.models()}
+    assert findings["silero-vad"].verdict is Verdict.PROBLEM
+    assert "appliance models pull" in findings["silero-vad"].remedy
+
+
+def test_a_port_in_use_is_a_problem() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        (finding,) = doctor.sockets([("sip udp", socket.SOCK_DGRAM, "127.0.0.1", port)])
+    assert finding.verdict is Verdict.PROBLEM
+    assert f"sport = :{port}" in finding.remedy
+    (finding,) = doctor.sockets([("sip udp", socket.SOCK_DGRAM, "127.0.0.1", port)])
+    assert finding.verdict is Verdict.OK
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert doctor.writable("recordings", tmp_path / "new" / "folder").verdict is Verdict.OK
+    assert doctor.writable("recordings", tmp_path / "file" / "folder").verdict is Verdict.PROBLEM
+
+
+def test_little_disk_is_a_warning(tmp_path: Path) -> None:
+    finding = doctor.disk(tmp_path, lambda _: (10**9, 9 * 10**8, 10**8))
+    assert finding.verdict is Verdict.WARNING
+    assert "0.1 GB free, 1 hours" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict"),
+    [((4096, 4096), Verdict.OK), ((256, 4096), Verdict.WARNING), ((256, 512), Verdict.PROBLEM)],
+)
+def test_open_files(monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], verdict: Verdict) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    assert doctor.open_files(400).verdict is verdict
+
+
+def test_json_is_a_list_of_findings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [doctor.Finding("disk", Verdict.WARNING, "0.1 GB free", "make room")]
+    monkeypatch.setattr(doctor, "examine", lambda config, overrides: found)
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"what": "disk", "verdict": "warning", "detail": "0.1 GB free", "remedy": "make room"}
+    ]
+
+
+def test_a_problem_is_exit_status_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [doctor.Finding("http", Verdict.PROBLEM, "127.0.0.1:8080: Address already in use", "stop what has it")]
+    monkeypatch.setattr(doctor, "examine", lambda config, overrides: found)
+    assert main(["doctor"]) == 1
+    assert "-> stop what has it" in capsys.readouterr().out

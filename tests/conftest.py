@@ -1,0 +1,85 @@
+"""What every test gets: leak checks, free ports, the recorded voices, and a whole running box."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.box import Box, free_port
+
+LEAK_DEADLINE_S = 2.0
+SHARED_AUDIO = Path(__file__).parents[1] / ".." / "shared" / "audio"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """A test ends with the threads it began with."""
+    before = set(threading.enumerate())
+    yield
+    leaked = [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
+    for thread in leaked:
+        thread.join(LEAK_DEADLINE_S)
+    names = [thread.name for thread in leaked if thread.is_alive()]
+    assert not names, f"threads still running after the test: {names}"
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """An async test ends with no task but its own."""
+    yield
+    leaked = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    if leaked:
+        _, still = await asyncio.wait(leaked, timeout=0.1)
+        assert not still, f"tasks still running after the test: {[task.get_coro() for task in still]}"
+
+
+@pytest.fixture(autouse=True)
+def _watch_tasks_of_async_tests(request: pytest.FixtureRequest, no_leaked_threads: None) -> None:
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("no_leaked_tasks")
+
+
+@pytest.fixture
+def free_udp_port() -> int:
+    """A UDP port on loopback that nobody has bound."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """The folder of recorded human voices and noises; the test is skipped where it does not lie beside the clone."""
+    if not (SHARED_AUDIO / "labels.tsv").exists():
+        pytest.skip("the recorded voices (../shared/audio) are not beside this clone")
+    return SHARED_AUDIO
+
+
+@pytest.fixture
+def start_box(tmp_path: Path) -> Iterator[Callable[..., Box]]:
+    """``start_box(**overrides)`` starts ``appliance serve`` on free ports and waits until it is ready.
+
+    Every box is stopped at the end and must have left with exit code 0, unless the test stopped it itself.
+    """
+    boxes: list[Box] = []
+
+    def start(**settings: object) -> Box:
+        box = Box(tmp_path / f"box{len(boxes)}", **settings)
+        boxes.append(box)
+        box.start()
+        return box
+
+    yield start
+    codes = [box.stop() for box in boxes]
+    assert not any(codes), "\n".join(
+        f"appliance serve left with {c}:\n{b.log_tail()}" for b, c in zip(boxes, codes, strict=True)
+    )
+
+
+@pytest.fixture
+def box(start_box: Callable[..., Box]) -> Box:
+    """A whole box with the shipped dialplans, ready for calls."""
+    return start_box()

@@ -1,0 +1,121 @@
+"""PURE modules take bytes and ``now`` in and give events and bytes out: no sockets, clocks, chance or files.
+
+What is checked is the source of each module: its imports, and its calls to functions that would open a file. The
+global functions of :mod:`random` are refused too; a ``random.Random`` that somebody injects may be named as a type.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "appliance"
+
+PURE = (
+    "sip",
+    "rtp",
+    "carriers",
+    "audio",
+    "conversation/turns.py",
+    "dialplan/schema.py",
+    "dialplan/matcher.py",
+    "dialplan/flow.py",
+    "engines/batcher.py",
+)
+FORBIDDEN_MODULES = frozenset(
+    [
+        "aiofiles",
+        "aiohttp",
+        "asyncio",
+        "concurrent",
+        "http",
+        "io",
+        "multiprocessing",
+        "os",
+        "random",
+        "requests",
+        "secrets",
+        "selectors",
+        "shutil",
+        "signal",
+        "socket",
+        "sqlalchemy",
+        "ssl",
+        "subprocess",
+        "tempfile",
+        "threading",
+        "time",
+        "urllib.request",
+        "uvloop",
+    ]
+)
+FORBIDDEN_NAMES_OF = {"datetime": frozenset({"now", "utcnow", "today"}), "date": frozenset({"today"})}
+FILE_METHODS = frozenset(
+    {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "touch", "iterdir"}
+)
+
+
+def pure_modules(root: Path) -> list[Path]:
+    found: list[Path] = []
+    for name in PURE:
+        path = root / name
+        found += [path] if path.suffix else sorted(path.rglob("*.py"))
+    return [path for path in found if path.exists()]
+
+
+def impurities(source: str) -> list[str]:
+    """What in ``source`` a PURE module must not have, as ``line: what``."""
+    found: list[str] = []
+
+    def forbidden(module: str) -> bool:
+        return module in FORBIDDEN_MODULES or module.split(".", maxsplit=1)[0] in FORBIDDEN_MODULES
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [f"{node.lineno}: import {a.name}" for a in node.names if forbidden(a.name)]
+        elif isinstance(node, ast.ImportFrom):
+            names = {a.name for a in node.names}
+            module = node.module or ""
+            allowed = module == "random" and names <= {"Random"}
+            if not allowed and (forbidden(module) or any(forbidden(f"{module}.{name}") for name in names)):
+                found.append(f"{node.lineno}: from {module} import {', '.join(sorted(names))}")
+        elif isinstance(node, ast.Call):
+            match node.func:
+                case ast.Name(id="open" | "input" | "print" as name):
+                    found.append(f"{node.lineno}: {name}()")
+                case ast.Attribute(value=ast.Name(id=owner), attr=attr) if attr in FORBIDDEN_NAMES_OF.get(owner, ()):
+                    found.append(f"{node.lineno}: {owner}.{attr}()")
+                case ast.Attribute(attr=attr) if attr in FILE_METHODS:
+                    found.append(f"{node.lineno}: .{attr}()")
+    return found
+
+
+@pytest.mark.parametrize("path", pure_modules(ROOT), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_pure_module_touches_no_clock_socket_chance_or_file(path: Path) -> None:
+    assert impurities(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import asyncio",
+        "import asyncio.events",
+        "from time import monotonic",
+        "from random import choice",
+        "import urllib.request",
+        "from urllib import parse, request",
+        "open('x')",
+        "path.read_text()",
+        "datetime.now(UTC)",
+        "def f():\n    import socket",
+    ],
+)
+def test_the_check_sees(source: str) -> None:
+    assert impurities(source)
+
+
+@pytest.mark.parametrize("source", ["from random import Random", "import numpy as np", "def open_(): ..."])
+def test_the_check_allows(source: str) -> None:
+    assert impurities(source) == []
