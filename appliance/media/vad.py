@@ -1,0 +1,169 @@
+"""Voice activity detection for every call in one batch.
+
+Silero's model wants 256 samples at 8 kHz (32 ms), the clock delivers 160 (20 ms). :class:`VadFramer` turns one into
+the other with array arithmetic over all calls, staggered so that in every tick five of eight slots complete a frame;
+:class:`SileroBatch` runs the model over the frames that are complete; :class:`BatchVad` is the two together, one call
+per tick.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+RATE_HZ: Final = 8000
+TICK_SAMPLES: Final = 160
+FRAME_SAMPLES: Final = 256
+CONTEXT_SAMPLES: Final = 32
+STATE_SIZE: Final = 128
+
+_BLOCK: Final = 32  # the greatest common divisor of 160 and 256: every position is a multiple of it
+_TICK_BLOCKS: Final = TICK_SAMPLES // _BLOCK
+_FRAME_BLOCKS: Final = FRAME_SAMPLES // _BLOCK
+_RING_BLOCKS: Final = 2 * _FRAME_BLOCKS
+
+
+def single_thread_session(model: bytes) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session that runs in the calling thread only and never spins while it waits.
+
+    Shapes change with the number of calls, so memory patterns, which are kept per shape, are off.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class SileroBatch:
+    """Silero VAD at 8 kHz with the recurrent state of ``capacity`` slots.
+
+    Args:
+        model: content of ``silero_vad.onnx``.
+        capacity: number of slots.
+    """
+
+    def __init__(self, model: bytes, capacity: int) -> None:
+        self._session = single_thread_session(model)
+        self._rate = np.array(RATE_HZ, np.int64)
+        self._state = np.zeros((2, capacity, STATE_SIZE), np.float32)
+        self._context = np.zeros((capacity, CONTEXT_SAMPLES), np.float32)
+        self._input = np.zeros((capacity, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
+        self._state_in = np.zeros(2 * capacity * STATE_SIZE, np.float32)
+        self._outputs = ["output", "stateN"]
+
+    def step(self, slots: NDArray[np.integer], frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Speech probability of the next 32 ms of each of ``slots``.
+
+        Args:
+            slots: [n] slot numbers, no two the same.
+            frames: [n, 256] samples at 8 kHz in -1..1; each slot's frames follow one another without a gap.
+
+        Returns:
+            [n] probabilities.
+        """
+        count = len(slots)
+        if count == 0:
+            return np.zeros(0, np.float32)
+        batch = self._input[:count]
+        batch[:, :CONTEXT_SAMPLES] = self._context[slots]
+        batch[:, CONTEXT_SAMPLES:] = frames
+        state = self._state_in[: 2 * count * STATE_SIZE].reshape(2, count, STATE_SIZE)
+        np.take(self._state, slots, axis=1, out=state, mode="clip")
+        probabilities, state_out = self._session.run(self._outputs, {"input": batch, "state": state, "sr": self._rate})
+        self._state[:, slots] = state_out
+        self._context[slots] = frames[:, -CONTEXT_SAMPLES:]
+        result: NDArray[np.float32] = probabilities[:, 0]
+        return result
+
+    def reset(self, slot: int) -> None:
+        """Forget what ``slot`` has heard: a new call takes it over."""
+        self._state[:, slot] = 0.0
+        self._context[slot] = 0.0
+
+
+class VadFramer:
+    """Cuts 20 ms ticks into 32 ms frames, for ``capacity`` slots.
+
+    Every slot owns a ring of two frames. In the steady state it completes five frames in eight ticks; :meth:`reset`
+    starts a slot with as much silence as puts it into phase ``slot % 8``, so that each tick has 5/8 of the slots to
+    run, whenever their calls began.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._ring = np.zeros((capacity, _RING_BLOCKS, _BLOCK), np.float32)
+        self._frames = self._ring.reshape(capacity, 2, FRAME_SAMPLES)
+        self._written = np.zeros(capacity, np.int64)  # blocks, modulo the ring
+        self._tick = 0
+        self._ahead = np.arange(_TICK_BLOCKS)
+        for slot in range(capacity):
+            self.reset(slot)
+
+    def push(
+        self, slots: NDArray[np.integer], frames: NDArray[np.int16]
+    ) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+        """Take one tick's audio; return what became complete.
+
+        Args:
+            slots: [n] slot numbers, no two the same.
+            frames: [n, 160] samples at 8 kHz.
+
+        Returns:
+            The slots that completed a frame [m], and those frames [m, 256] in -1..1.
+        """
+        self._tick += 1
+        written = self._written[slots]
+        blocks = np.multiply(frames, np.float32(1 / 32768), dtype=np.float32).reshape(-1, _TICK_BLOCKS, _BLOCK)
+        self._ring[slots[:, None], (written[:, None] + self._ahead) % _RING_BLOCKS] = blocks
+        after = written + _TICK_BLOCKS
+        self._written[slots] = after % _RING_BLOCKS
+        half = written // _FRAME_BLOCKS
+        complete = after // _FRAME_BLOCKS > half
+        ready = slots[complete]
+        return ready, self._frames[ready, half[complete]]
+
+    def reset(self, slot: int) -> None:
+        """Forget what ``slot`` has heard and put it into its phase."""
+        self._ring[slot] = 0.0
+        self._written[slot] = (slot + self._tick * _TICK_BLOCKS) % _FRAME_BLOCKS
+
+
+class BatchVad:
+    """Speech probabilities of all calls, updated once per 20 ms tick.
+
+    ``speech`` [capacity] holds each slot's newest probability; a tick renews it for the slots that completed a 32 ms
+    frame, so a value is at most 32 ms old.
+    """
+
+    def __init__(self, model: bytes, capacity: int) -> None:
+        self.speech = np.zeros(capacity, np.float32)
+        self._framer = VadFramer(capacity)
+        self._silero = SileroBatch(model, capacity)
+
+    def tick(self, slots: NDArray[np.integer], frames: NDArray[np.int16]) -> None:
+        """Take the 20 ms [n, 160] at 8 kHz that ``slots`` [n], all different, have just received."""
+        ready, complete = self._framer.push(slots, frames)
+        if len(ready):
+            self.speech[ready] = self._silero.step(ready, complete)
+
+    def reset(self, slot: int) -> None:
+        """A new call takes ``slot`` over."""
+        self._framer.reset(slot)
+        self._silero.reset(slot)
+        self.speech[slot] = 0.0
+
+    def warm_up(self, batches: tuple[int, ...] = (1, 8, 64)) -> None:
+        """Run the model once for each of these batch sizes, so that the first call does not pay for it."""
+        capacity = len(self.speech)
+        for batch in sorted({min(batch, capacity) for batch in batches}):
+            slots = np.arange(batch)
+            self._silero.step(slots, np.zeros((batch, FRAME_SAMPLES), np.float32))
+            for slot in range(batch):
+                self._silero.reset(slot)
