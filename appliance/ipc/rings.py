@@ -30,6 +30,7 @@ RING_SAMPLES: Final = RING_FRAMES * FRAME_SAMPLES  # 32 s
 _GENERATION: Final = 0
 _FRAMES: Final = 1
 _TTS_PLAYED: Final = 2
+_DELAY: Final = 3
 _HEADER_FIELDS: Final = 8
 _PAGE: Final = 4096
 
@@ -90,10 +91,8 @@ class AudioRings:
         row[_GENERATION] = -1
         row[_FRAMES] = 0
         row[_TTS_PLAYED] = 0
+        row[_DELAY] = 0
         row[_GENERATION] = generation
-
-    def close(self, slot: int) -> None:
-        """The leg is over. Its audio stays readable until the slot is opened again."""
 
     @property
     def frames(self) -> NDArray[np.int64]:
@@ -104,6 +103,11 @@ class AudioRings:
     def tts_played(self) -> NDArray[np.int64]:
         """[slot] position in the synthesis ring up to which media has read."""
         return self.header[:, _TTS_PLAYED]
+
+    @property
+    def delay(self) -> NDArray[np.int64]:
+        """[slot] how many frames later than its arrival the caller's newest frame stands in ``rx``."""
+        return self.header[:, _DELAY]
 
     # --- readers and the synthesis writer -------------------------------------------------------------------------
 

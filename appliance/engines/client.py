@@ -1,0 +1,238 @@
+"""Control's side of the engine workers: requests out, answers back, and another worker when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from appliance.errors import ChannelClosed, EngineError
+from appliance.ipc.channel import Channel, connect
+from appliance.ipc.messages import (
+    AnyMessage,
+    Cancel,
+    Failed,
+    Generate,
+    JudgeTurn,
+    Recognise,
+    Recognised,
+    Spoken,
+    Synthesise,
+    Token,
+    TurnVerdict,
+    WorkerStats,
+)
+
+logger = logging.getLogger(__name__)
+
+Request: TypeAlias = Recognise | JudgeTurn | Synthesise | Generate
+Answer: TypeAlias = Recognised | TurnVerdict | Spoken | Token | Failed
+OnAnswer: TypeAlias = Callable[[Answer], None]
+
+_ATTEMPTS: Final = 3
+_RECONNECT_S: Final = 60.0
+_MAX_WAITING: Final = 2000
+
+
+@dataclass
+class _Pending:
+    request: Request
+    on_answer: OnAnswer
+    worker: int
+    attempts: int = 1
+    streamed: bool = False
+
+
+class EnginePool:
+    """The workers of one engine kind.
+
+    A request goes to the connected worker with the fewest in flight, or, with ``sticky`` (synthesis: two requests for
+    one slot must not write at once), to the one its slot belongs to. What a dying worker had not begun to answer
+    is asked of another, or waits for its restart; what was half answered fails.
+    """
+
+    def __init__(self, kind: str, names: list[str], runtime_dir: Path, *, sticky: bool = False) -> None:
+        self.kind = kind
+        self._names = names
+        self._paths = [runtime_dir / f"{name}.sock" for name in names]
+        self._sticky = sticky
+        self._channels: list[Channel | None] = [None] * len(names)
+        self._in_flight = [0] * len(names)
+        self._pending: dict[int, _Pending] = {}
+        self._waiting: deque[int] = deque()
+        self._numbers = itertools.count(1)
+        self._keepers: list[asyncio.Task[None]] = []
+        self.on_stats: Callable[[WorkerStats], None] = lambda stats: None
+
+    @property
+    def connected(self) -> int:
+        """Workers that can be asked now."""
+        return sum(channel is not None and not channel.closed for channel in self._channels)
+
+    async def start(self) -> None:
+        """Connect to every worker; from now on reconnect by itself."""
+        up = [asyncio.Event() for _ in self._names]
+        self._keepers = [asyncio.create_task(self._keep(index, up[index])) for index in range(len(self._names))]
+        await asyncio.gather(*(event.wait() for event in up))
+
+    async def stop(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for channel in self._channels:
+            if channel is not None:
+                channel.close()
+
+    def number(self) -> int:
+        """A request number for the next message."""
+        return next(self._numbers)
+
+    def ask(self, request: Request, on_answer: OnAnswer) -> None:
+        """Send a request; every answer to it is passed to ``on_answer``, a Failed at the worst."""
+        if len(self._pending) >= _MAX_WAITING:
+            on_answer(Failed(request.request, f"{len(self._pending)} {self.kind} requests are waiting", True))
+            return
+        self._pending[request.request] = _Pending(request, on_answer, -1)
+        self._dispatch(request.request)
+
+    def cancel(self, number: int) -> None:
+        """Forget the request; a worker that runs it is told to stop."""
+        pending = self._pending.pop(number, None)
+        if pending is not None and pending.worker >= 0:
+            self._in_flight[pending.worker] -= 1
+            channel = self._channels[pending.worker]
+            if channel is not None:
+                channel.send(Cancel(number))
+
+    async def recognise(self, request: Recognise) -> Recognised:
+        """Raises EngineError where no worker could."""
+        answer = await self._once(request)
+        assert isinstance(answer, Recognised)
+        return answer
+
+    async def judge_turn(self, request: JudgeTurn) -> TurnVerdict:
+        """Raises EngineError where no worker could."""
+        answer = await self._once(request)
+        assert isinstance(answer, TurnVerdict)
+        return answer
+
+    async def generate(self, request: Generate) -> AsyncIterator[str]:
+        """The reply, token by token. Closing the iterator cancels the request.
+
+        Raises:
+            EngineError: the model failed; tokens already yielded stand.
+        """
+        answers: asyncio.Queue[Answer] = asyncio.Queue()
+        self.ask(request, answers.put_nowait)
+        try:
+            while True:
+                answer = await answers.get()
+                if isinstance(answer, Failed):
+                    raise EngineError(answer.reason, retryable=answer.retryable)
+                assert isinstance(answer, Token)
+                if answer.text:
+                    yield answer.text
+                if answer.last:
+                    return
+        finally:
+            self.cancel(request.request)
+
+    async def _once(self, request: Request) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self.ask(request, answered)
+        try:
+            answer = await future
+        finally:
+            self.cancel(request.request)
+        if isinstance(answer, Failed):
+            raise EngineError(answer.reason, retryable=answer.retryable)
+        return answer
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, number: int) -> None:
+        pending = self._pending[number]
+        worker = self._choose(pending.request)
+        if worker is None:
+            pending.worker = -1
+            self._waiting.append(number)
+            return
+        channel = self._channels[worker]
+        assert channel is not None
+        pending.worker = worker
+        self._in_flight[worker] += 1
+        channel.send(pending.request)
+
+    def _choose(self, request: Request) -> int | None:
+        up = [index for index, channel in enumerate(self._channels) if channel is not None and not channel.closed]
+        if not up:
+            return None
+        if self._sticky and isinstance(request, Synthesise):
+            return up[request.slot % len(up)]
+        return min(up, key=lambda index: self._in_flight[index])
+
+    async def _keep(self, index: int, up: asyncio.Event) -> None:
+        while True:
+            lost = asyncio.Event()
+            try:
+                channel = await connect(self._paths[index], self._received, lost.set, timeout_s=_RECONNECT_S)
+            except ChannelClosed as error:
+                logger.error("%s: %s", self._names[index], error)
+                continue
+            self._channels[index] = channel
+            self._in_flight[index] = 0
+            up.set()
+            self._flush_waiting()
+            await lost.wait()
+            self._channels[index] = None
+            self._fail_over(index)
+
+    def _flush_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for number in waiting:
+            if number in self._pending:
+                self._dispatch(number)
+
+    def _fail_over(self, index: int) -> None:
+        orphans = [number for number, pending in self._pending.items() if pending.worker == index]
+        if orphans:
+            logger.warning("%s died with %d requests; asking elsewhere", self._names[index], len(orphans))
+        for number in orphans:
+            pending = self._pending[number]
+            pending.attempts += 1
+            if pending.streamed or pending.attempts > _ATTEMPTS:
+                del self._pending[number]
+                pending.on_answer(Failed(number, f"{self._names[index]} died while answering", True))
+            else:
+                self._dispatch(number)
+
+    def _received(self, message: AnyMessage) -> None:
+        if isinstance(message, WorkerStats):
+            self.on_stats(message)
+            return
+        if not isinstance(message, Recognised | TurnVerdict | Spoken | Token | Failed):
+            logger.error("an %s worker sent %s", self.kind, type(message).__name__)
+            return
+        pending = self._pending.get(message.request)
+        if pending is None:
+            return
+        last = message.last if isinstance(message, Spoken | Token) else True
+        if last:
+            del self._pending[message.request]
+            if pending.worker >= 0:
+                self._in_flight[pending.worker] -= 1
+        else:
+            pending.streamed = True
+        with suppress(asyncio.InvalidStateError):
+            pending.on_answer(message)

@@ -1,0 +1,231 @@
+"""The media process: RTP, VAD and playout for every call, and nothing else.
+
+No plugin, database, HTTP client or model server runs here; one busy Python thread beside the audio would make
+every call late. The garbage collector's full passes are off for the same reason: what is allocated at start is
+frozen, and only the youngest generation is collected, between ticks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+from typing import Final
+
+import uvloop
+
+from appliance.config import Settings
+from appliance.errors import MediaError
+from appliance.ipc.channel import Channel, serve
+from appliance.ipc.child import SupervisorLink
+from appliance.ipc.logs import configure_logging
+from appliance.ipc.messages import (
+    AnyMessage,
+    CloseLeg,
+    ConnectLeg,
+    Flush,
+    Flushed,
+    LegClosed,
+    LegFailed,
+    LegOpened,
+    OpenLeg,
+    Play,
+    SendDigits,
+)
+from appliance.ipc.rings import AudioRings
+from appliance.ipc.settings import read_settings
+from appliance.media.leg import MediaLeg
+from appliance.media.playout import Playout
+from appliance.media.ports import PortPool
+from appliance.media.tick import FRAME_S, AudioClock
+from appliance.media.timer import Metronome
+from appliance.media.vad import BatchVad
+from appliance.models.store import ModelStore, model_directory
+from appliance.rtp.dtmf import DtmfSender
+
+logger = logging.getLogger(__name__)
+
+_MEDIA_NICE: Final = -15
+_STATS_EVERY_S: Final = 1.0
+_COLLECT_EVERY_S: Final = 5.0
+
+
+class MediaProcess:
+    """Opens, connects and closes legs as control says; the clock does the rest."""
+
+    def __init__(self, settings: Settings, rings: AudioRings, vad: BatchVad | None) -> None:
+        self._rings = rings
+        first, last = settings.listen.rtp_port_range
+        self._ports = PortPool(settings.listen.rtp_host, first, last)
+        self._control: Channel | None = None
+        self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s)
+
+    def connected(self, sock: socket.socket) -> Channel:
+        """Control has (re)connected. Legs of a control process that is gone have no owner: they end."""
+        self._close_all()
+        if self._control is not None:
+            self._control.close()
+        self._control = Channel(sock, asyncio.get_running_loop(), self._handle, self._control_gone)
+        return self._control
+
+    def close(self) -> None:
+        self._close_all()
+        self.clock.receiver.close()
+
+    def send_stats(self) -> None:
+        outbox = self._control.outbox_depth if self._control is not None else 0
+        self._publish(self.clock.take_stats(outbox))
+
+    def _publish(self, message: AnyMessage) -> None:
+        if self._control is not None:
+            self._control.send(message)
+
+    def _control_gone(self) -> None:
+        if self.clock.legs:
+            logger.error("control is gone; its %d calls end here", len(self.clock.legs))
+        self._control = None
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for leg in list(self.clock.legs.values()):
+            self._close(leg)
+
+    def _handle(self, message: AnyMessage) -> None:
+        match message:
+            case OpenLeg():
+                self._open(message)
+            case ConnectLeg() | Play() | Flush() | SendDigits() | CloseLeg():
+                leg = self.clock.legs.get(message.slot)
+                if leg is None or leg.generation != message.generation:
+                    logger.debug("%s for a leg that is over", type(message).__name__)
+                    return
+                self._command(leg, message)
+            case _:
+                logger.error("control sent %s, which media does not take", type(message).__name__)
+
+    def _open(self, message: OpenLeg) -> None:
+        stale = self.clock.legs.get(message.slot)
+        if stale is not None:
+            self._close(stale)
+        try:
+            sock = self._ports.bind()
+        except MediaError as error:
+            logger.error("slot %d: %s", message.slot, error)
+            self._publish(LegFailed(message.slot, message.generation, str(error)))
+            return
+        self._rings.open(message.slot, message.generation)
+        playout = Playout(self._rings.tts[message.slot])
+        leg = MediaLeg(message.slot, message.generation, sock, playout, secrets.randbits(32))
+        self.clock.legs[message.slot] = leg
+        self.clock.receiver.add(sock, message.slot)
+        self._publish(LegOpened(message.slot, message.generation, sock.getsockname()[1]))
+
+    def _command(self, leg: MediaLeg, message: ConnectLeg | Play | Flush | SendDigits | CloseLeg) -> None:
+        match message:
+            case ConnectLeg():
+                first = not leg.connected
+                leg.connect(message, asyncio.get_running_loop().time())
+                if first:
+                    self.clock.begin(leg, secrets.randbits(15), secrets.randbits(32))
+                self.clock.legs_changed()
+            case Play():
+                if not leg.playout.add(message.utterance, message.tts_start, message.tts_end, message.last):
+                    logger.error("slot %d: too many pieces wait to be played; one is dropped", leg.slot)
+            case Flush():
+                utterance, played = self.clock.flush(leg)
+                frame = int(self._rings.frames[leg.slot])
+                self._publish(Flushed(leg.slot, leg.generation, utterance, played, frame))
+            case SendDigits():
+                if leg.dtmf_payload_type >= 0:
+                    leg.digits_out = DtmfSender(message.digits)
+                else:
+                    logger.warning("slot %d: the peer takes no telephone-event; digits not sent", leg.slot)
+            case CloseLeg():
+                self._close(leg)
+
+    def _close(self, leg: MediaLeg) -> None:
+        frames = int(self._rings.frames[leg.slot])
+        self.clock.receiver.remove(leg.sock)
+        self.clock.forget(leg)
+        self._ports.release(leg.sock)
+        self._publish(
+            LegClosed(
+                leg.slot,
+                leg.generation,
+                frames=frames,
+                received=leg.received,
+                lost=leg.jitter.lost,
+                late=leg.jitter.late,
+                concealed=leg.concealed,
+                strangers=leg.source.strangers,
+            )
+        )
+
+
+async def run(settings: Settings, rings: AudioRings) -> None:
+    """Serve until the supervisor says stop."""
+    loop = asyncio.get_running_loop()
+    link = SupervisorLink("media")
+    await link.open(settings.runtime_dir)
+    vad = None
+    if settings.engines.vad.provider == "silero":
+        model = ModelStore(model_directory(settings.models_dir)).read("silero_vad")
+        vad = BatchVad(model, rings.capacity)
+        vad.warm_up()
+    media = MediaProcess(settings, rings, vad)
+    listener = await serve(settings.runtime_dir / "media.sock", media.connected)
+    metronome = Metronome(FRAME_S, media.clock.run)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    metronome.start(loop)
+    housekeeping = asyncio.create_task(_housekeeping(media))
+    link.ready()
+    await link.stopping.wait()
+    housekeeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await housekeeping
+    metronome.stop(loop)
+    media.close()
+    listener.close()
+    link.close()
+
+
+async def _housekeeping(media: MediaProcess) -> None:
+    seconds = 0.0
+    while True:
+        await asyncio.sleep(_STATS_EVERY_S)
+        media.send_stats()
+        seconds += _STATS_EVERY_S
+        if seconds >= _COLLECT_EVERY_S:
+            seconds = 0.0
+            gc.collect(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="appliance-media", description="Started by `appliance serve`.")
+    parser.add_argument("--settings-fd", type=int, required=True)
+    parser.add_argument("--rings-fd", type=int, required=True)
+    parser.add_argument("--capacity", type=int, required=True)
+    arguments = parser.parse_args()
+    settings = read_settings(arguments.settings_fd)
+    configure_logging("media", settings.log.level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if settings.media.core is not None:
+        os.sched_setaffinity(0, {settings.media.core})
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, _MEDIA_NICE)
+    except PermissionError:
+        logger.warning("media runs at normal priority: no CAP_SYS_NICE (see `appliance doctor`)")
+    rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
+    uvloop.run(run(settings, rings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Composition: the supervisor, the control process, and which process runs where."""

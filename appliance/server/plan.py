@@ -1,0 +1,81 @@
+"""The core plan: which process may run where, and how important it is. PURE."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from appliance.config import Settings
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One supervised process.
+
+    ``module`` is run with ``python -m``; ``rings`` tells whether it maps the calls' audio. ``cores`` is None where it
+    may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    rings: bool = True
+    cores: frozenset[int] | None = None
+    idle: bool = False
+
+
+def media_core(cores: frozenset[int], settings: Settings) -> int | None:
+    """The core the audio clock lives on: as configured, else the last one; None on a box with a single core."""
+    if settings.media.core is not None:
+        return settings.media.core
+    return max(cores) if len(cores) > 1 else None
+
+
+def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
+    """Every process of the box.
+
+    The media process has a core that control and the recorder keep off. Engines run on all cores at idle priority:
+    the kernel takes the core from them the moment the audio clock wakes, and a speech model on one core alone would
+    make every caller wait.
+    """
+    audio = media_core(cores, settings)
+    others = cores - {audio} if audio is not None else cores
+    specs = [
+        ProcessSpec("media", "appliance.media.process", cores=frozenset({audio}) if audio is not None else None),
+        ProcessSpec("recorder", "appliance.store.process", cores=others),
+    ]
+    for kind in ("asr", "tts", "turn", "llm"):
+        engine = getattr(settings.engines, kind)
+        if engine.provider == "none":
+            continue
+        specs.extend(
+            ProcessSpec(name, "appliance.engines.worker", ("--name", name, "--kind", kind), cores=cores, idle=True)
+            for name in worker_names(kind, settings, len(cores))
+        )
+    specs.append(ProcessSpec("control", "appliance.server.control", cores=others))
+    return specs
+
+
+def worker_names(kind: str, settings: Settings, core_count: int) -> list[str]:
+    """Names of the workers of an engine kind: as many as configured, else one, or for recognition one per core up to
+    four (a recogniser decodes one utterance at a time)."""
+    engine = getattr(settings.engines, kind)
+    count = engine.workers or (min(core_count, 4) if kind == "asr" else 1)
+    return [f"{kind}-{number}" for number in range(count)]
+
+
+def child_environment(environment: dict[str, str]) -> dict[str, str]:
+    """One thread for every numeric library: the processes themselves are the parallelism."""
+    capped = dict(environment)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        capped[name] = "1"
+    capped["PYTHONUNBUFFERED"] = "1"
+    return capped
+
+
+def command(spec: ProcessSpec, settings_fd: int, rings_fd: int, capacity: int) -> list[str]:
+    """The command line of a child."""
+    line = [sys.executable, "-m", spec.module, *spec.arguments, "--settings-fd", str(settings_fd)]
+    if spec.rings:
+        line += ["--rings-fd", str(rings_fd), "--capacity", str(capacity)]
+    return line

@@ -1,0 +1,322 @@
+"""The supervisor: starts the processes of the box, restarts what dies, and ends it all in order.
+
+It holds what must outlive any of them, the calls' audio memory, and does nothing else: no packet and no model passes
+through it. A child is ready when it says so, dead when it exits or has not said Alive for a while, and gone for good
+when it cannot start the first time round (then the operator must change something, and is told what).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from appliance.config import Settings
+from appliance.errors import ApplianceError
+from appliance.ipc.channel import Channel, Listener, serve
+from appliance.ipc.messages import (
+    Alive,
+    AnyMessage,
+    Drain,
+    Drained,
+    Hello,
+    ProcessState,
+    Ready,
+    Stop,
+)
+from appliance.ipc.rings import AudioRings
+from appliance.ipc.settings import share_settings
+from appliance.server.notify import notify, watchdog_interval_s
+from appliance.server.plan import ProcessSpec, child_environment, command, plan
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S: Final = 60.0
+SILENT_LIMIT_S: Final = 20.0
+STOP_TIMEOUT_S: Final = 8.0
+EXIT_UNUSABLE: Final = 3
+"""Exit code of a child that cannot work as configured: restarting it would not help."""
+_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_HEALTHY_AFTER_S: Final = 30.0
+
+
+class StartError(ApplianceError):
+    """The box could not come up. The reason is in the child's own log lines just above."""
+
+
+@dataclass
+class _Child:
+    spec: ProcessSpec
+    process: asyncio.subprocess.Process | None = None
+    channel: Channel | None = None
+    state: str = "starting"
+    restarts: int = 0
+    failures_in_a_row: int = 0
+    started_at: float = 0.0
+    alive_at: float = 0.0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """One running box. :meth:`run` returns the exit code when it has stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._children: dict[str, _Child] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._abort = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._failed: str | None = None
+
+    async def run(self) -> int:
+        """Start everything, say so in one line, and stay until a signal.
+
+        Raises:
+            StartError: a process could not start as configured.
+        """
+        self._make_runtime_dir()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            with self._lock():
+                return await self._run()
+        finally:
+            if self._own_runtime_dir:
+                shutil.rmtree(self._runtime_dir, ignore_errors=True)
+
+    async def _run(self) -> int:
+        capacity = self._settings.limits.max_calls
+        rings = AudioRings.create(capacity)
+        self._capacity = capacity
+        self._rings_fd = rings.fd
+        self._settings_fd = share_settings(self._settings)
+        listener = await serve(self._runtime_dir / "supervisor.sock", self._connected)
+        for spec in plan(frozenset(os.sched_getaffinity(0)), self._settings):
+            self._children[spec.name] = _Child(spec)
+        self._watchers = [asyncio.create_task(self._keep(child)) for child in self._children.values()]
+        watchdog = asyncio.create_task(self._watch_silence())
+        try:
+            await self._until_ready()
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            if self._failed is None:
+                await self._drain()
+        finally:
+            watchdog.cancel()
+            await self._stop_children(listener)
+        if self._failed is not None:
+            raise StartError(self._failed)
+        return 0
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    async def _until_ready(self) -> None:
+        waiting = [asyncio.create_task(child.ready.wait()) for child in self._children.values()]
+        stop = asyncio.create_task(self._stopping.wait())
+        everyone = asyncio.gather(*waiting)
+        await asyncio.wait({asyncio.ensure_future(everyone), stop}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED")
+        stop.cancel()
+        if self._stopping.is_set():
+            everyone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await everyone
+            return
+        late = [name for name, child in self._children.items() if not child.ready.is_set()]
+        if late:
+            everyone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await everyone
+            self._give_up(f"{', '.join(late)} not ready within {START_TIMEOUT_S:.0f} s; see the log lines above")
+            return
+        listen = self._settings.listen
+        sip = ", ".join(f"{item.host}:{item.port}/{item.transport}" for item in listen.sip)
+        print(f"appliance ready: SIP {sip}, HTTP http://{listen.http.host}:{listen.http.port}", flush=True)
+        notify("READY=1\nSTATUS=answering calls")
+
+    async def _keep(self, child: _Child) -> None:
+        """Run one child, again and again, until the box stops."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            child.started_at = child.alive_at = loop.time()
+            self._set_state(child, "starting" if child.restarts == 0 else "restarting")
+            child.process = await self._spawn(child.spec)
+            code = await child.process.wait()
+            was_ready = child.ready.is_set()
+            child.ready.clear()
+            if self._abort.is_set() or self._stopping.is_set():
+                return
+            if code == EXIT_UNUSABLE and not was_ready and child.restarts == 0:
+                self._give_up(f"{child.spec.name} cannot start; its reason is in the lines above")
+                return
+            if loop.time() - child.started_at > _HEALTHY_AFTER_S:
+                child.failures_in_a_row = 0
+            pause_s = _BACKOFF_S[min(child.failures_in_a_row, len(_BACKOFF_S) - 1)]
+            child.failures_in_a_row += 1
+            child.restarts += 1
+            how = f"killed by signal {-code}" if code < 0 else f"exited with {code}"
+            logger.error("%s %s; restart %d in %.1f s", child.spec.name, how, child.restarts, pause_s)
+            self._set_state(child, "restarting")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def _spawn(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
+        cores = spec.cores
+
+        def pin() -> None:
+            if cores is not None:
+                os.sched_setaffinity(0, cores)
+
+        return await asyncio.create_subprocess_exec(
+            *command(spec, self._settings_fd, self._rings_fd, self._capacity),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(self._settings_fd, self._rings_fd),
+            env=child_environment(dict(os.environ)),
+            preexec_fn=pin,
+            start_new_session=True,
+        )
+
+    def _give_up(self, reason: str) -> None:
+        self._failed = reason
+        self._stopping.set()
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def _connected(self, sock: socket.socket) -> Channel:
+        owner: list[_Child] = []
+
+        def received(message: AnyMessage) -> None:
+            if isinstance(message, Hello):
+                child = self._children.get(message.name)
+                if child is not None:
+                    owner[:] = [child]
+                    child.channel = channel
+            if owner:
+                self._handle(owner[0], message)
+
+        channel = Channel(sock, asyncio.get_running_loop(), received)
+        return channel
+
+    def _handle(self, child: _Child, message: AnyMessage) -> None:
+        child.alive_at = asyncio.get_running_loop().time()
+        match message:
+            case Hello():
+                if child.spec.name == "control":
+                    for other in self._children.values():
+                        self._tell_control(other)
+            case Ready():
+                child.ready.set()
+                self._set_state(child, "ready")
+                if child.restarts:
+                    logger.warning("%s is back after restart %d", child.spec.name, child.restarts)
+            case Alive():
+                pass
+            case Drained():
+                self._drained.set()
+            case _:
+                logger.error("%s sent %s", child.spec.name, type(message).__name__)
+
+    def _set_state(self, child: _Child, state: str) -> None:
+        child.state = state
+        self._tell_control(child)
+
+    def _tell_control(self, child: _Child) -> None:
+        control = self._children.get("control")
+        if control is not None and control.channel is not None:
+            pid = child.process.pid if child.process is not None else 0
+            control.channel.send(ProcessState(child.spec.name, child.state, pid, child.restarts))
+
+    async def _watch_silence(self) -> None:
+        """Kill what has hung, and tell systemd that we have not."""
+        loop = asyncio.get_running_loop()
+        interval_s = min(watchdog_interval_s() or 1.0, 1.0)
+        while True:
+            await asyncio.sleep(interval_s)
+            notify("WATCHDOG=1")
+            for child in self._children.values():
+                silent_s = loop.time() - child.alive_at
+                limit_s = SILENT_LIMIT_S if child.ready.is_set() else START_TIMEOUT_S
+                if silent_s > limit_s and child.process is not None and child.process.returncode is None:
+                    logger.error("%s has said nothing for %.0f s and is killed", child.spec.name, silent_s)
+                    child.process.kill()
+
+    # --- stopping -------------------------------------------------------------------------------------------------
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            self._drained.set()
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        control = self._children["control"]
+        if control.channel is None or not control.ready.is_set():
+            return
+        deadline_s = self._settings.limits.drain_s
+        logger.info("no new calls; waiting up to %.0f s for the running ones", deadline_s)
+        control.channel.send(Drain(deadline_s))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drained.wait(), deadline_s + 5.0)
+
+    async def _stop_children(self, listener: Listener) -> None:
+        """Control first, since it uses all the others; then the rest."""
+        self._abort.set()
+        self._stopping.set()
+        control = [child for child in self._children.values() if child.spec.name == "control"]
+        rest = [child for child in self._children.values() if child.spec.name != "control"]
+        for group in (control, rest):
+            for child in group:
+                if child.channel is not None:
+                    child.channel.send(Stop())
+                elif child.process is not None and child.process.returncode is None:
+                    child.process.terminate()
+            await asyncio.gather(*(_ended(child) for child in group))
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        listener.close()
+
+    # --- the runtime directory ------------------------------------------------------------------------------------
+
+    def _make_runtime_dir(self) -> None:
+        configured = self._settings.runtime_dir
+        self._own_runtime_dir = configured is None
+        if configured is None:
+            self._runtime_dir = Path(tempfile.mkdtemp(prefix="appliance-"))
+            self._settings = self._settings.model_copy(update={"runtime_dir": self._runtime_dir})
+        else:
+            self._runtime_dir = configured
+            self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self._runtime_dir / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StartError(
+                    f"another appliance runs with {self._runtime_dir}; stop it, or set another runtime_dir"
+                ) from error
+            yield
+
+
+async def _ended(child: _Child) -> None:
+    process = child.process
+    if process is None or process.returncode is not None:
+        return
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        logger.error("%s did not stop within %.0f s and is killed", child.spec.name, STOP_TIMEOUT_S)
+        process.kill()
+        await process.wait()
