@@ -61,7 +61,7 @@ class PackagedModel:
 
 
 SILERO_VAD: Final = ModelFile(
-    name="silero-vad",
+    name="silero_vad",
     purpose="finds speech in the caller's audio, 8 kHz, all calls in one batch",
     file_name="silero_vad.onnx",
     size_bytes=2327524,
@@ -74,7 +74,7 @@ SILERO_VAD: Final = ModelFile(
 )
 
 SMART_TURN: Final = ModelFile(
-    name="smart-turn",
+    name="smart_turn",
     purpose="judges from the sound whether the caller has finished the sentence, 16 kHz",
     file_name="smart-turn-v3.2-cpu.onnx",
     size_bytes=8679182,
@@ -87,7 +87,7 @@ MODEL_FILES: Final[tuple[ModelFile, ...]] = (SILERO_VAD, SMART_TURN)
 
 PACKAGED_MODELS: Final[tuple[PackagedModel, ...]] = (
     PackagedModel(
-        name="pocketsphinx-en-us",
+        name="pocketsphinx_en_us",
         purpose="recognises English phrases that the dialplan expects",
         distribution="pocketsphinx",
         module="pocketsphinx",
@@ -95,7 +95,7 @@ PACKAGED_MODELS: Final[tuple[PackagedModel, ...]] = (
         licence="BSD-2-Clause",
     ),
     PackagedModel(
-        name="espeak-ng",
+        name="espeak_ng",
         purpose="speaks, in over a hundred languages; its library runs in the synthesis process only",
         distribution="espeakng-loader",
         module="espeakng_loader",

@@ -29,10 +29,10 @@ def test_a_source_names_an_exact_version() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ModelFileError, match=r"no model called 'sliero'.*silero-vad, smart-turn"):
+    with pytest.raises(ModelFileError, match=r"no model called 'sliero'.*silero_vad, smart_turn"):
         model_file("sliero")
 
 
 def test_a_packaged_model_says_which_package_carries_it() -> None:
     with pytest.raises(ModelFileError, match="pip install espeakng-loader"):
-        model_file("espeak-ng")
+        model_file("espeak_ng")

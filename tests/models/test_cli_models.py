@@ -23,29 +23,29 @@ def run(*arguments: str) -> int:
 def test_list_names_every_model_with_licence_and_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", "--directory", str(tmp_path)) == 0
     out = capsys.readouterr().out
-    for word in ("silero-vad", "smart-turn", "pocketsphinx-en-us", "espeak-ng", "missing", "packaged", "MIT"):
+    for word in ("silero_vad", "smart_turn", "pocketsphinx_en_us", "espeak_ng", "missing", "packaged", "MIT"):
         assert word in out
 
 
 def test_list_json_gives_the_pins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", "--json", "--directory", str(tmp_path)) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert len(rows["smart-turn"]["sha256"]) == 64
-    assert rows["smart-turn"]["sources"][0].startswith("pipecat-ai==")
-    assert rows["espeak-ng"]["state"] == "packaged"
+    assert len(rows["smart_turn"]["sha256"]) == 64
+    assert rows["smart_turn"]["sources"][0].startswith("pipecat-ai==")
+    assert rows["espeak_ng"]["state"] == "packaged"
 
 
 def test_verify_fails_and_names_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "silero_vad.onnx").write_bytes(b"cut short")
     assert run("verify", "--directory", str(tmp_path)) == 1
     out = capsys.readouterr().out
-    assert "silero-vad           corrupt" in out
-    assert "run 'appliance models pull silero-vad'" in out
-    assert "smart-turn           missing" in out
+    assert "silero_vad           corrupt" in out
+    assert "run 'appliance models pull silero_vad'" in out
+    assert "smart_turn           missing" in out
 
 
 def test_verify_of_what_is_packaged_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", "espeak-ng", "--json") == 0
+    assert run("verify", "espeak_ng", "--json") == 0
     assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["packaged"]
 
 
@@ -61,5 +61,5 @@ def test_pull_from_a_wheel_wants_one_name(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_pull_reports_a_wheel_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("pull", "smart-turn", "--directory", str(tmp_path), "--wheel", str(tmp_path / "absent.whl")) == 1
+    assert run("pull", "smart_turn", "--directory", str(tmp_path), "--wheel", str(tmp_path / "absent.whl")) == 1
     assert "cannot be read as a wheel" in capsys.readouterr().err
