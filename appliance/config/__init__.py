@@ -1,0 +1,14 @@
+"""``appliance.yaml``: validated settings, every mistake reported at once as ``file:line: key: what is wrong; hint``.
+
+- :mod:`~appliance.config.marks` reads YAML and keeps line numbers,
+- :mod:`~appliance.config.validation` turns plain data into frozen models and mistakes,
+- :mod:`~appliance.config.settings` is the schema,
+- :mod:`~appliance.config.load` reads the files and the command line's overrides,
+- :mod:`~appliance.config.reference` writes ``docs/configuration.md``.
+"""
+
+from appliance.config.load import load_settings
+from appliance.config.settings import Settings
+from appliance.config.shipped import shipped_dir
+
+__all__ = ["Settings", "load_settings", "shipped_dir"]

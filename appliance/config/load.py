@@ -1,0 +1,208 @@
+"""Reading ``appliance.yaml``, ``secrets.yaml`` and the overrides of the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from appliance.config.marks import Document, dotted, parse
+from appliance.config.marks import Path as KeyPath
+from appliance.config.settings import Settings, conflicts
+from appliance.config.validation import locate, nearest, validate
+from appliance.errors import ConfigError, Mistake
+
+SECRETS_FILE = "secrets.yaml"
+SECRET_VARIABLE = "APPLIANCE_SECRET_"
+MAX_FILE_BYTES = 4_000_000
+
+_EMBEDDED = "(embedded default)"
+_OVERRIDE = "--set"
+
+
+def read_document(path: Path, *, secrets: _Secrets | None = None, typed: bool = True) -> Document:
+    """The file as plain data with line numbers; what is wrong is in the result's ``mistakes``."""
+    name = display_name(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        problem = (error.strerror or "unreadable").lower()
+        return Document(name, mistakes=[Mistake(name, 1, "file", f"cannot be read: {problem}", "check its path")])
+    if len(data) > MAX_FILE_BYTES:
+        what = f"is larger than {MAX_FILE_BYTES} bytes"
+        return Document(name, mistakes=[Mistake(name, 1, "file", what, "split it, or check that it is the right file")])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Document(name, mistakes=[Mistake(name, line, "file", "is not UTF-8 text", "save it as UTF-8")])
+    return parse(text, name, secrets=secrets, typed=typed)
+
+
+def display_name(path: Path) -> str:
+    """The path as an operator would type it: relative where it is below the working directory."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+def load_settings(path: Path | None, overrides: list[str], *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the box.
+
+    Args:
+        path: ``appliance.yaml``; None for the embedded default.
+        overrides: ``KEY=VALUE`` each, the key dotted, the value YAML; later ones win.
+        environ: where ``APPLIANCE_SECRET_NAME`` is looked up; the process's own by default.
+
+    Raises:
+        ConfigError: with every mistake in the file, its secrets and the overrides.
+    """
+    secrets = _Secrets(path, os.environ if environ is None else environ)
+    document = Document(_EMBEDDED, {}) if path is None else read_document(path, secrets=secrets)
+    if document.data is None and not document.mistakes:
+        document.data = {}
+    mistakes = document.mistakes
+    if mistakes and document.data is None:
+        raise ConfigError(mistakes)
+    if not isinstance(document.data, dict):
+        what, hint = "must hold `key: value` lines", "see docs/configuration.md"
+        raise ConfigError([*mistakes, document.mistake((), what, hint)])
+    for number, assignment in enumerate(overrides, 1):
+        _override(document, assignment, number, secrets)
+    reported = {(m.file, m.line, m.key) for m in mistakes}
+    checked = validate(Settings, document)
+    # A value that could not be read (an unknown secret, say) is absent; that is already said.
+    mistakes += [m for m in checked.mistakes if (m.file, m.line, m.key) not in reported]
+    if checked.value is not None:
+        for key, what, hint in conflicts(checked.value):
+            mistakes.append(_conflict(document, key, what, hint))
+    mistakes += secrets.mistakes
+    if mistakes or checked.value is None:
+        raise ConfigError(mistakes)
+    return _with_paths(checked.value, document, path)
+
+
+def _conflict(document: Document, key: KeyPath, what: str, hint: str) -> Mistake:
+    return Mistake(*document.origin(locate(document.data, key)), dotted(key), what, hint)
+
+
+def _with_paths(settings: Settings, document: Document, path: Path | None) -> Settings:
+    """Dialplans and plugins lie beside the file that names them; what an override names, in the working directory."""
+    update = {}
+    if path is not None:
+        for name in ("dialplans", "plugins"):
+            section = getattr(settings, name)
+            found = []
+            for index, item in enumerate(section.paths):
+                key = (name, "paths", index)
+                from_file = key in document.origins and document.origin(key)[0] != _OVERRIDE
+                found.append(path.parent / item.expanduser() if from_file else item)
+            update[name] = section.model_copy(update={"paths": tuple(found)})
+    settings = settings.model_copy(update=update)
+    settings._document = document
+    return settings
+
+
+def _override(document: Document, assignment: str, number: int, secrets: _Secrets) -> None:
+    key, equals, text = assignment.partition("=")
+    parts: KeyPath = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
+    here = (_OVERRIDE, number)
+    if not equals or not all(isinstance(part, int) or part for part in parts):
+        what, hint = f"{key!r} is not KEY=VALUE", "write --set listen.sip.0.port=5070"
+        document.mistakes.append(Mistake(*here, "override", what, hint))
+        return
+    value = parse(text, _OVERRIDE, secrets=secrets)
+    if value.mistakes:
+        document.mistakes += [Mistake(*here, dotted(parts), m.what, m.hint) for m in value.mistakes]
+        return
+    if not _place(document, parts, value.data):
+        hint = "list items count from 0; see docs/configuration.md"
+        document.mistakes.append(Mistake(*here, dotted(parts), "there is no such key to override", hint))
+        return
+    for known in [known for known in document.origins if known[: len(parts)] == parts]:
+        del document.origins[known]
+    for inner in value.origins:
+        document.origins[(*parts, *inner)] = here
+    for length in range(1, len(parts) + 1):
+        document.origins.setdefault(parts[:length], here)
+
+
+def _place(document: Document, parts: KeyPath, value: Any) -> bool:
+    """Set ``parts`` in the data. What the file leaves to its default is filled in from the default on the way."""
+    data, default = document.data, _defaults()
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        default = _step(default, part)
+        if isinstance(data, dict):
+            key = str(part)
+            if last:
+                data[key] = value
+                return True
+            if not isinstance(data.get(key), dict | list):
+                data[key] = default if isinstance(default, dict | list) else {}
+            data = data[key]
+        elif isinstance(data, list) and isinstance(part, int) and part <= len(data):
+            if part == len(data):
+                data.append({})
+            if last:
+                data[part] = value
+                return True
+            data = data[part]
+        else:
+            return False
+    return False
+
+
+def _step(data: Any, part: str | int) -> Any:
+    if isinstance(data, dict):
+        return data.get(str(part))
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
+
+
+def _defaults() -> Any:
+    dumped = Settings().model_dump(mode="json", by_alias=True)
+    for derived in ("store", "runtime_dir", "models_dir"):
+        dumped.pop(derived)
+    return dumped
+
+
+class _Secrets:
+    """Looks a name up in the environment, then in ``secrets.yaml`` beside the settings."""
+
+    def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
+        self._file = path.parent / SECRETS_FILE if path is not None else None
+        self._environ = environ
+        self._known: dict[str, str] | None = None
+        self.mistakes: list[Mistake] = []
+
+    def __call__(self, name: str) -> SecretStr | str:
+        variable = SECRET_VARIABLE + name.upper().replace("-", "_")
+        if variable in self._environ:
+            return SecretStr(self._environ[variable])
+        if self._known is None:
+            self._known = self._read()
+        if name in self._known:
+            return SecretStr(self._known[name])
+        where = f"add it to {SECRETS_FILE} beside the configuration, or set {variable}"
+        close = nearest(name, self._known)
+        return f"{close} Or {where}" if close.startswith("did you mean") else where
+
+    def _read(self) -> dict[str, str]:
+        if self._file is None or not self._file.exists():
+            return {}
+        document = read_document(self._file, typed=False)
+        self.mistakes += document.mistakes
+        if document.data is None:
+            return {}
+        if not isinstance(document.data, dict):
+            self.mistakes.append(document.mistake((), "must hold `NAME: value` lines"))
+            return {}
+        for name, value in document.data.items():
+            if not isinstance(value, str):
+                self.mistakes.append(document.mistake((name,), "must be text", "write one value for each name"))
+        return {name: value for name, value in document.data.items() if isinstance(value, str)}
