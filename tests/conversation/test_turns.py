@@ -1,0 +1,534 @@
+from __future__ import annotations
+
+import csv
+import wave
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.conversation.turns import (
+    FRAME_S,
+    TRANSITIONS,
+    AskTurnModel,
+    BargeIn,
+    CommitReason,
+    Event,
+    FirstSilence,
+    NoInput,
+    SpeechResumed,
+    SpeechStarted,
+    State,
+    TurnCommitted,
+    TurnConfig,
+    TurnMachine,
+    required_silence,
+    turn_diagram,
+)
+from appliance.errors import ModelFileError
+from appliance.media.vad import BatchVad
+from appliance.models.store import ModelStore, model_directory
+
+SPEECH = (-20.0, 0.95)
+SILENCE = (-70.0, 0.02)
+LAG = (-70.0, 0.9)  # energy has fallen, the probability has not yet
+NOISE = (-40.0, 0.05)
+
+
+class Line:
+    """A call's frames, one after another, and everything the machine said."""
+
+    def __init__(self, config: TurnConfig | None = None) -> None:
+        self.machine = TurnMachine(config)
+        self.frame = 0
+        self.actions: list[object] = []
+
+    def hear(self, sound: tuple[float, float], seconds: float) -> list[object]:
+        said: list[object] = []
+        for _ in range(round(seconds / FRAME_S)):
+            said += self.machine.step(self.frame, *sound)
+            self.frame += 1
+        self.actions += said
+        return said
+
+    def pause(self) -> tuple[FirstSilence, AskTurnModel]:
+        """Speak for a second and fall silent until the machine notices."""
+        self.hear(SPEECH, 1.0)
+        first, ask = self.hear(SILENCE, 0.1)
+        assert isinstance(first, FirstSilence)
+        assert isinstance(ask, AskTurnModel)
+        return first, ask
+
+
+def only(actions: list[object] | tuple[object, ...], kind: type) -> list:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def test_a_turn_from_onset_to_commit():
+    line = Line()
+    line.hear(SILENCE, 1.0)
+    assert line.hear(SPEECH, 1.0) == [SpeechStarted(at=53, start=50)]
+    first, ask = line.hear(SILENCE, 0.1)
+    assert first == FirstSilence(at=104, attempt=1, speech_start=50, speech_end=100)
+    assert ask == AskTurnModel(at=104, ask=1, speech_start=50)
+    assert line.machine.verdict(1, 0.97) == ()
+    assert line.hear(SILENCE, 0.06) == [TurnCommitted(107, 1, 50, 100, CommitReason.VERDICT, 0.97)]
+    assert line.machine.state is State.QUIET
+
+
+def test_a_late_but_sure_verdict_commits_at_once():
+    line = Line()
+    _, ask = line.pause()
+    line.hear(SILENCE, 0.3)
+    (committed,) = line.machine.verdict(ask.ask, 0.99)
+    assert isinstance(committed, TurnCommitted)
+
+
+def test_without_a_verdict_silence_alone_commits():
+    line = Line()
+    first, _ = line.pause()
+    assert line.hear(SILENCE, 0.58) == []
+    (committed,) = line.hear(SILENCE, 0.02)
+    assert committed.reason is CommitReason.NO_VERDICT
+    assert committed.attempt == first.attempt
+    assert (committed.at + 1 - committed.speech_end) * FRAME_S == pytest.approx(0.7)
+
+
+def test_an_unsure_verdict_waits_long():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.verdict(ask.ask, 0.05)
+    assert line.hear(SILENCE, 1.38) == []
+    assert only(line.hear(SILENCE, 0.02), TurnCommitted)
+
+
+def test_going_on_cancels_and_the_turn_is_one():
+    line = Line()
+    first, ask = line.pause()
+    (resumed,) = line.hear(SPEECH, 0.5)
+    assert resumed == SpeechResumed(at=first.at + 3, attempt=1)
+    assert line.machine.verdict(ask.ask, 0.99) == ()
+    assert line.machine.partial(first.attempt, completes=True) == ()
+    second, _ = line.hear(SILENCE, 0.1)
+    assert second.attempt == 2
+    assert second.speech_start == first.speech_start
+    assert second.speech_end > first.speech_end
+
+
+def test_a_verdict_of_an_earlier_pause_is_dropped():
+    line = Line()
+    _, old = line.pause()
+    line.hear(SPEECH, 0.5)
+    line.hear(SILENCE, 0.12)
+    assert line.machine.verdict(old.ask, 0.99) == ()
+    assert line.hear(SILENCE, 0.3) == []
+
+
+def test_the_model_is_asked_again_only_if_ambiguous():
+    line = Line()
+    first, ask = line.pause()
+    line.machine.verdict(ask.ask, 0.5)
+    (again,) = line.hear(SILENCE, 0.3)
+    assert isinstance(again, AskTurnModel)
+    assert again.ask != ask.ask
+    assert again.at - first.at == 13
+    assert only(line.machine.verdict(again.ask, 0.98), TurnCommitted)
+
+    sure = Line()
+    _, ask = sure.pause()
+    sure.machine.verdict(ask.ask, 0.2)
+    assert only(sure.hear(SILENCE, 1.0), AskTurnModel) == []
+
+
+def test_second_verdicts_are_given_up_under_load():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.second_verdicts = False
+    line.machine.verdict(ask.ask, 0.5)
+    assert only(line.hear(SILENCE, 0.5), AskTurnModel) == []
+
+
+def test_what_completes_an_expectation_shortens_the_wait():
+    line = Line()
+    first, ask = line.pause()
+    line.machine.verdict(ask.ask, 0.2)
+    assert line.machine.partial(first.attempt, completes=True) == ()
+    (committed,) = line.hear(SILENCE, 0.3)
+    assert (committed.at + 1 - committed.speech_end) * FRAME_S == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("cue", [{"trailing_filler": True}, {"unfinished": True}])
+def test_what_breaks_off_lengthens_the_wait(cue):
+    line = Line()
+    first, ask = line.pause()
+    line.machine.partial(first.attempt, **cue)
+    line.machine.verdict(ask.ask, 0.99)
+    assert line.hear(SILENCE, 1.08) == []
+    assert only(line.hear(SILENCE, 0.02), TurnCommitted)
+
+
+def test_patience_multiplies_and_the_cap_holds():
+    patient = TurnConfig(patience=4.0)
+    assert required_silence(patient, 0.99) == pytest.approx(0.6)
+    assert required_silence(patient, 0.0) == patient.max_silence_s
+    assert required_silence(TurnConfig(patience=0.1), 0.99) == pytest.approx(0.15)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.booleans(), st.booleans())
+def test_the_silence_required_falls_continuously(a, b, completes, unfinished):
+    config = TurnConfig()
+    low, high = sorted((a, b))
+    at_low = required_silence(config, low, completes=completes, unfinished=unfinished)
+    at_high = required_silence(config, high, completes=completes, unfinished=unfinished)
+    assert config.sure[1] <= at_high <= at_low <= config.max_silence_s
+    assert at_low - at_high <= 1.6 * (high - low) + 1e-9
+
+
+def test_the_ends_of_the_silence_function():
+    config = TurnConfig()
+    assert required_silence(config, 0.95) == required_silence(config, 1.0) == pytest.approx(0.15)
+    assert required_silence(config, 0.1) == required_silence(config, 0.0) == pytest.approx(1.5)
+    assert required_silence(config, None) == 0.7
+    assert required_silence(config, None, completes=True) == pytest.approx(0.35)
+
+
+def test_a_click_is_no_turn():
+    line = Line()
+    line.hear(SILENCE, 1.0)
+    assert line.hear(SPEECH, 0.06) == []
+    assert line.hear(SILENCE, 2.0) == []
+    assert line.machine.state is State.QUIET
+
+
+def test_a_bang_without_speech_is_no_turn():
+    line = Line()
+    line.hear(SILENCE, 1.0)
+    assert line.hear((-10.0, 0.2), 0.3) == []
+    assert line.hear(SILENCE, 1.0) == []
+
+
+def test_the_start_is_where_energy_rose_not_where_the_probability_did():
+    line = Line()
+    line.hear(SILENCE, 1.0)
+    line.hear((-22.0, 0.1), 0.06)
+    (started,) = line.hear(SPEECH, 0.4)
+    assert started.start == 50
+
+
+def test_the_start_is_not_moved_far_back_into_noise():
+    line = Line()
+    line.hear(SILENCE, 1.0)
+    line.hear((-30.0, 0.1), 1.0)
+    (started,) = line.hear(SPEECH, 0.4)
+    assert 100 - started.start <= 15
+
+
+def test_speech_ends_with_the_last_frame_within_30_db_of_the_loudest():
+    line = Line()
+    line.hear(SPEECH, 1.0)
+    line.hear((-49.0, 0.9), 0.2)
+    (first, _) = line.hear((-51.0, 0.9), 0.1)
+    assert first.speech_end == 60
+
+
+def test_a_lagging_probability_holds_the_commit_for_a_while_only():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.verdict(ask.ask, 1.0)
+    assert line.hear(LAG, 0.2) == []
+    assert only(line.hear(LAG, 0.02), TurnCommitted)
+
+
+def test_energy_rising_holds_the_commit_until_the_probability_follows():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.verdict(ask.ask, 0.9)
+    line.hear(SILENCE, 0.1)
+    assert line.hear((-22.0, 0.1), 0.06) == []
+    assert only(line.hear(SPEECH, 0.1), SpeechResumed)
+
+
+def test_noise_in_the_pause_does_not_hold_the_commit_for_ever():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.verdict(ask.ask, 1.0)
+    assert only(line.hear((-25.0, 0.05), 0.3), TurnCommitted)
+
+
+def test_the_released_plosive_belongs_to_the_turn():
+    line = Line()
+    first, ask = line.pause()
+    line.hear((-35.0, 0.9), 0.04)
+    line.hear(SILENCE, 0.2)
+    (committed,) = line.machine.verdict(ask.ask, 0.99)
+    assert committed.attempt == first.attempt
+    assert committed.speech_end == first.speech_end + 7
+
+
+def test_background_noise_near_the_speech():
+    line = Line()
+    line.hear(NOISE, 5.0)
+    assert line.actions == []
+    assert line.machine.noise_floor_dbfs == pytest.approx(-40.0, abs=1.0)
+    line.hear((-24.0, 0.95), 1.0)
+    said = line.hear(NOISE, 1.0)
+    (committed,) = only(said, TurnCommitted)
+    assert (committed.speech_start, committed.speech_end) == (250, 300)
+
+
+def test_speech_within_the_noise_floor_is_followed_by_its_probability():
+    line = Line()
+    line.hear((-30.0, 0.05), 5.0)
+    (started,) = line.hear((-26.0, 0.95), 1.0)
+    assert isinstance(started, SpeechStarted)
+    (committed,) = only(line.hear((-30.0, 0.05), 1.0), TurnCommitted)
+    assert committed.speech_end == 300
+
+
+def test_without_probabilities_energy_decides():
+    line = Line()
+    line.hear((-70.0, -1.0), 1.0)
+    assert only(line.hear((-20.0, -1.0), 1.0), SpeechStarted)
+    assert only(line.hear((-70.0, -1.0), 1.0), TurnCommitted)
+
+
+def test_barge_in_within_the_time_it_takes_to_be_sure():
+    line = Line()
+    line.machine.agent_speaking(True)
+    line.hear(SILENCE, 1.0)
+    started, barge = line.hear(SPEECH, 0.3)
+    assert isinstance(started, SpeechStarted)
+    assert barge == BargeIn(at=55, start=50)
+    assert (barge.at + 1 - barge.start) * FRAME_S <= 0.13
+    line.machine.agent_speaking(False)
+    assert only(line.hear(SILENCE, 1.0), TurnCommitted)
+
+
+def test_a_short_sound_does_not_stop_the_agent():
+    line = Line()
+    line.machine.agent_speaking(True)
+    line.hear(SILENCE, 1.0)
+    assert line.hear(SPEECH, 0.1) == []
+    assert line.hear(SILENCE, 1.0) == []
+
+
+def test_the_agents_own_echo_is_not_the_caller():
+    line = Line()
+    line.machine.agent_speaking(True)
+    assert line.hear((-45.0, 0.95), 10.0) == []
+    assert only(line.hear((-25.0, 0.95), 0.3), BargeIn)
+
+
+def test_a_line_without_echo_hears_quiet_callers_over_the_agent():
+    line = Line()
+    line.machine.agent_speaking(True)
+    line.hear(SILENCE, 3.0)
+    assert only(line.hear((-48.0, 0.95), 0.3), BargeIn)
+
+
+def test_an_uninterruptible_agent_is_not_stopped():
+    line = Line()
+    line.machine.agent_speaking(True, interruptible=False)
+    line.hear(SILENCE, 0.5)
+    assert only(line.hear(SPEECH, 1.0), BargeIn) == []
+
+
+def test_a_caller_already_speaking_as_the_agent_begins_stops_it():
+    line = Line()
+    line.hear(SPEECH, 0.5)
+    line.machine.agent_speaking(True)
+    (barge,) = line.hear(SPEECH, 0.5)
+    assert isinstance(barge, BargeIn)
+    assert (barge.at - 24) * FRAME_S == pytest.approx(0.12)
+
+
+def test_no_input_is_said_once_after_the_agent_ends():
+    line = Line(TurnConfig(no_input_s=2.0))
+    line.machine.agent_speaking(True)
+    line.hear(SILENCE, 5.0)
+    line.machine.agent_speaking(False)
+    assert line.hear(SILENCE, 1.98) == []
+    assert [type(action) for action in line.hear(SILENCE, 10.0)] == [NoInput]
+    line.machine.listen()
+    assert only(line.hear(SILENCE, 2.1), NoInput)
+
+
+def test_speech_ends_the_wait_for_input():
+    line = Line(TurnConfig(no_input_s=2.0))
+    line.machine.listen()
+    line.hear(SILENCE, 1.5)
+    line.hear(SPEECH, 1.0)
+    assert only(line.hear(SILENCE, 10.0), NoInput) == []
+
+
+def test_noise_does_not_count_as_input():
+    line = Line(TurnConfig(no_input_s=2.0))
+    line.machine.listen()
+    assert only(line.hear((-25.0, 0.05), 2.1), NoInput)
+
+
+def test_no_input_can_be_switched_off():
+    line = Line(TurnConfig(no_input_s=None))
+    line.machine.listen()
+    assert line.hear(SILENCE, 60.0) == []
+
+
+def test_an_endless_utterance_is_committed_and_the_next_begins():
+    line = Line(TurnConfig(max_utterance_s=2.0))
+    said = line.hear(SPEECH, 3.0)
+    kinds = [type(action) for action in said]
+    assert kinds == [SpeechStarted, FirstSilence, TurnCommitted, SpeechStarted]
+    assert said[2].reason is CommitReason.MAX_UTTERANCE
+    assert said[1].attempt == said[2].attempt
+    assert said[3].start >= said[2].speech_end
+
+
+def test_reset_forgets_the_utterance():
+    line = Line()
+    _, ask = line.pause()
+    line.machine.reset()
+    assert line.machine.verdict(ask.ask, 1.0) == ()
+    assert line.hear(SILENCE, 3.0) == []
+
+
+def test_frames_nobody_heard_count_as_time_and_old_ones_not_at_all():
+    line = Line()
+    first, _ = line.pause()
+    machine = line.machine
+    assert machine.step(first.at, *SPEECH) == ()
+    assert only(machine.step(first.at + 50, *SILENCE), TurnCommitted)
+
+
+def test_the_table_names_every_state_and_event_and_the_diagram_shows_them():
+    assert {state for state, _ in TRANSITIONS} == set(State)
+    assert {event for _, event in TRANSITIONS} == set(Event)
+    diagram = turn_diagram()
+    assert diagram.startswith("stateDiagram-v2\n")
+    for (state, event), to in TRANSITIONS.items():
+        assert f"{state.value} --> {to.value}: {event.value}" in diagram
+
+
+sounds = st.tuples(st.sampled_from([-90.0, -70.0, -45.0, -30.0, -15.0]), st.sampled_from([-1.0, 0.02, 0.4, 0.6, 0.95]))
+script = st.lists(
+    st.one_of(
+        st.tuples(st.just("hear"), sounds, st.integers(1, 40)),
+        st.tuples(st.just("verdict"), st.integers(0, 6), st.floats(0, 1)),
+        st.tuples(st.just("partial"), st.integers(0, 4), st.booleans()),
+        st.tuples(st.just("agent"), st.booleans()),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(script)
+def test_the_actions_of_any_call_are_in_order(steps):
+    line = Line()
+    for step in steps:
+        match step:
+            case ("hear", sound, frames):
+                line.hear(sound, frames * FRAME_S)
+            case ("verdict", ask, probability):
+                line.actions += line.machine.verdict(ask, probability)
+            case ("partial", attempt, completes):
+                line.actions += line.machine.partial(attempt, completes=completes, trailing_filler=not completes)
+            case ("agent", speaking):
+                line.machine.agent_speaking(speaking)
+    follows = {
+        SpeechStarted: {FirstSilence},
+        FirstSilence: {SpeechResumed, TurnCommitted},
+        SpeechResumed: {FirstSilence},
+        TurnCommitted: {SpeechStarted},
+    }
+    main = [action for action in line.actions if type(action) in follows]
+    if main:
+        assert isinstance(main[0], SpeechStarted)
+    for before, after in pairwise(main):
+        assert type(after) in follows[type(before)]
+        assert after.at >= before.at
+    for action in line.actions:
+        if isinstance(action, FirstSilence | TurnCommitted):
+            assert 0 <= action.speech_start < action.speech_end <= action.at + 1
+    committed = only(line.actions, TurnCommitted)
+    assert all(a.speech_end <= b.speech_start for a, b in pairwise(committed))
+
+
+# --- recorded voices ----------------------------------------------------------------------------------------------
+
+
+def read_wav(path: Path) -> np.ndarray:
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
+        rate = file.getframerate()
+    if rate != 8000:
+        pcm = soxr.resample(pcm.astype(np.float32), rate, 8000).clip(-32768, 32767)
+    return pcm.astype(np.int16)
+
+
+def features(pcm: np.ndarray, model: bytes) -> list[tuple[float, float]]:
+    """(level dBFS, speech probability) of every 20 ms frame."""
+    vad = BatchVad(model, 1)
+    slot = np.zeros(1, np.int64)
+    rows = []
+    for frame in pcm[: len(pcm) // 160 * 160].reshape(-1, 160):
+        vad.tick(slot, frame[None])
+        rms = float(np.sqrt(np.mean(frame.astype(np.float64) ** 2))) / 32768
+        rows.append((20 * float(np.log10(max(rms, 1e-5))), float(vad.speech[0])))
+    return rows
+
+
+def on_a_line(clip: np.ndarray, seed: int) -> np.ndarray:
+    """The clip after one second of a quiet line, followed by one."""
+    padded = np.concatenate([np.zeros(8000), clip.astype(np.float64), np.zeros(8000)])
+    padded += np.random.default_rng(seed).normal(0, 8, len(padded))
+    return padded.clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def silero() -> bytes:
+    try:
+        return ModelStore(model_directory()).read("silero_vad")
+    except ModelFileError as error:
+        pytest.skip(str(error))
+
+
+def test_speech_ends_of_recorded_voices_agree_with_their_labels(shared_audio: Path, silero: bytes):
+    with (shared_audio / "labels.tsv").open() as file:
+        rows = [row for row in csv.reader(file, delimiter="\t") if "libri" not in row[0]][::4]
+    errors, delays = [], []
+    for seed, (name, _, end) in enumerate(rows):
+        line = Line()
+        for sound in features(on_a_line(read_wav(shared_audio / name), seed), silero):
+            line.hear(sound, FRAME_S)
+        (committed,) = only(line.actions, TurnCommitted)
+        errors.append(abs(committed.speech_end * FRAME_S - 1.0 - float(end)))
+        last = only(line.actions, FirstSilence)[-1]
+        delays.append((last.at + 1) * FRAME_S - 1.0 - float(end))
+    assert sorted(errors)[round(len(errors) * 0.9)] <= 0.05
+    assert sorted(delays)[len(delays) // 2] <= 0.12
+
+
+def test_bangs_and_noise_are_no_turns(shared_audio: Path, silero: bytes):
+    for seed, path in enumerate(sorted((shared_audio / "bursts").glob("*.wav"))):
+        line = Line()
+        for sound in features(on_a_line(read_wav(path), seed), silero):
+            line.hear(sound, FRAME_S)
+        assert line.actions == [], path.name
+
+
+def test_recorded_voices_stop_the_agent_in_time(shared_audio: Path, silero: bytes):
+    with (shared_audio / "labels.tsv").open() as file:
+        rows = [row for row in csv.reader(file, delimiter="\t") if row[0].startswith("utterances/spk")]
+    delays = []
+    for seed, (name, start, _) in enumerate(rows):
+        line = Line()
+        line.machine.agent_speaking(True)
+        for sound in features(on_a_line(read_wav(shared_audio / name)[:8000], seed), silero):
+            line.hear(sound, FRAME_S)
+        (barge,) = only(line.actions, BargeIn)
+        delays.append((barge.at + 1) * FRAME_S - 1.0 - float(start))
+    assert sorted(delays)[len(delays) // 2] <= 0.16
