@@ -78,8 +78,8 @@ class Box:
             "listen.http.host": HOST,
             "listen.http.port": self.http_port,
             "listen.rtp_ports": free_rtp_range(),
-            "store.url": f"sqlite+aiosqlite:///{self.database}",
-            "store.recordings": str(self.recordings),
+            "listen.media.port": free_port(socket.SOCK_STREAM),
+            "state_dir": str(self.directory),
             "runtime_dir": str(self.directory / "run"),
             **(settings or {}),
         }
