@@ -1,0 +1,427 @@
+"""Speech from espeak-ng, at 8 kHz.
+
+The library is loaded by the synthesis worker and by nothing else: it is under the GPL and stays on the far side of a
+process boundary. It keeps its state in globals, so there is one of it per process, behind a lock.
+
+espeak-ng runs about a thousand times faster than speech but cannot pause: a text is therefore cut into pieces of a
+sentence or so, and each piece is synthesised in one go when its first samples are asked for. A caller that loses
+interest closes the generator, and no further piece is made.
+
+Text is data. Nothing in it is taken for markup: neither SSML nor espeak's ``[[phonemes]]`` are switched on, and the
+control characters of espeak's embedded commands are removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import re
+import threading
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import espeakng_loader
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from appliance.errors import EngineError
+
+RATE_HZ: Final = 8000
+CHUNK_SAMPLES: Final = 1600
+"""Most samples in one array that :meth:`EspeakSynthesiser.synthesise` yields: 200 ms."""
+MAX_TEXT_CHARACTERS: Final = 10_000
+MIN_RATE: Final = 0.5
+MAX_RATE: Final = 2.5
+
+_WORDS_PER_MINUTE: Final = 170
+_FIRST_PIECE_CHARACTERS: Final = 120
+_PIECE_CHARACTERS: Final = 240
+_SENTENCE_PAUSE_S: Final = 0.25
+_CLAUSE_PAUSE_S: Final = 0.12
+_LEAD_S: Final = 0.01
+_TAIL_S: Final = 0.05
+_SPEECH_FLOOR: Final = 0.006  # -44 dBFS: what is quieter at either end of a piece is silence
+_LEVEL: Final = 0.1  # -20 dBFS RMS while speaking
+_KNEE: Final = 0.6
+_PEAK: Final = 0.89  # -1 dBFS
+_CALIBRATION: Final = "1 2 3 4 5 6 7 8 9"  # digits are words in every language
+
+# espeak-ng/speak_lib.h
+_OUTPUT_SYNCHRONOUS: Final = 2
+_INITIALIZE_DONT_EXIT: Final = 0x8000
+_CALLBACK_MS: Final = 60
+_CHARS_UTF8: Final = 1
+_PARAMETER_RATE: Final = 1
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice of espeak-ng.
+
+    ``language`` is its tag (``en-us``) and ``identifier`` its file below the voice data. ``tags`` are all the tags it
+    serves, its own first, each after its priority there: the voice with the lowest number is the tag's voice.
+    """
+
+    language: str
+    name: str
+    identifier: str
+    tags: tuple[tuple[int, str], ...]
+
+
+class EspeakSynthesiser:
+    """Text to 8 kHz speech. Any number of instances share the process's one library, one piece at a time.
+
+    Raises:
+        EngineError: the library or its data cannot be loaded (not retryable).
+    """
+
+    def __init__(self) -> None:
+        self._library = _Library.shared()
+
+    def voices(self) -> tuple[Voice, ...]:
+        """Every voice there is, sorted by language tag."""
+        return self._library.voices
+
+    def variants(self) -> tuple[str, ...]:
+        """What may follow a voice after a plus sign, as in ``en-us+f3``."""
+        return tuple(sorted(self._library.variants))
+
+    def synthesise(self, text: str, *, voice: str = "en-us", rate: float = 1.0) -> Iterator[NDArray[np.int16]]:
+        """Speak ``text``.
+
+        Args:
+            text: plain text, at most MAX_TEXT_CHARACTERS. With nothing to say in it, nothing is yielded.
+            voice: a language tag, an English voice name or an identifier out of :meth:`voices`, with an optional
+                ``+variant``. A regional tag without a voice of its own (``de-DE``) gets its language's.
+            rate: 1.0 is espeak's normal speed; MIN_RATE to MAX_RATE.
+
+        Returns:
+            Chunks of at most CHUNK_SAMPLES at 8 kHz, about -20 dBFS while speaking and below -1 dBFS throughout.
+            The first begins with speech within 20 ms; at most 60 ms of silence follow the last sound. Closing the
+            generator stops the synthesis.
+
+        Raises:
+            EngineError: unknown voice, rate or text out of range (not retryable). Raised here, before anything is
+                synthesised.
+        """
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise EngineError(f"speaking rate {rate} is not within {MIN_RATE} to {MAX_RATE}", retryable=False)
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise EngineError(
+                f"a text of {len(text)} characters is too long to speak; the most is {MAX_TEXT_CHARACTERS}",
+                retryable=False,
+            )
+        return self._speak(_pieces(text), self._library.resolve(voice), rate)
+
+    def _speak(self, pieces: list[tuple[str, float]], voice: str, rate: float) -> Iterator[NDArray[np.int16]]:
+        pause_s = 0.0
+        for text, pause_after_s in pieces:
+            speech = _trimmed(self._library.speech(text, voice, round(_WORDS_PER_MINUTE * rate)))
+            if not len(speech):
+                continue
+            pcm = _to_pcm(speech)
+            if pause_s:
+                pcm = np.concatenate([np.zeros(int(pause_s / rate * RATE_HZ), np.int16), pcm])
+            pause_s = pause_after_s
+            for start in range(0, len(pcm), CHUNK_SAMPLES):
+                yield pcm[start : start + CHUNK_SAMPLES]
+
+
+class PhraseCache:
+    """Phrases already synthesised, the least recently used forgotten first.
+
+    Args:
+        max_bytes: the most audio to keep.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes_held = 0
+        self.hits = 0
+        self.misses = 0
+        self._phrases: OrderedDict[tuple[str, str, float], NDArray[np.int16]] = OrderedDict()
+
+    def get(self, text: str, voice: str, rate: float) -> NDArray[np.int16] | None:
+        """The whole phrase, read-only, or None."""
+        pcm = self._phrases.get((text, voice, rate))
+        if pcm is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._phrases.move_to_end((text, voice, rate))
+        return pcm
+
+    def put(self, text: str, voice: str, rate: float, pcm: NDArray[np.int16]) -> None:
+        """Keep a copy of ``pcm`` unless it alone would take more than half of the cache."""
+        if _held_bytes(text, pcm) > self.max_bytes // 2:
+            return
+        key = (text, voice, rate)
+        before = self._phrases.pop(key, None)
+        if before is not None:
+            self.bytes_held -= _held_bytes(text, before)
+        kept = pcm.copy()
+        kept.flags.writeable = False
+        self._phrases[key] = kept
+        self.bytes_held += _held_bytes(text, kept)
+        while self.bytes_held > self.max_bytes:
+            (oldest, _, _), forgotten = self._phrases.popitem(last=False)
+            self.bytes_held -= _held_bytes(oldest, forgotten)
+
+    def __len__(self) -> int:
+        return len(self._phrases)
+
+
+_ENTRY_BYTES: Final = 400
+
+
+def _held_bytes(text: str, pcm: NDArray[np.int16]) -> int:
+    return pcm.nbytes + 4 * len(text) + _ENTRY_BYTES
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？।])|\n\s*\n")
+_CLAUSE_END: Final = re.compile(r"(?<=[,;:،、，；])\s*")
+_TERMINATORS: Final = ".!?…。！？।"
+
+
+def _pieces(text: str) -> list[tuple[str, float]]:
+    """``text`` cleaned and cut, each piece with the pause in seconds that follows it at normal speed.
+
+    Sentences go into one piece while there is room, because espeak-ng knows better than a full stop where one ends;
+    the first piece is kept short, so that it comes soon.
+    """
+    pieces: list[tuple[str, float]] = []
+    for sentence in _SENTENCE_END.split(text):
+        spoken = _clean(sentence)
+        if not any(unicodedata.category(character)[0] in "LNS" for character in spoken):
+            continue
+        if pieces and pieces[-1][0][-1] in _TERMINATORS:
+            joined = f"{pieces[-1][0]} {spoken}"
+            if len(joined) <= (_PIECE_CHARACTERS if len(pieces) > 1 else _FIRST_PIECE_CHARACTERS):
+                pieces[-1] = (joined, _SENTENCE_PAUSE_S)
+                continue
+        *cut, last = _cut(spoken)
+        pieces += [(part, _CLAUSE_PAUSE_S if _CLAUSE_END.match(part, len(part)) else 0.0) for part in cut]
+        pieces.append((last, _SENTENCE_PAUSE_S))
+    return pieces
+
+
+def _clean(text: str) -> str:
+    """Without control and format characters, surrogates and private code points; white space as single spaces."""
+    spaced = " ".join(text.split())
+    return "".join(character for character in spaced if unicodedata.category(character)[0] != "C").strip()
+
+
+def _cut(sentence: str) -> list[str]:
+    """Parts of at most _PIECE_CHARACTERS, cut after a clause where there is one, else at a space, else anywhere."""
+    parts: list[str] = []
+    rest = sentence
+    while len(rest) > _PIECE_CHARACTERS:
+        head = rest[:_PIECE_CHARACTERS]
+        clause_ends = [match.end() for match in _CLAUSE_END.finditer(head) if match.end() < _PIECE_CHARACTERS]
+        at = clause_ends[-1] if clause_ends else head.rfind(" ") + 1 or _PIECE_CHARACTERS
+        parts.append(rest[:at].strip())
+        rest = rest[at:].strip()
+    return [*parts, rest] if rest else parts
+
+
+# --- sound --------------------------------------------------------------------------------------------------------
+
+
+def _trimmed(speech: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``speech`` from just before its first sound to just after its last; empty if there is none."""
+    loud = np.flatnonzero(np.abs(speech) > _SPEECH_FLOOR)
+    if not len(loud):
+        return speech[:0]
+    start = max(int(loud[0]) - int(_LEAD_S * RATE_HZ), 0)
+    return speech[start : int(loud[-1]) + int(_TAIL_S * RATE_HZ)]
+
+
+def _to_pcm(speech: NDArray[np.float32]) -> NDArray[np.int16]:
+    """16-bit samples; what is louder than the knee is bent so that it stays below the peak."""
+    size = np.abs(speech)
+    if size.max(initial=0.0) > _KNEE:
+        room = _PEAK - _KNEE
+        bent = _KNEE + room * np.tanh((size - _KNEE) / room)
+        speech = np.where(size > _KNEE, np.copysign(bent, speech), speech)
+    return np.rint(speech * 32767).astype(np.int16)
+
+
+def _active_rms(speech: NDArray[np.float32]) -> float:
+    """RMS over the 10 ms frames that are within 30 dB of the loudest; 0 for silence."""
+    frame = RATE_HZ // 100
+    power = np.square(speech[: len(speech) // frame * frame].reshape(-1, frame)).mean(axis=1)
+    active = power[power > power.max(initial=0.0) * 1e-3]
+    return float(np.sqrt(active.mean())) if len(active) else 0.0
+
+
+# --- the library --------------------------------------------------------------------------------------------------
+
+
+class _VoiceRecord(ctypes.Structure):
+    """espeak_VOICE of speak_lib.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_void_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    )
+
+
+_Callback: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
+
+class _Library:
+    """libespeak-ng, its voices, and which voice it is set to."""
+
+    _shared: _Library | None = None
+    _making = threading.Lock()
+
+    @classmethod
+    def shared(cls) -> _Library:
+        with cls._making:
+            if cls._shared is None:
+                cls._shared = cls()
+            return cls._shared
+
+    def __init__(self) -> None:
+        remedy = "run 'pip install --force-reinstall espeakng-loader'"
+        try:
+            data_path = Path(espeakng_loader.get_data_path())
+            library = ctypes.CDLL(espeakng_loader.get_library_path())
+        except (OSError, RuntimeError) as error:
+            raise EngineError(f"espeak-ng cannot be loaded ({error}); {remedy}", retryable=False) from error
+        library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_VoiceRecord))
+        library.espeak_Synth.argtypes = [
+            *(ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint),
+            *(ctypes.c_void_p, ctypes.c_void_p),
+        ]
+        self._rate_hz = library.espeak_Initialize(
+            _OUTPUT_SYNCHRONOUS, _CALLBACK_MS, str(data_path).encode(), _INITIALIZE_DONT_EXIT
+        )
+        if self._rate_hz <= 0:
+            raise EngineError(f"espeak-ng does not accept its data in {data_path}; {remedy}", retryable=False)
+        self._library = library
+        self._lock = threading.Lock()
+        self._blocks: list[bytes] = []
+        self._callback = _Callback(self._take)
+        library.espeak_SetSynthCallback(self._callback)
+        self._set_to: tuple[str, int] | None = None
+        self._gains: dict[str, float] = {}
+        self.voices = _list_voices(library, data_path)
+        self.variants = frozenset(path.name for path in (data_path / "voices" / "!v").iterdir())
+        self._known: dict[str, str] = {}
+        for voice in self.voices:
+            for key in (voice.language, voice.name.lower(), voice.identifier.lower()):
+                self._known.setdefault(key, voice.identifier)
+        for _, tag, identifier in sorted((*tag, voice.identifier) for voice in self.voices for tag in voice.tags):
+            self._known.setdefault(tag, identifier)
+
+    def resolve(self, voice: str) -> str:
+        """The identifier, with its variant, of what an operator calls ``voice``."""
+        base, plus, variant = voice.partition("+")
+        key = base.strip().lower().replace("_", "-")
+        identifier = self._known.get(key)
+        if identifier is None and re.fullmatch(r"[a-z]{2,3}-[a-z]{2}", key):
+            identifier = self._known.get(key.partition("-")[0])
+        if identifier is None:
+            raise EngineError(f"espeak-ng has no voice {voice!r}; {self._near(key)}", retryable=False)
+        if plus and variant not in self.variants:
+            near = difflib.get_close_matches(variant, self.variants, 3, 0.4) or ["f3", "m3"]
+            raise EngineError(
+                f"espeak-ng has no variant {variant!r} of a voice; near it: {', '.join(near)}", retryable=False
+            )
+        return identifier + plus + variant
+
+    def _near(self, key: str) -> str:
+        prefix = key.partition("-")[0]
+        near = [voice.language for voice in self.voices if voice.language.partition("-")[0] == prefix]
+        near = near or difflib.get_close_matches(key, self._known, 6, 0.5) or ["en-us", "en-gb"]
+        return f"near it: {', '.join(dict.fromkeys(near))}"
+
+    def speech(self, text: str, voice: str, words_per_minute: int) -> NDArray[np.float32]:
+        """``text`` as samples at 8 kHz, in -1..1 apart from rare peaks, at the common level of all voices.
+
+        Raises:
+            EngineError: espeak-ng refuses the voice or the text.
+        """
+        with self._lock:
+            gain = self._gain(voice)
+            return self._synthesised(text, voice, words_per_minute) * np.float32(gain)
+
+    def _gain(self, voice: str) -> float:
+        gain = self._gains.get(voice)
+        if gain is None:
+            level = _active_rms(self._synthesised(_CALIBRATION, voice, _WORDS_PER_MINUTE))
+            gain = self._gains[voice] = min(max(_LEVEL / level, 0.25), 8.0) if level else 1.0
+        return gain
+
+    def _synthesised(self, text: str, voice: str, words_per_minute: int) -> NDArray[np.float32]:
+        if self._set_to != (voice, words_per_minute):
+            self._set_to = None
+            if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+                raise EngineError(
+                    f"espeak-ng cannot load its voice {voice!r}; run 'pip install --force-reinstall espeakng-loader'",
+                    retryable=False,
+                )
+            self._library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
+            self._set_to = (voice, words_per_minute)
+        self._blocks.clear()
+        encoded = text.encode() + b"\0"
+        status = self._library.espeak_Synth(encoded, len(encoded), 0, 1, 0, _CHARS_UTF8, None, None)
+        pcm = np.frombuffer(b"".join(self._blocks), np.int16)
+        self._blocks.clear()
+        if status != 0:
+            raise EngineError(f"espeak-ng refused a text of {len(text)} characters (status {status})", retryable=True)
+        if not len(pcm):
+            return np.zeros(0, np.float32)
+        samples: NDArray[np.float32] = soxr.resample(pcm * np.float32(1 / 32768), self._rate_hz, RATE_HZ, quality="HQ")
+        return samples
+
+    def _take(self, samples: int | None, count: int, events: int | None) -> int:
+        """Called by espeak_Synth, in its thread, with each 60 ms that are ready."""
+        if samples and count > 0:
+            self._blocks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+
+def _list_voices(library: Any, data_path: Path) -> tuple[Voice, ...]:
+    """The voices whose data is all here: espeak-ng also lists MBROLA's, and some that came without a dictionary."""
+    records = library.espeak_ListVoices(None)
+    voices: list[Voice] = []
+    index = 0
+    while records[index]:
+        record = records[index].contents
+        index += 1
+        identifier = record.identifier.decode()
+        tags = _tags(record.languages)
+        file = data_path / "lang" / identifier
+        if not tags or not file.is_file():
+            continue
+        named = re.search(r"^dictionary\s+(\S+)", file.read_text(errors="replace"), re.MULTILINE)
+        dictionary = named[1] if named else tags[0][1].partition("-")[0]
+        if (data_path / f"{dictionary}_dict").is_file():
+            voices.append(Voice(tags[0][1], record.name.decode(), identifier, tuple(tags)))
+    return tuple(sorted(voices, key=lambda voice: (voice.language, voice.name)))
+
+
+def _tags(address: int) -> list[tuple[int, str]]:
+    """A voice's language tags in lower case: in memory, a priority byte and a string each, up to a priority of 0."""
+    tags: list[tuple[int, str]] = []
+    while priority := ctypes.string_at(address, 1)[0]:
+        tag = ctypes.string_at(address + 1)
+        tags.append((priority, tag.decode().lower()))
+        address += len(tag) + 2
+    return tags
