@@ -1,0 +1,167 @@
+"""SIP, SIPS and tel URIs (RFC 3261 §19.1, RFC 3966)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from appliance.errors import RemoteSipError
+
+Address: TypeAlias = tuple[str, int]
+"""Where a datagram goes or comes from: an IP address in text and a port."""
+
+_SCHEME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_SCHEME = _SCHEME_FIRST | frozenset("0123456789+-.")
+_HOST = _SCHEME | frozenset("_")
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+DEFAULT_PORT = 5060
+
+
+def scheme_of(text: str) -> str:
+    """The scheme in lower case.
+
+    Raises:
+        RemoteSipError: where ``text`` does not begin with ``scheme:``.
+    """
+    scheme, colon, _ = text.partition(":")
+    if not colon or not scheme or scheme[0] not in _SCHEME_FIRST or not _SCHEME.issuperset(scheme):
+        raise RemoteSipError(f"not a URI: {text[:80]!r}")
+    return scheme.lower()
+
+
+def unescape(text: str) -> str:
+    """Resolve %XX escapes (as UTF-8). A % that begins no escape is kept as it is."""
+    if "%" not in text:
+        return text
+    out = bytearray()
+    i = 0
+    while i < len(text):
+        if text[i] == "%" and _HEX.issuperset(pair := text[i + 1 : i + 3]) and len(pair) == 2:
+            out.append(int(pair, 16))
+            i += 3
+        else:
+            out += text[i].encode("utf-8", "surrogateescape")
+            i += 1
+    return out.decode("utf-8", "surrogateescape")
+
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """``host``, ``host:port``, ``[v6]`` or ``[v6]:port``. The host comes back without brackets.
+
+    Raises:
+        RemoteSipError: for an impossible host or port.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            bracket = ""
+        if not bracket or (rest and not rest.startswith(":")):
+            raise RemoteSipError(f"not a host: {text[:80]!r}")
+        port = rest[1:] if rest else None
+    else:
+        host, colon, after = text.partition(":")
+        port = after if colon else None
+        if not host or not _HOST.issuperset(host):
+            raise RemoteSipError(f"not a host: {text[:80]!r}")
+    if port is None:
+        return host, None
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        raise RemoteSipError(f"not a port: {text[:80]!r}")
+    return host, int(port)
+
+
+def join_host_port(host: str, port: int | None) -> str:
+    """The opposite of :func:`split_host_port`."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class SipUri:
+    """One URI a request can be sent to.
+
+    ``user`` is as written, escapes included (empty where there is none); :attr:`number` is what people read.
+    ``params`` are lower-case names with their values, None for one without a value. For ``tel:`` the number is the
+    user and the host is empty.
+    """
+
+    scheme: str
+    user: str
+    host: str
+    port: int | None = None
+    params: tuple[tuple[str, str | None], ...] = ()
+    headers: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> SipUri:
+        """Read one URI.
+
+        Raises:
+            RemoteSipError: where it is no URI; with status 416 where its scheme is none we know.
+        """
+        scheme = scheme_of(text)
+        rest = text[len(scheme) + 1 :]
+        if scheme == "tel":
+            number, _, tail = rest.partition(";")
+            if not number:
+                raise RemoteSipError(f"a tel: URI without a number: {text[:80]!r}")
+            return cls(scheme, number, "", None, _params(tail))
+        if scheme not in ("sip", "sips"):
+            raise RemoteSipError(f"cannot call a {scheme}: URI", status_hint=416)
+        user, at, after = rest.rpartition("@")
+        if at and not user:
+            raise RemoteSipError(f"an empty user before the @: {text[:80]!r}")
+        after, _, headers = after.partition("?")
+        hostport, _, tail = after.partition(";")
+        host, port = split_host_port(hostport)
+        return cls(scheme, user, host, port, _params(tail), headers)
+
+    @property
+    def number(self) -> str:
+        """The user part as a number or name: escapes resolved, password and user parameters (";...") left out."""
+        return printable(unescape(self.user.split(";", 1)[0].split(":", 1)[0]))
+
+    def param(self, name: str) -> str | None:
+        """The value of a parameter, "" where it has none, None where it is absent."""
+        for key, value in self.params:
+            if key == name:
+                return value or ""
+        return None
+
+    def literal_address(self) -> Address | None:
+        """Where to send a request for this URI without asking DNS; None where the host is a name."""
+        host = self.param("maddr") or self.host
+        try:
+            return str(ipaddress.ip_address(host.strip("[]"))), self.port or DEFAULT_PORT
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        tail = "".join(f";{k}" if v is None else f";{k}={v}" for k, v in self.params)
+        if self.scheme == "tel":
+            return f"tel:{self.user}{tail}"
+        user = f"{self.user}@" if self.user else ""
+        headers = f"?{self.headers}" if self.headers else ""
+        return f"{self.scheme}:{user}{join_host_port(self.host, self.port)}{tail}{headers}"
+
+
+def printable(text: str, limit: int = 256) -> str:
+    """``text`` as valid Unicode without control characters, fit for a record, a log line or a metric."""
+    clean = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    return "".join(c for c in clean[:limit] if c.isprintable())
+
+
+def _params(tail: str) -> tuple[tuple[str, str | None], ...]:
+    if not tail:
+        return ()
+    found: list[tuple[str, str | None]] = []
+    for part in tail.split(";"):
+        name, equals, value = part.partition("=")
+        if not name or " " in part:
+            raise RemoteSipError(f"a broken URI parameter: {part[:80]!r}")
+        found.append((name.lower(), value if equals else None))
+    return tuple(found)
