@@ -43,7 +43,10 @@ class Peer:
 
 @dataclass
 class Line:
-    """A simulated path: ``ppm`` of the peer's clock, ``jitter_s`` uniform, packets in order unless ``reorders``."""
+    """A simulated path: ``ppm`` of the peer's clock, ``jitter_s`` uniform, packets in order unless ``reorders``.
+
+    ``misaligned_s`` is how far, at worst, a frame shifted back by ``delay_frames`` lay from when it was sent.
+    """
 
     ppm: float = 0.0
     jitter_s: float = 0.005
@@ -55,8 +58,8 @@ class Line:
     quiet_share: float = 0.3
     buffer: JitterBuffer = field(default_factory=JitterBuffer)
     delays: list[int] = field(default_factory=list)
-    played: int = 0
     gaps: list[int] = field(default_factory=list)
+    misaligned_s: float = 0.0
 
     def run(self, seconds: int) -> Line:
         chance = random.Random(4)
@@ -79,12 +82,15 @@ class Line:
                 n += 1
             while on_the_way and on_the_way[0][0] <= now:
                 arrival, i = heapq.heappop(on_the_way)
-                payload = quiet if i * step_s % 5.0 < 5.0 * self.quiet_share else loud
+                payload = quiet if i * step_s % 5.0 < 5.0 * self.quiet_share else i.to_bytes(4, "big") + loud[4:]
                 push((60000 + i) & 0xFFFF, (4294900000 + i * self.samples) & 0xFFFFFFFF, payload, arrival, False)
-            if pop() is None:
+            frame = pop()
+            if frame is None:
                 self.gaps.append(tick)
-            else:
-                self.played += 1
+            elif self.samples == FRAME and frame[4:] == loud[4:]:
+                sent_s = int.from_bytes(frame[:4], "big") * step_s + self.phase_s
+                aligned_s = (tick - self.buffer.delay_frames) * 0.02
+                self.misaligned_s = max(self.misaligned_s, abs(aligned_s - sent_s))
             self.delays.append(self.buffer.delay_frames)
         return self
 
@@ -299,6 +305,7 @@ def test_ten_minutes_of_drift_stay_within_one_frame(ppm: int, quiet_share: float
     assert buffer.lost == buffer.late == buffer.duplicate == buffer.discarded == 0
     assert 4 <= buffer.skipped + buffer.repeated <= 7
     assert len(line.gaps) <= 2 + buffer.repeated
+    assert line.misaligned_s <= 0.04
 
 
 @pytest.mark.slow
@@ -307,6 +314,7 @@ def test_eight_hours_of_drift_stay_within_one_frame(ppm: int) -> None:
     line = Line(ppm=ppm).run(8 * 3600)
     assert max(abs(delay - 1) for delay in line.delays) <= 1
     assert line.buffer.lost == line.buffer.late == line.buffer.discarded == 0
+    assert line.misaligned_s <= 0.04
 
 
 @pytest.mark.parametrize("samples", [80, 240, 320, 480])
@@ -330,6 +338,7 @@ def test_sixty_ms_of_jitter_are_adapted_to(reorders: bool) -> None:
     settled = [tick for tick in line.gaps if tick > 500]
     assert len(settled) <= 5
     assert 3 <= line.delays[-1] <= 4
+    assert line.misaligned_s <= 0.04
     assert line.buffer.lost + line.buffer.late <= 3
 
 
@@ -338,6 +347,7 @@ def test_the_delay_falls_again_when_the_jitter_has_gone() -> None:
     assert max(line.delays) == 10
     assert line.delays[-1] == 1
     assert line.buffer.lost == 0
+    assert line.misaligned_s <= 0.04
 
 
 def test_random_loss_changes_no_delay() -> None:
