@@ -241,7 +241,7 @@ class Speaker:
     async def _synthesise(self, utterance: Utterance, text: str) -> None:
         """Put one clause into the ring and queue it for playout as it comes."""
         room = min(_ROOM_MARGIN + len(text) * _SAMPLES_PER_CHARACTER, RING_SAMPLES - _ROOM_MARGIN)
-        while self._free() < room:
+        while self._free() < room:  # noqa: ASYNC110 - another process reads the ring
             await asyncio.sleep(_POLL_ROOM_S)
         clause = _Clause(text, self._position, self._position)
         utterance.clauses.append(clause)

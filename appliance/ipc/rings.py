@@ -115,12 +115,12 @@ class AudioRings:
         return int(self.header[slot, _GENERATION])
 
     def frame_count(self, slot: int, generation: int) -> int:
-        """Frames written for this call so far.
+        """Frames of this call that :meth:`read_frames` can give so far.
 
         Raises:
             StaleSlot: the slot belongs to another call.
         """
-        count = int(self.header[slot, _FRAMES])
+        count = max(0, int(self.header[slot, _FRAMES] - self.header[slot, _DELAY]))
         self._check(slot, generation)
         return count
 
@@ -146,11 +146,15 @@ class AudioRings:
     ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """Copies of frames [start, end) of both directions: (caller, agent), each int16 [samples] at 8 kHz.
 
+        Both are aligned to the wire: what the caller's jitter buffer held back for ``delay`` frames stands beside what
+        the agent said when it came.
+
         Raises:
             StaleSlot: the slot belongs to another call, or the ring has wrapped past ``start``.
         """
         self._check(slot, generation)
-        caller = _copy_ring(self.rx[slot].reshape(-1), start * FRAME_SAMPLES, end * FRAME_SAMPLES)
+        delay = int(self.header[slot, _DELAY])
+        caller = _copy_ring(self.rx[slot].reshape(-1), (start + delay) * FRAME_SAMPLES, (end + delay) * FRAME_SAMPLES)
         agent = _copy_ring(self.sent[slot].reshape(-1), start * FRAME_SAMPLES, end * FRAME_SAMPLES)
         self._check(slot, generation)
         if start < int(self.header[slot, _FRAMES]) + 1 - RING_FRAMES:

@@ -108,7 +108,7 @@ class MediaLegHandle:
         self._client.send(SendDigits(self.slot, self.generation, digits))
 
     async def close(self) -> LegClosed | None:
-        """Close the leg; its statistics, or None where media is gone."""
+        """Close the leg; its statistics, or None where media is gone. Its audio can be read until :meth:`release`."""
         self._client.send(CloseLeg(self.slot, self.generation))
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
@@ -116,8 +116,10 @@ class MediaLegHandle:
         except TimeoutError:
             logger.error("slot %d was not closed by media within %.0f s", self.slot, _CLOSE_TIMEOUT_S)
             return None
-        finally:
-            self._client.release(self)
+
+    def release(self) -> None:
+        """Give the slot back: nobody needs the leg's audio any more."""
+        self._client.release(self)
 
 
 class MediaClient:

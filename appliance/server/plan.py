@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.config import Settings
+
+ENGINE_KINDS: Final = ("asr", "tts", "turn", "llm")
+WORKER_MODULE: Final = "appliance.engines.worker"
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,16 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
         ProcessSpec("media", "appliance.media.process", cores=frozenset({audio}) if audio is not None else None),
         ProcessSpec("recorder", "appliance.store.process", cores=others),
     ]
-    for kind in ("asr", "tts", "turn", "llm"):
+    for kind in ENGINE_KINDS:
         engine = getattr(settings.engines, kind)
         if engine.provider == "none":
             continue
         specs.extend(
-            ProcessSpec(name, "appliance.engines.worker", ("--name", name, "--kind", kind), cores=cores, idle=True)
+            ProcessSpec(name, WORKER_MODULE, ("--name", name, "--kind", kind), cores=cores, idle=True)
             for name in worker_names(kind, settings, len(cores))
         )
-    specs.append(ProcessSpec("control", "appliance.server.control", cores=others))
+    workers = [spec.name for spec in specs if spec.module == WORKER_MODULE]
+    specs.append(ProcessSpec("control", "appliance.server.control", ("--workers", ",".join(workers)), cores=others))
     return specs
 
 

@@ -12,13 +12,10 @@ import contextlib
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from appliance.config import Settings
@@ -48,6 +45,8 @@ EXIT_UNUSABLE: Final = 3
 """Exit code of a child that cannot work as configured: restarting it would not help."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_AFTER_S: Final = 30.0
+_MAX_RUNTIME_DIR: Final = 80
+"""Socket addresses have 108 bytes (unix(7))."""
 
 
 class StartError(ApplianceError):
@@ -89,12 +88,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        try:
-            with self._lock():
-                return await self._run()
-        finally:
-            if self._own_runtime_dir:
-                shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        with self._lock():
+            return await self._run()
 
     async def _run(self) -> int:
         capacity = self._settings.limits.max_calls
@@ -126,7 +121,9 @@ class Supervisor:
         waiting = [asyncio.create_task(child.ready.wait()) for child in self._children.values()]
         stop = asyncio.create_task(self._stopping.wait())
         everyone = asyncio.gather(*waiting)
-        await asyncio.wait({asyncio.ensure_future(everyone), stop}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED")
+        await asyncio.wait(
+            {asyncio.ensure_future(everyone), stop}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED"
+        )
         stop.cancel()
         if self._stopping.is_set():
             everyone.cancel()
@@ -289,14 +286,16 @@ class Supervisor:
     # --- the runtime directory ------------------------------------------------------------------------------------
 
     def _make_runtime_dir(self) -> None:
-        configured = self._settings.runtime_dir
-        self._own_runtime_dir = configured is None
-        if configured is None:
-            self._runtime_dir = Path(tempfile.mkdtemp(prefix="appliance-"))
-            self._settings = self._settings.model_copy(update={"runtime_dir": self._runtime_dir})
-        else:
-            self._runtime_dir = configured
-            self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = self._settings.runtime_dir.absolute()
+        if len(str(directory)) > _MAX_RUNTIME_DIR:
+            raise StartError(
+                f"runtime_dir {directory} is too long for socket names; set one of {_MAX_RUNTIME_DIR} characters"
+            )
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"runtime_dir {directory} cannot be made: {error.strerror}; set another one") from error
+        self._runtime_dir = directory
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

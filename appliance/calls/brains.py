@@ -1,0 +1,100 @@
+"""Which brain a line has: its flow, or a language model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+from appliance.conversation import brain
+from appliance.conversation.clauses import cut
+from appliance.conversation.llm_brain import LlmBrain
+from appliance.dialplan import flow
+from appliance.dialplan.schema import Line
+from appliance.engines.client import EnginePool
+from appliance.errors import EngineError
+from appliance.signalling.leg import CallInfo
+
+_NO_INPUT_S: Final = 8.0
+
+
+def make_brain(
+    line: Line, info: CallInfo, llm: EnginePool | None, llm_timeout_s: float, now: Callable[[], float]
+) -> brain.Brain:
+    """The brain of one call on ``line``.
+
+    Raises:
+        EngineError: the line wants a language model and the box has none.
+    """
+    if line.agent == "flow":
+        return FlowBrain(line, info)
+    if llm is None:
+        raise EngineError(f"line {line.name!r} has `agent: llm` but engines.llm.provider is none", retryable=False)
+    greeting = line.greeting
+    opening = [text for text in (line.disclosure, greeting.text if greeting else None) if text]
+    return LlmBrain(
+        llm,
+        prompt=line.prompt or "",
+        greeting=" ".join(opening),
+        greeting_interruptible=line.disclosure is None and (greeting is None or greeting.interruptible),
+        no_input_prompts=line.no_input.prompts,
+        expectation=brain.Expectation(no_input_s=line.no_input.after_s),
+        timeout_s=llm_timeout_s,
+        now=now,
+    )
+
+
+class FlowBrain:
+    """A dialplan's flow as a brain."""
+
+    def __init__(self, line: Line, info: CallInfo) -> None:
+        self._line = line
+        self._flow = flow.Flow(line, caller=info.calling, called=info.called)
+        self._slots: dict[str, str] = {}
+
+    @property
+    def slots(self) -> Mapping[str, str]:
+        return self._slots
+
+    async def reply(self, heard: brain.Input) -> AsyncIterator[brain.Step]:
+        """The flow's actions; it decides without waiting for anything."""
+        for action in self._actions(heard):
+            match action:
+                case flow.Say(text, interruptible):
+                    for clause in cut(text):
+                        yield brain.Say(clause, interruptible)
+                case flow.Listen():
+                    yield brain.Listen(self._expectation(action))
+                case flow.SetSlot(name, value):
+                    self._slots[name] = value
+                case flow.Hangup(disposition):
+                    self._slots.setdefault("ending", disposition)
+                    yield brain.HangUp(disposition)
+
+    def was_heard(self, text: str) -> None:
+        """A flow goes on the same way whatever was heard of it."""
+
+    def _actions(self, heard: brain.Input) -> list[flow.Action]:
+        match heard:
+            case brain.Opening():
+                return self._flow.start()
+            case brain.Heard(text, confidence, accepted):
+                return self._flow.handle(flow.Heard(text, 1.0 if confidence is None else confidence, accepted))
+            case brain.Key(digit):
+                return self._flow.handle(flow.Key(digit))
+            case brain.KeysEnded():
+                return self._flow.handle(flow.DigitTimeout())
+            case brain.Silence():
+                return self._flow.handle(flow.Silence())
+            case brain.Spoken():
+                return self._flow.handle(flow.Said())
+
+    def _expectation(self, listen: flow.Listen) -> brain.Expectation:
+        digits = listen.digits
+        return brain.Expectation(
+            phrases=listen.phrases,
+            pronunciations=tuple(self._line.pronunciations.items()),
+            reject=listen.reject,
+            no_input_s=listen.no_input_s,
+            key_timeout_s=digits.timeout_s if digits is not None else None,
+            min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
+        )

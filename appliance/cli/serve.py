@@ -1,0 +1,42 @@
+"""``appliance serve``: run the box."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.config import load_settings
+from appliance.ipc.logs import configure_logging
+from appliance.server.supervisor import StartError, Supervisor
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """``appliance serve [-c FILE] [--set KEY=VALUE …]``."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the box",
+        description=(
+            "Run the box until SIGTERM or Ctrl-C, then let the running calls end (limits.drain_s). Without a file it "
+            "listens on loopback (SIP 5060/udp, HTTP 8080) with the shipped dialplans. One line says when it is ready."
+        ),
+    )
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after an orderly stop, 1 where the box could not start."""
+    settings = load_settings(args.config, args.set)
+    configure_logging("supervisor", settings.log.level)
+    try:
+        return asyncio.run(Supervisor(settings).run())
+    except StartError as error:
+        print(f"appliance serve: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,248 @@
+"""From frames to inputs: the turn machine of one call with the recogniser and the turn model around it.
+
+At the first silence the caller's words are recognised and the turn model is asked, both at once; if the caller goes
+on, the work is dropped. So when the silence is long enough, the text is usually there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final
+
+from appliance.conversation.brain import Expectation
+from appliance.conversation.turns import (
+    FRAME_S,
+    Action,
+    AskTurnModel,
+    BargeIn,
+    FirstSilence,
+    NoInput,
+    SpeechResumed,
+    SpeechStarted,
+    TurnCommitted,
+    TurnMachine,
+    ends_in_filler,
+)
+from appliance.engines.client import EnginePool
+from appliance.errors import EngineError
+from appliance.events import Stage, StageTiming
+from appliance.ipc.messages import JudgeTurn, Recognise, Recognised
+from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
+
+logger = logging.getLogger(__name__)
+
+_PRE_ROLL_S: Final = 0.3
+_POST_ROLL_S: Final = 0.1
+_TURN_WINDOW_S: Final = 8.0
+_VERDICT_DEADLINE_S: Final = 1.0
+
+
+@dataclass
+class _Attempt:
+    """Recognition of what was said up to one pause."""
+
+    asked_at: float
+    task: asyncio.Task[Recognised]
+    done_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class HeardTurn:
+    """A turn the caller has finished. Times are CLOCK_MONOTONIC seconds."""
+
+    text: str
+    confidence: float | None
+    accepted: bool
+    speech_start_at: float
+    speech_end_at: float
+    stages: tuple[StageTiming, ...]
+
+
+class Listening:
+    """Feeds the machine and does what it asks for.
+
+    Args:
+        slot, generation: of the media leg, whose ring the engines read.
+        machine: the turn machine.
+        asr, turn: the engine workers; None where the box has no such engine.
+        language: of the line.
+        asr_timeout_s: a recognition that takes longer has failed.
+        delay_s: how much later than its arrival at the socket the newest frame is heard (the jitter buffer).
+        on_turn: the caller has finished a turn.
+        on_barge_in: the caller speaks over the agent.
+        on_silence: the caller says nothing.
+    """
+
+    def __init__(
+        self,
+        slot: int,
+        generation: int,
+        machine: TurnMachine,
+        asr: EnginePool | None,
+        turn: EnginePool | None,
+        *,
+        language: str,
+        asr_timeout_s: float,
+        delay_s: Callable[[], float],
+        on_turn: Callable[[HeardTurn], None],
+        on_barge_in: Callable[[], None],
+        on_silence: Callable[[], None],
+    ) -> None:
+        self._slot = slot
+        self._generation = generation
+        self.machine = machine
+        self._asr = asr
+        self._turn = turn
+        self._language = language
+        self._asr_timeout_s = asr_timeout_s
+        self._delay_s = delay_s
+        self._on_turn = on_turn
+        self._on_barge_in = on_barge_in
+        self._on_silence = on_silence
+        self._expectation = Expectation()
+        self._attempts: dict[int, _Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at = 0.0
+        self._frame = 0
+        self._verdict_asked_at: float | None = None
+        self._verdict_at: float | None = None
+        self._first_silence_at: float | None = None
+
+    def expect(self, expectation: Expectation) -> None:
+        """What may be said from now on."""
+        self._expectation = expectation
+        self.machine.no_input_s = expectation.no_input_s
+
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
+        """One frame of the caller, heard at ``at``."""
+        self._at = at
+        self._frame = frame
+        for action in self.machine.step(frame, level_dbfs, speech):
+            self._do(action)
+
+    def drop(self) -> None:
+        """Forget the utterance under way (a key was pressed instead, or the call ends)."""
+        self.machine.reset()
+        self._cancel_attempts()
+
+    async def close(self) -> None:
+        self.drop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def time_of(self, frame: int) -> float:
+        """When the beginning of ``frame`` arrived at the socket."""
+        return self._at - (self._frame + 1 - frame) * FRAME_S - self._delay_s()
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case FirstSilence():
+                self._first_silence_at = self._at
+                self._verdict_asked_at = self._verdict_at = None
+                self._recognise(action)
+            case AskTurnModel():
+                self._spawn(self._judge(action))
+            case SpeechResumed():
+                self._cancel_attempts()
+            case TurnCommitted():
+                self._spawn(self._commit(action, self._at, self._expectation))
+            case BargeIn():
+                self._on_barge_in()
+            case NoInput():
+                self._on_silence()
+            case SpeechStarted():
+                logger.debug("slot %d: the caller speaks", self._slot)
+
+    def _recognise(self, pause: FirstSilence) -> None:
+        if self._asr is None:
+            return
+        start = max(0, pause.speech_start * FRAME_SAMPLES - int(_PRE_ROLL_S * RATE_HZ))
+        end = pause.speech_end * FRAME_SAMPLES + int(_POST_ROLL_S * RATE_HZ)
+        expectation = self._expectation
+        request = Recognise(
+            self._asr.number(),
+            self._slot,
+            self._generation,
+            start,
+            end,
+            self._language,
+            expectation.phrases,
+            expectation.pronunciations,
+            expectation.reject,
+            self._at + self._asr_timeout_s,
+        )
+        task = asyncio.ensure_future(self._asr.recognise(request))
+        attempt = _Attempt(self._at, task)
+        self._attempts[pause.attempt] = attempt
+        task.add_done_callback(lambda done: self._recognised(pause.attempt, attempt, done))
+
+    def _recognised(self, number: int, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
+        attempt.done_at = asyncio.get_running_loop().time()
+        if task.cancelled() or task.exception() is not None or number not in self._attempts:
+            return
+        result = task.result()
+        expectation = self._expectation
+        digits = len(result.text.split()) if expectation.min_digits else 0
+        unfinished = digits < expectation.min_digits
+        completes = bool(expectation.phrases) and result.accepted and bool(result.text) and not unfinished
+        filler = not completes and ends_in_filler(result.text)
+        for action in self.machine.partial(number, completes=completes, trailing_filler=filler, unfinished=unfinished):
+            self._do(action)
+
+    async def _judge(self, ask: AskTurnModel) -> None:
+        if self._turn is None:
+            return
+        end = (ask.at + 1) * FRAME_SAMPLES
+        start = max(0, end - int(_TURN_WINDOW_S * RATE_HZ))
+        if self._verdict_asked_at is None:
+            self._verdict_asked_at = self._at
+        number = self._turn.number()
+        try:
+            async with asyncio.timeout(_VERDICT_DEADLINE_S):
+                verdict = await self._turn.judge_turn(
+                    JudgeTurn(number, self._slot, self._generation, start, end, self._at + _VERDICT_DEADLINE_S)
+                )
+        except (EngineError, TimeoutError) as error:
+            logger.warning("slot %d: no turn verdict (%s); silence alone decides", self._slot, error)
+            return
+        self._verdict_at = asyncio.get_running_loop().time()
+        for action in self.machine.verdict(ask.ask, verdict.probability):
+            self._do(action)
+
+    async def _commit(self, turn: TurnCommitted, at: float, expectation: Expectation) -> None:
+        speech_start_at, speech_end_at = self.time_of(turn.speech_start), self.time_of(turn.speech_end)
+        stages = [StageTiming(Stage.ENDPOINTING, speech_end_at, at)]
+        if self._first_silence_at is not None:
+            stages.append(StageTiming(Stage.VAD, speech_end_at, self._first_silence_at))
+        if self._verdict_asked_at is not None and self._verdict_at is not None:
+            stages.append(StageTiming(Stage.TURN_MODEL, self._verdict_asked_at, self._verdict_at))
+        attempt = self._attempts.pop(turn.attempt, None)
+        self._cancel_attempts()
+        text, confidence, accepted = "", None, False
+        if attempt is not None:
+            try:
+                async with asyncio.timeout(self._asr_timeout_s):
+                    result = await attempt.task
+                text, confidence, accepted = result.text, result.confidence, result.accepted
+            except (EngineError, TimeoutError) as error:
+                logger.error("slot %d: recognition failed: %s", self._slot, error)
+            stages.append(
+                StageTiming(Stage.ASR, attempt.asked_at, attempt.done_at or asyncio.get_running_loop().time())
+            )
+        self._on_turn(HeardTurn(text, confidence, accepted, speech_start_at, speech_end_at, tuple(stages)))
+
+    def _cancel_attempts(self) -> None:
+        for attempt in self._attempts.values():
+            attempt.task.cancel()
+        self._attempts.clear()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

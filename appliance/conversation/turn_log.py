@@ -1,0 +1,77 @@
+"""What is known about one turn while it happens; becomes the record's TurnFinished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from appliance.conversation.speaker import Utterance
+from appliance.events import InputBy, Stage, StageTiming, TurnFinished
+
+
+@dataclass
+class TurnLog:
+    """The turn under way: what the caller said, then the agent's reply to it.
+
+    Times are CLOCK_MONOTONIC seconds. ``number`` 0 is the greeting.
+    """
+
+    number: int
+    by: InputBy = InputBy.NONE
+    caller_text: str = ""
+    confidence: float | None = None
+    accepted: bool = True
+    interrupted: bool = False
+    speech_start_at: float | None = None
+    speech_end_at: float | None = None
+    decided_at: float | None = None
+    utterances: list[Utterance] = field(default_factory=list)
+    stages: list[StageTiming] = field(default_factory=list)
+
+    def stage(self, stage: Stage, start_at: float | None, end_at: float | None) -> None:
+        """Note one stage; ignored where one end is not known."""
+        if start_at is not None and end_at is not None:
+            self.stages.append(StageTiming(stage, start_at, end_at))
+
+    @property
+    def heard_text(self) -> str:
+        """What left of the reply."""
+        return " ".join(text for utterance in self.utterances if (text := utterance.heard))
+
+    @property
+    def agent_text(self) -> str:
+        return " ".join(utterance.text for utterance in self.utterances if utterance.clauses)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was said by either side."""
+        return not self.caller_text and not any(utterance.clauses for utterance in self.utterances)
+
+    def finished(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
+        """The turn as the record and the metrics take it."""
+        first = next((utterance for utterance in self.utterances if utterance.started_at is not None), None)
+        reply_at = first.started_at if first is not None else None
+        stages = list(self.stages)
+        if first is not None and first.asked_at is not None and first.first_audio_at is not None:
+            if self.decided_at is not None:
+                stages.append(StageTiming(Stage.REPLY, self.decided_at, first.asked_at))
+            stages.append(StageTiming(Stage.TTS, first.asked_at, first.first_audio_at))
+            if reply_at is not None:
+                stages.append(StageTiming(Stage.PLAYOUT, first.first_audio_at, reply_at))
+        return TurnFinished(
+            call_id=call_id,
+            number=self.number,
+            finished_utc=now_utc,
+            answered_at=answered_at,
+            by=self.by,
+            caller_text=self.caller_text,
+            confidence=self.confidence,
+            accepted=self.accepted,
+            agent_text=self.agent_text,
+            heard_text=self.heard_text,
+            interrupted=self.interrupted,
+            speech_start_at=self.speech_start_at,
+            speech_end_at=self.speech_end_at,
+            reply_at=reply_at,
+            stages=tuple(sorted(stages, key=lambda timing: timing.start_at)),
+        )

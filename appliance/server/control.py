@@ -1,0 +1,222 @@
+"""The control process: signalling, dialplan, conversations, the record and HTTP, wired together."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from typing import Final
+
+import uvloop
+
+from appliance.admin.app import start_http
+from appliance.admin.metrics import Metrics
+from appliance.calls.recording import RecorderClient
+from appliance.calls.registry import CallRegistry
+from appliance.calls.session import Services
+from appliance.clock import SystemClock
+from appliance.config import Settings
+from appliance.dialplan.loader import load_dialplans
+from appliance.engines.client import EnginePool
+from appliance.errors import ApplianceError
+from appliance.events import CallEvent, CallStarted
+from appliance.ipc.child import SupervisorLink
+from appliance.ipc.logs import configure_logging
+from appliance.ipc.messages import AnyMessage, Drain, Drained, ProcessState
+from appliance.ipc.rings import AudioRings
+from appliance.ipc.settings import read_settings
+from appliance.media.client import MediaClient
+from appliance.server.plan import ENGINE_KINDS
+from appliance.server.status import Status
+from appliance.signalling.sip_endpoint import SipEndpoint, TrunkRule
+from appliance.store.calls import CallStore
+
+logger = logging.getLogger(__name__)
+
+_EXIT_UNUSABLE: Final = 3
+_STATS_EVERY_S: Final = 1.0
+
+
+class EventLog:
+    """Every event of every call: the record first, then the metrics."""
+
+    def __init__(self, store: CallStore, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+
+    async def started(self, event: CallStarted) -> None:
+        self._metrics.observe(event)
+        await self._store.call_started(event)
+
+    def say(self, event: CallEvent) -> None:
+        self._store.observe(event)
+        self._metrics.observe(event)
+
+    def barge_in(self) -> None:
+        self._metrics.barge_in()
+
+    def asr_rejected(self) -> None:
+        self._metrics.asr_rejected()
+
+
+class Control:
+    """Everything the control process holds, from start to stop."""
+
+    def __init__(self, settings: Settings, rings: AudioRings, workers: list[str]) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._rings = rings
+        self._metrics = Metrics()
+        self._status = Status()
+        self._clock = SystemClock()
+        self._draining: asyncio.Task[None] | None = None
+        self._link = SupervisorLink("control", self._from_supervisor)
+
+    async def run(self) -> None:
+        """Start in the order that nothing is offered before it works; stop in the reverse order."""
+        settings = self._settings
+        await self._link.open(settings.runtime_dir)
+        lines = load_dialplans(settings.dialplans.paths)
+        store = CallStore(settings.store.url)
+        await store.open()
+        interrupted = await store.interrupt_open_calls("the appliance stopped without ending the call")
+        if interrupted:
+            logger.warning("%d calls were cut off when the appliance last stopped; they are marked so", interrupted)
+        media = MediaClient(settings.runtime_dir, self._rings.capacity, self._media_host())
+        media.on_stats = self._metrics.media_stats
+        recorder = RecorderClient(settings.runtime_dir, self._rings) if settings.recording.enabled else None
+        pools = self._pools()
+        await asyncio.gather(
+            media.start(), *(pool.start() for pool in pools.values()), *([recorder.start_up()] if recorder else [])
+        )
+        tts = pools.get("tts")
+        if tts is None:
+            raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
+        services = Services(
+            clock=self._clock,
+            rings=self._rings,
+            media=media,
+            recorder=recorder,
+            log=EventLog(store, self._metrics),
+            asr=pools.get("asr"),
+            turn=pools.get("turn"),
+            tts=tts,
+            llm=pools.get("llm"),
+            asr_timeout_s=settings.engines.asr.timeout_s,
+            llm_timeout_s=settings.engines.llm.timeout_s,
+            recordings=settings.store.recordings.absolute(),
+        )
+        registry = CallRegistry(
+            lines,
+            services,
+            max_calls=settings.limits.max_calls,
+            max_cps=settings.limits.max_cps,
+            refused=self._metrics.call_refused,
+        )
+        self._registry = registry
+        endpoints = await self._listen(registry)
+        http = await start_http(self._status, self._metrics, settings.listen.http.host, settings.listen.http.port)
+        housekeeping = asyncio.create_task(self._housekeeping(store, endpoints))
+        registry.accepting = True
+        self._link.ready()
+        await self._link.stopping.wait()
+        await registry.end_all("the appliance is stopping")
+        housekeeping.cancel()
+        await asyncio.gather(housekeeping, return_exceptions=True)
+        for endpoint in endpoints:
+            await endpoint.stop()
+        await http.close()
+        for pool in pools.values():
+            await pool.stop()
+        if recorder is not None:
+            await recorder.shut_down()
+        await media.stop()
+        await store.close()
+        self._link.close()
+
+    def _pools(self) -> dict[str, EnginePool]:
+        pools: dict[str, EnginePool] = {}
+        for kind in ENGINE_KINDS:
+            names = [name for name in self._workers if name.rpartition("-")[0] == kind]
+            if not names:
+                continue
+            pools[kind] = EnginePool(kind, names, self._settings.runtime_dir, sticky=kind == "tts")
+            pools[kind].on_stats = self._metrics.worker_stats
+        return pools
+
+    async def _listen(self, registry: CallRegistry) -> list[SipEndpoint]:
+        trunks = [
+            TrunkRule(name=name, allow=trunk.allow, codecs=trunk.codecs)
+            for name, trunk in self._settings.trunks.items()
+        ]
+        endpoints = []
+        for listener in self._settings.listen.sip:
+            endpoint = SipEndpoint(
+                listener.host,
+                listener.port,
+                trunks=trunks,
+                on_call=registry.admit,
+                user_agent_name="appliance",
+                advertised_host=self._settings.listen.advertised,
+            )
+            try:
+                await endpoint.start()
+            except OSError as error:
+                raise ApplianceError(
+                    f"SIP cannot listen on {listener.host}:{listener.port}/udp: {error.strerror or error}; stop what "
+                    "holds the port, or set another one (--set listen.sip.0.port=5070)"
+                ) from error
+            endpoints.append(endpoint)
+        return endpoints
+
+    def _media_host(self) -> str:
+        listen = self._settings.listen
+        return listen.advertised or listen.rtp_host
+
+    def _from_supervisor(self, message: AnyMessage) -> None:
+        match message:
+            case ProcessState():
+                self._status.process(message)
+                self._metrics.process_state(message)
+            case Drain():
+                self._status.draining = True
+                self._draining = asyncio.create_task(self._drain(message.deadline_s))
+            case _:
+                logger.error("the supervisor sent %s", type(message).__name__)
+
+    async def _drain(self, deadline_s: float) -> None:
+        await self._registry.drain(deadline_s)
+        self._link.send(Drained())
+
+    async def _housekeeping(self, store: CallStore, endpoints: list[SipEndpoint]) -> None:
+        while True:
+            self._metrics.set_active_calls(self._registry.active)
+            self._metrics.store_stats(store.stats)
+            for endpoint in endpoints:
+                self._metrics.sip_counters(endpoint.counters)
+            await asyncio.sleep(_STATS_EVERY_S)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="appliance-control", description="Started by `appliance serve`.")
+    parser.add_argument("--settings-fd", type=int, required=True)
+    parser.add_argument("--rings-fd", type=int, required=True)
+    parser.add_argument("--capacity", type=int, required=True)
+    parser.add_argument("--workers", required=True, help="names of the engine workers, comma-separated")
+    arguments = parser.parse_args()
+    settings = read_settings(arguments.settings_fd)
+    configure_logging("control", settings.log.level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
+    control = Control(settings, rings, arguments.workers.split(","))
+    try:
+        uvloop.run(control.run())
+    except (ApplianceError, OSError) as error:
+        logger.error("%s", error)
+        sys.exit(_EXIT_UNUSABLE)
+
+
+if __name__ == "__main__":
+    main()
