@@ -1,0 +1,336 @@
+"""What can be wrong with a line whose every part is right by itself: steps, choices, slots, words. PURE."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from appliance.config.validation import nearest
+from appliance.dialplan.schema import (
+    AskStep,
+    BranchStep,
+    GotoStep,
+    HangUpStep,
+    Line,
+    NoInput,
+    NoMatch,
+    SayStep,
+    Step,
+)
+from appliance.dialplan.text import normalise, variables_in
+from appliance.engines.lexicon import PHONES
+
+Path: TypeAlias = tuple[str | int, ...]
+MissingWords: TypeAlias = Callable[[str], list[str]]
+
+_FIXED_VARIABLES = ("caller.number", "called.number", "line.name")
+_FILTERS = ("digits",)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: the path within the line, what is wrong, and what would be right."""
+
+    path: Path
+    what: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A line as far as it could be understood.
+
+    Args:
+        line: the line without what was wrong in it.
+        order: names of all steps as written, the broken ones too.
+        broken: raw data of the steps something is wrong in; of these only the names they mention count.
+        wrong_keys: the line's own keys that something is wrong with.
+    """
+
+    line: Line
+    order: Sequence[str]
+    broken: Mapping[str, Any] = field(default_factory=dict)
+    wrong_keys: frozenset[str] = frozenset()
+
+    @property
+    def sound(self) -> dict[str, Step]:
+        """The steps that nothing is wrong with, in order."""
+        return {name: step for name, step in self.line.flow.items() if name not in self.broken}
+
+
+def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Problem]:
+    """Every mistake in the line that takes more than one key to see.
+
+    Args:
+        draft: the line.
+        missing_words: tells which words of a phrase the recogniser does not know.
+    """
+    found = [*_agent(draft), *_pronunciations(draft), *_variables(draft)]
+    if draft.line.agent == "flow" and draft.order:
+        found += _targets(draft)
+        for name, step in draft.sound.items():
+            if isinstance(step, AskStep):
+                found += _ask(name, step)
+            elif isinstance(step, BranchStep):
+                found += _branch(draft, name, step)
+        found += [*_end(draft), *_loops(draft), *_unreachable(draft)]
+        if missing_words is not None:
+            found += _words(draft, missing_words)
+    return found
+
+
+def _agent(draft: Draft) -> Iterator[Problem]:
+    line, wrong = draft.line, draft.wrong_keys
+    if line.agent == "flow":
+        if not draft.order and "flow" not in wrong:
+            yield Problem(("flow",), "is missing", "give the line steps, or set agent: llm")
+        if line.prompt is not None:
+            yield Problem(("prompt",), "has no effect with agent: flow", "remove it, or set agent: llm")
+    else:
+        if not line.prompt and "prompt" not in wrong:
+            yield Problem(("prompt",), "is missing", "tell the model what it is to do, or set agent: flow")
+        if draft.order:
+            yield Problem(("flow",), "has no effect with agent: llm", "remove it, or set agent: flow")
+
+
+def _pronunciations(draft: Draft) -> Iterator[Problem]:
+    for word, phones in draft.line.pronunciations.items():
+        path = ("pronunciations", word)
+        if normalise(word) != word or " " in word:
+            yield Problem(path, f"{word!r} is not one word in lower case", "write each word by itself, without digits")
+        unknown = [phone for phone in phones.split() if phone not in PHONES]
+        if not phones.split():
+            yield Problem(path, "has no phones", "write ARPAbet phones such as 'P IY T S AH'")
+        elif unknown:
+            yield Problem(path, f"{unknown[0]!r} is not a phone", f"use {' '.join(sorted(PHONES))}")
+
+
+def _texts(draft: Draft) -> Iterator[tuple[Path, str]]:
+    line = draft.line
+    if line.disclosure:
+        yield ("disclosure",), line.disclosure
+    if line.greeting:
+        yield ("greeting",), line.greeting.text
+    yield from _prompts((), line.no_input, line.no_match)
+    for name, step in draft.sound.items():
+        if isinstance(step, SayStep):
+            yield ("flow", name, "say"), step.say
+        elif isinstance(step, HangUpStep):
+            yield ("flow", name, "hang_up"), step.hang_up or ""
+        elif isinstance(step, AskStep):
+            yield ("flow", name, "ask"), step.ask
+            yield from _prompts(("flow", name), step.no_input, step.no_match)
+
+
+def _prompts(path: Path, no_input: NoInput | None, no_match: NoMatch | None) -> Iterator[tuple[Path, str]]:
+    for key, policy in (("no_input", no_input), ("no_match", no_match)):
+        for index, prompt in enumerate(policy.prompts if policy else ()):
+            yield (*path, key, "prompts", index), prompt
+
+
+def _slots(draft: Draft) -> dict[str, AskStep | None]:
+    """Each slot and the question that fills it; None where several do, or it can't be told."""
+    slots: dict[str, AskStep | None] = {}
+    for name, step in draft.sound.items():
+        if isinstance(step, AskStep) and step.slot is not None:
+            slots[step.slot] = None if step.slot in slots else draft.line.flow[name]  # type: ignore[assignment]
+    for raw in draft.broken.values():
+        if isinstance(raw, dict) and isinstance(raw.get("slot"), str):
+            slots[raw["slot"]] = None
+    return slots
+
+
+def _variables(draft: Draft) -> Iterator[Problem]:
+    slots = _slots(draft)
+    known = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
+    for path, text in _texts(draft):
+        for name, spoken in variables_in(text):
+            if name not in known:
+                yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))
+            if spoken and spoken not in _FILTERS:
+                yield Problem(path, f"unknown filter {spoken!r}", "the only one is digits: ${slots.number | digits}")
+
+
+def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
+    line = draft.line
+    for key, policy in (("no_input", line.no_input), ("no_match", line.no_match)):
+        if policy.then is not None:
+            yield (key, "then"), policy.then
+    for name, step in draft.sound.items():
+        path: Path = ("flow", name)
+        if isinstance(step, SayStep) and step.next is not None:
+            yield (*path, "next"), step.next
+        elif isinstance(step, GotoStep):
+            yield (*path, "goto"), step.goto
+        elif isinstance(step, BranchStep):
+            yield from (((*path, "when", value), target) for value, target in step.when.items())
+            yield (*path, "default"), step.default
+        elif isinstance(step, AskStep):
+            yield from (((*path, "next", choice), target) for choice, target in step.next.items())
+            for key, own in (("no_input", step.no_input), ("no_match", step.no_match)):
+                if own is not None and own.then is not None:
+                    yield (*path, key, "then"), own.then
+
+
+def _targets(draft: Draft) -> Iterator[Problem]:
+    for path, target in _named_targets(draft):
+        if target not in draft.order:
+            yield Problem(path, f"there is no step {target!r}", nearest(target, draft.order))
+
+
+def _ask(name: str, step: AskStep) -> Iterator[Problem]:
+    path: Path = ("flow", name)
+    if not step.choices and step.digits is None:
+        yield Problem(path, "the question expects no answer", "give it expect, keys or digits")
+    if step.digits is not None and step.digits.by != "voice" and step.keys:
+        yield Problem((*path, "keys"), "would be taken for digits", "set digits.by: voice, or ask in two steps")
+    meant: dict[str, str] = {}
+    for choice, phrases in step.expect.items():
+        if choice == "default":
+            yield Problem(
+                (*path, "expect", choice), "'default' cannot be a choice", "it stands for any other; rename it"
+            )
+        if not phrases:
+            yield Problem((*path, "expect", choice), "has no phrases", "list what callers say for it")
+        for index, phrase in enumerate(phrases):
+            spoken, where = normalise(phrase), (*path, "expect", choice, index)
+            if not spoken:
+                yield Problem(where, f"{phrase!r} has no words", "write what callers say")
+            elif meant.setdefault(spoken, choice) != choice:
+                what = f"{spoken!r} already means {meant[spoken]!r}"
+                yield Problem(where, what, "one phrase can mean only one choice")
+    for key, choice in step.keys.items():
+        if choice not in step.choices:
+            yield Problem((*path, "keys", key), f"there is no choice {choice!r}", nearest(choice, step.choices))
+    named = [choice for choice in step.next if choice != "default"]
+    for choice in named:
+        if choice not in step.choices:
+            yield Problem((*path, "next", choice), f"there is no choice {choice!r}", nearest(choice, step.choices))
+    if named and "default" not in step.next:
+        for choice in step.choices:
+            if choice not in step.next:
+                yield Problem((*path, "next"), f"choice {choice!r} has no step", "add it, or a default")
+        if step.digits is not None:
+            yield Problem((*path, "next"), "the digits have no step", "add a default")
+
+
+def _branch(draft: Draft, name: str, step: BranchStep) -> Iterator[Problem]:
+    slots = _slots(draft)
+    path: Path = ("flow", name)
+    if step.branch not in slots:
+        yield Problem((*path, "branch"), f"no question fills slot {step.branch!r}", nearest(step.branch, slots))
+        return
+    question = slots[step.branch]
+    if question is None or question.digits is not None:
+        return
+    for value in step.when:
+        if value not in question.choices:
+            hint = nearest(value, question.choices)
+            yield Problem((*path, "when", value), f"slot {step.branch!r} never holds {value!r}", hint)
+
+
+def _falls_through(step: Step) -> bool:
+    if isinstance(step, SayStep):
+        return step.next is None
+    return isinstance(step, AskStep) and not step.next
+
+
+def _end(draft: Draft) -> Iterator[Problem]:
+    last = draft.sound.get(draft.order[-1])
+    if last is not None and _falls_through(last):
+        yield Problem(("flow", draft.order[-1]), "the last step leads nowhere", "give it next, or end with hang_up")
+
+
+def _edges(draft: Draft, name: str) -> list[str]:
+    """Steps that ``name`` can lead to. A broken step may lead to any step it mentions, and to the one below."""
+    below = list(draft.order[draft.order.index(name) + 1 :][:1])
+    if name in draft.broken:
+        mentioned = set(_strings(draft.broken[name]))
+        return [step for step in draft.order if step in mentioned] + below
+    step = draft.line.flow[name]
+    targets = [target for path, target in _named_targets(draft) if path[:2] == ("flow", name)]
+    return targets + (below if _falls_through(step) else [])
+
+
+def _strings(raw: Any) -> Iterator[str]:
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, dict | list):
+        for item in raw.values() if isinstance(raw, dict) else raw:
+            yield from _strings(item)
+
+
+def _loops(draft: Draft) -> Iterator[Problem]:
+    """Cycles of steps without a question: a call would go round for ever."""
+    silent = {name: step for name, step in draft.sound.items() if not isinstance(step, AskStep | HangUpStep)}
+    edges = {name: [target for target in _edges(draft, name) if target in silent] for name in silent}
+    reported: set[str] = set()
+    for start in silent:
+        cycle = [] if start in reported else _way_back(edges, start)
+        if cycle:
+            what = f"{' -> '.join(cycle)} goes round without asking anything"
+            yield Problem(("flow", start), what, "put a question or a hang_up in between")
+            reported.update(cycle)
+
+
+def _way_back(edges: Mapping[str, list[str]], start: str) -> list[str]:
+    """The shortest way from ``start`` to itself; empty where there is none."""
+    came_from: dict[str, str] = {}
+    waiting = deque([start])
+    while waiting:
+        here = waiting.popleft()
+        for target in edges[here]:
+            if target == start:
+                way = [start]
+                while here != start:
+                    way.append(here)
+                    here = came_from[here]
+                return [start, *reversed(way)]
+            if target not in came_from:
+                came_from[target] = here
+                waiting.append(target)
+    return []
+
+
+def _reach(edges: Mapping[str, list[str]], start: str) -> set[str]:
+    seen = {start}
+    waiting = [start]
+    while waiting:
+        for target in edges.get(waiting.pop(), ()):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen
+
+
+def _unreachable(draft: Draft) -> Iterator[Problem]:
+    known = set(draft.order)
+    edges = {name: [target for target in _edges(draft, name) if target in known] for name in draft.order}
+    line_level = [policy.then for policy in (draft.line.no_input, draft.line.no_match) if policy.then in known]
+    edges[draft.order[0]] = edges[draft.order[0]] + [then for then in line_level if then is not None]
+    reached = _reach(edges, draft.order[0])
+    for name in draft.order:
+        if name not in reached:
+            yield Problem(("flow", name), f"no step leads to {name!r}", "lead to it, or remove it")
+
+
+def _words(draft: Draft, missing_words: MissingWords) -> Iterator[Problem]:
+    said: set[str] = set()
+    for name, step in draft.sound.items():
+        if not isinstance(step, AskStep):
+            continue
+        for choice, phrases in step.expect.items():
+            for index, phrase in enumerate(phrases):
+                unknown = [
+                    word
+                    for word in missing_words(normalise(phrase))
+                    if word not in draft.line.pronunciations and word not in said
+                ]
+                said.update(unknown)
+                if unknown:
+                    words = ", ".join(repr(word) for word in unknown)
+                    hint = f"reword it, or add the phones under pronunciations: {{{unknown[0]}: ...}}"
+                    what = f"the recogniser does not know {words}"
+                    yield Problem(("flow", name, "expect", choice, index), what, hint)

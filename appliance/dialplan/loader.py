@@ -1,0 +1,179 @@
+"""Reading ``dialplans/*.yaml``: every mistake of every file at once, each at its line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.config.load import display_name, read_document
+from appliance.config.marks import Document, dotted
+from appliance.config.marks import Path as KeyPath
+from appliance.config.validation import locate, look_up, nearest, validate
+from appliance.dialplan.checks import Draft, MissingWords, problems
+from appliance.dialplan.schema import Line
+from appliance.errors import ConfigError, Mistake
+
+MAX_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Dialplan:
+    """All lines in the order in which they are tried.
+
+    ``sources`` tells where each line was written, as ``file:line``. ``warnings`` are what an operator should know but
+    what keeps no call from being answered as written.
+    """
+
+    lines: tuple[Line, ...]
+    sources: dict[str, str]
+    warnings: tuple[Mistake, ...] = ()
+
+    def line(self, name: str) -> Line | None:
+        """The line of that name."""
+        return next((line for line in self.lines if line.name == name), None)
+
+
+def load_dialplans(
+    paths: Sequence[Path],
+    *,
+    missing_words: MissingWords | None = None,
+    trunks: Collection[str] | None = None,
+    llm: bool = True,
+) -> Dialplan:
+    """Read the files, and the ``*.yaml`` files of the folders, sorted by name within each.
+
+    Args:
+        paths: files and folders, in order of priority.
+        missing_words: tells which words of a phrase the recogniser does not know; None checks no words.
+        trunks: names of the trunks there are; None checks none.
+        llm: whether there is a language model for lines with ``agent: llm``.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    mistakes: list[Mistake] = []
+    warnings: list[Mistake] = []
+    lines: list[Line] = []
+    sources: dict[str, str] = {}
+    catch_all = ""
+    files = _files(paths, mistakes)
+    for path in files:
+        document = read_document(path)
+        mistakes += document.mistakes
+        for root in _line_roots(document, mistakes):
+            line, wrong = _read_line(document, root, missing_words)
+            mistakes += wrong
+            if line is None:
+                continue
+            mistakes += _surroundings(document, root, line, trunks, llm)
+            file, number = document.origin(root)
+            if line.name in sources:
+                hint = "give each line a name of its own"
+                what = f"{line.name!r} is already the line at {sources[line.name]}"
+                mistakes.append(document.mistake((*root, "name"), what, hint))
+            elif catch_all:
+                what = f"line {line.name!r} never answers: {catch_all!r} above it matches every call"
+                mistakes.append(document.mistake((*root, "match"), what, "move the line that matches all to the end"))
+            sources.setdefault(line.name, f"{file}:{number}")
+            lines.append(line)
+            catch_all = catch_all or (line.name if line.catches_all else "")
+    if mistakes:
+        raise ConfigError(mistakes)
+    if not catch_all:
+        what, hint = "no line answers every call; others are refused with 404", "add a last line without match"
+        warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
+    return Dialplan(tuple(lines), sources, tuple(warnings))
+
+
+def _files(paths: Sequence[Path], mistakes: list[Mistake]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        try:
+            found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        except OSError as error:
+            what = f"cannot be read: {(error.strerror or 'unreadable').lower()}"
+            mistakes.append(Mistake(display_name(path), 1, "file", what, "check its permissions"))
+            continue
+        if not found:
+            hint = "add one, or name another folder under dialplans.paths"
+            mistakes.append(Mistake(display_name(path), 1, "file", "the folder holds no *.yaml file", hint))
+        files += [file for file in found if file not in files]
+    if not paths:
+        mistakes.append(Mistake("dialplans", 1, "file", "there is no dialplan", "name a folder under dialplans.paths"))
+    if len(files) > MAX_FILES:
+        mistakes.append(
+            Mistake(display_name(files[MAX_FILES]), 1, "file", f"more than {MAX_FILES} files", "merge some")
+        )
+    return files[:MAX_FILES]
+
+
+def _line_roots(document: Document, mistakes: list[Mistake]) -> list[KeyPath]:
+    """Where the lines of a file are: under ``lines:``, or the whole file is one."""
+    data = document.data
+    hint = "begin with `lines:` and a list, or with `name:`; see docs/dialplans.md"
+    if data is None:
+        if not document.mistakes:
+            mistakes.append(document.mistake((), "is empty", hint))
+        return []
+    if not isinstance(data, dict):
+        mistakes.append(document.mistake((), "is not a dialplan", hint))
+        return []
+    if "lines" not in data:
+        return [()]
+    for key in data:
+        if key != "lines":
+            what = "unknown key beside lines"
+            mistakes.append(document.mistake((key,), what, "indent it, if it belongs to a line"))
+    if not isinstance(data["lines"], list) or not data["lines"]:
+        mistakes.append(document.mistake(("lines",), "must be a list of lines", "write each as `- name: ...`"))
+        return []
+    return [("lines", index) for index in range(len(data["lines"]))]
+
+
+def _read_line(
+    document: Document, root: KeyPath, missing_words: MissingWords | None
+) -> tuple[Line | None, list[Mistake]]:
+    """The line at ``root``; None where it could not be understood, or has no name to go by."""
+    raw = look_up(document.data, root)
+    if not isinstance(raw, dict):
+        return None, [document.mistake(root, "is not a line", "write `name:` and the other keys below it")]
+    checked = validate(Line, document, root)
+    mistakes = list(checked.mistakes)
+    named = checked.value is not None
+    if not named:
+        # Without a usable name nothing is made of the line; with a makeshift one the rest of it can be checked.
+        raw["name"] = "unnamed"
+        checked = validate(Line, document, root)
+    if checked.value is None:
+        return None, mistakes
+    inner = [path[len(root) :] for path in checked.broken]
+    steps: dict[str, Any] = raw["flow"] if isinstance(raw.get("flow"), dict) else {}
+    draft = Draft(
+        line=checked.value,
+        order=tuple(steps),
+        broken={name: steps[name] for name in {str(p[1]) for p in inner if len(p) > 1 and p[0] == "flow"}},
+        wrong_keys=frozenset(str(path[0]) for path in inner if path),
+    )
+    for problem in problems(draft, missing_words):
+        origin = document.origin((*root, *locate(raw, problem.path)))
+        mistakes.append(Mistake(*origin, dotted((*root, *problem.path)), problem.what, problem.hint))
+    return checked.value if named else None, mistakes
+
+
+def _surroundings(
+    document: Document, root: KeyPath, line: Line, trunks: Collection[str] | None, llm: bool
+) -> list[Mistake]:
+    """Where the line does not fit the rest of the box."""
+    found = []
+    for index, trunk in enumerate(line.match.trunk or ()):
+        if trunks is not None and trunk not in trunks and trunk != "*":
+            path: KeyPath = (*root, "match", "trunk")
+            if isinstance(look_up(document.data, path), list):
+                path = (*path, index)
+            found.append(document.mistake(path, f"there is no trunk {trunk!r}", nearest(trunk, trunks)))
+    if line.agent == "llm" and not llm:
+        hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
+        found.append(document.mistake((*root, "agent"), "there is no language model", hint))
+    return found

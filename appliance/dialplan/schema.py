@@ -1,0 +1,285 @@
+"""The schema of ``dialplans/*.yaml``: a line, and the steps of its flow. PURE.
+
+Every key has a description: the tables in ``docs/dialplans.md`` are made of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from appliance.config.validation import Section, fault
+
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
+
+KEYS = "0123456789*#ABCD"
+DEFAULT_RETRIES = 2
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _pattern(value: str) -> str:
+    if not value or "*" in value[:-1]:
+        raise fault(f"{value!r} is not a number or a prefix", "write it in full, or as +49* with the star at the end")
+    return value
+
+
+def _choices(value: Any) -> Any:
+    if isinstance(value, list):
+        odd = [item for item in value if not isinstance(item, str | int | float) or isinstance(item, bool)]
+        if odd:
+            raise fault("holds something that is not a phrase", "put words like true or null in quotes")
+        return {str(item): (item,) for item in value}
+    if isinstance(value, dict):
+        return {key: _one_or_many(phrases) for key, phrases in value.items()}
+    return value
+
+
+def _next(value: Any) -> Any:
+    return {"default": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _spoken(value: Any) -> Any:
+    return {"text": value} if isinstance(value, str) else value
+
+
+def _key(value: str) -> str:
+    if len(value) != 1 or value not in KEYS:
+        raise fault(f"{value!r} is not a telephone key", "use one of 0-9, * and #")
+    return value
+
+
+def _terminator(value: str) -> str:
+    if value not in ("#", "*", ""):
+        raise fault(f"{value!r} cannot end a number", "use '#', '*' or '' for none")
+    return value
+
+
+Patterns: TypeAlias = Annotated[
+    tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_one_or_many), Field(min_length=1)
+]
+NextSteps: TypeAlias = Annotated[dict[str, str], BeforeValidator(_next)]
+Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4000, strip_whitespace=True)]
+
+
+class Match(Section):
+    """Which calls a line answers. What is left out matches everything; of a list, one has to match."""
+
+    trunk: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)] | None = Field(
+        default=None, description="Name of the trunk in appliance.yaml, or a list of names."
+    )
+    called: Patterns | None = Field(
+        default=None, description="The number dialled: exact, or a prefix such as `+49*`; or a list."
+    )
+    calling: Patterns | None = Field(
+        default=None, description="The caller's number: exact, or a prefix such as `+49*`; or a list."
+    )
+
+
+class Voice(Section):
+    """How the agent sounds."""
+
+    name: str = Field(default="", description="The engine's name of the voice; empty takes its own for the language.")
+    rate: float = Field(default=1.0, ge=0.5, le=2.0, description="Speed, 1.0 being the voice's own.")
+
+
+class Spoken(Section):
+    """Something said, and whether the caller may talk over it."""
+
+    text: Text = Field(description="What is said.")
+    interruptible: bool = Field(default=True, description="Whether the caller can cut it short by speaking.")
+
+
+class Turn(Section):
+    """How long the agent waits before it takes a caller's silence for the end of the turn."""
+
+    patience: float = Field(default=1.0, ge=0.25, le=4.0, description="Factor on every wait; above 1 waits longer.")
+    min_silence_s: float = Field(default=0.15, ge=0.05, le=5.0, description="Wait when the turn is surely over.")
+    max_silence_s: float = Field(default=1.5, ge=0.2, le=10.0, description="Wait when it surely is not.")
+
+
+class NoInput(Section):
+    """What to do when the caller says nothing."""
+
+    after_s: Seconds = Field(default=7.0, description="Silence after the question, in seconds.")
+    prompts: tuple[Text, ...] = Field(
+        default=(), description="Said the first, second ... time; without any, the question is repeated."
+    )
+    retries: int | None = Field(
+        default=None, ge=0, le=10, description="How often to ask again: as many as prompts, or 2 without prompts."
+    )
+    then: str | None = Field(default=None, description="Step to go to after that; without one, the call is ended.")
+
+
+class NoMatch(Section):
+    """What to do when the caller says or presses something that was not expected."""
+
+    prompts: tuple[Text, ...] = Field(
+        default=(), description="Said the first, second ... time; without any, the question is repeated."
+    )
+    retries: int | None = Field(
+        default=None, ge=0, le=10, description="How often to ask again: as many as prompts, or 2 without prompts."
+    )
+    then: str | None = Field(default=None, description="Step to go to after that; without one, the call is ended.")
+
+
+class DigitSpec(Section):
+    """A number to collect."""
+
+    min: int = Field(default=1, ge=1, le=32, description="Fewest digits.")
+    max: int = Field(ge=1, le=32, description="Most digits; the number is complete as soon as it has them.")
+    terminator: Annotated[str, AfterValidator(_terminator)] = Field(
+        default="#", description="Key that ends a shorter number; '' for none."
+    )
+    by: Literal["key", "voice", "both"] = Field(
+        default="both", description="Pressed, spoken digit by digit, or either."
+    )
+    timeout_s: Seconds = Field(default=3.0, description="After this long without a further key the number is complete.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DigitSpec:
+        if self.min > self.max:
+            raise fault(f"min {self.min} is more than max {self.max}", "swap them")
+        return self
+
+
+class SayStep(Section):
+    """Says something and goes on."""
+
+    tag: ClassVar[str] = "<say>"
+    say: Text = Field(description="What is said.")
+    interruptible: bool | None = Field(default=None, description="As the line's `barge_in` unless given.")
+    next: str | None = Field(default=None, description="Step to go on with; the one below unless given.")
+
+
+class AskStep(Section):
+    """Asks, and waits for one of the answers it expects."""
+
+    tag: ClassVar[str] = "<ask>"
+    ask: Text = Field(description="The question.")
+    expect: Annotated[dict[str, tuple[Text, ...]], BeforeValidator(_choices)] = Field(
+        default={}, description="Choice to the phrases that mean it; or a list of phrases, each its own choice."
+    )
+    keys: dict[Annotated[str, AfterValidator(_key)], str] = Field(
+        default={}, description='Telephone key to the choice it stands for: `{"1": booking}`.'
+    )
+    digits: DigitSpec | None = Field(default=None, description="A number to collect instead of, or beside, choices.")
+    slot: Name | None = Field(default=None, description="Where the answer is kept: the choice, or the digits.")
+    next: NextSteps = Field(
+        default={}, description="Step to go on with, or choice to step with `default` for the rest; else the one below."
+    )
+    interruptible: bool | None = Field(default=None, description="As the line's `barge_in` unless given.")
+    no_input: NoInput | None = Field(default=None, description="What differs from the line's `no_input` here.")
+    no_match: NoMatch | None = Field(default=None, description="What differs from the line's `no_match` here.")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the choices; those of the keys where nothing is expected to be spoken."""
+        return tuple(self.expect) or tuple(dict.fromkeys(self.keys.values()))
+
+
+class BranchStep(Section):
+    """Goes on by what a slot holds."""
+
+    tag: ClassVar[str] = "<branch>"
+    branch: str = Field(description="Name of the slot.")
+    when: dict[str, str] = Field(min_length=1, description="Value to step.")
+    default: str = Field(description="Step for any other value, and for none.")
+
+
+class HangUpStep(Section):
+    """Says goodbye and ends the call."""
+
+    tag: ClassVar[str] = "<hang_up>"
+    hang_up: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] | None = Field(
+        description="The farewell; empty for none."
+    )
+    disposition: Name = Field(default="completed", description="How the call record says that it ended.")
+
+
+class GotoStep(Section):
+    """Goes on elsewhere."""
+
+    tag: ClassVar[str] = "<goto>"
+    goto: str = Field(description="The step to go on with.")
+
+
+STEP_KINDS: tuple[type[Section], ...] = (SayStep, AskStep, BranchStep, HangUpStep, GotoStep)
+_KIND_NAMES = ("say", "ask", "branch", "hang_up", "goto")
+
+
+def _kind(value: Any) -> str:
+    return f"<{next(kind for kind in _KIND_NAMES if kind in value)}>" if isinstance(value, dict) else value.tag
+
+
+def _has_one_kind(value: Any) -> Any:
+    if isinstance(value, STEP_KINDS):
+        return value
+    wanted = f"give it one of {', '.join(_KIND_NAMES)}"
+    if not isinstance(value, dict):
+        raise fault("is not a step", wanted)
+    found = [kind for kind in _KIND_NAMES if kind in value]
+    if not found:
+        raise fault("the step does nothing", wanted)
+    if len(found) > 1:
+        raise fault(f"the step has both {found[0]} and {found[1]}", "make two steps of it")
+    return value
+
+
+Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | GotoStep
+_TaggedStep: TypeAlias = Annotated[
+    Annotated[SayStep, Tag("<say>")]
+    | Annotated[AskStep, Tag("<ask>")]
+    | Annotated[BranchStep, Tag("<branch>")]
+    | Annotated[HangUpStep, Tag("<hang_up>")]
+    | Annotated[GotoStep, Tag("<goto>")],
+    Discriminator(_kind),
+    BeforeValidator(_has_one_kind),
+]
+
+
+class Line(Section):
+    """Who answers a number, and what the conversation there is."""
+
+    name: Name = Field(description="The line's name in records, metrics and logs.")
+    description: str = Field(default="", description="For people.")
+    match: Match = Field(default=Match(), description="Which calls it answers; without it, every call.")
+    language: str = Field(
+        default="en-us", pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$", description="Language spoken, such as `en-us`."
+    )
+    voice: Voice = Field(default=Voice(), description="How the agent sounds.")
+    disclosure: Text | None = Field(
+        default=None, description="Said before all else and never interrupted: that a machine is speaking."
+    )
+    greeting: Annotated[Spoken, BeforeValidator(_spoken)] | None = Field(
+        default=None, description="Said first: a text, or `{text, interruptible}`."
+    )
+    agent: Literal["flow", "llm"] = Field(default="flow", description="Who leads: the steps of `flow`, or a model.")
+    prompt: str | None = Field(default=None, description="With `agent: llm`: what the model is told to be and do.")
+    flow: dict[Name, _TaggedStep] = Field(
+        default={}, description="With `agent: flow`: steps by name. The first one is where the call begins."
+    )
+    pronunciations: dict[str, str] = Field(
+        default={}, description="Words the recogniser does not know, with their ARPAbet phones."
+    )
+    reject_unexpected: bool = Field(
+        default=True,
+        description="Whether speech that fits no expected phrase is a no-match; else the nearest is taken.",
+    )
+    barge_in: bool = Field(default=True, description="Whether the caller can cut the agent short by speaking.")
+    turn: Turn = Field(default=Turn(), description="When the caller has finished.")
+    no_input: NoInput = Field(default=NoInput(), description="When the caller says nothing.")
+    no_match: NoMatch = Field(default=NoMatch(), description="When the caller says something unexpected.")
+    max_duration_s: float = Field(default=1800.0, ge=1, le=86400, description="A call is ended after this long.")
+    record: bool = Field(default=False, description="Whether calls are recorded.")
+
+    @property
+    def catches_all(self) -> bool:
+        """Whether every call matches."""
+        match = self.match
+        free = match.trunk is None or "*" in match.trunk
+        return free and all(numbers is None or "*" in numbers for numbers in (match.called, match.calling))
