@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -60,14 +60,14 @@ def shared_audio() -> Path:
 
 @pytest.fixture
 def start_box(tmp_path: Path) -> Iterator[Callable[..., Box]]:
-    """``start_box(**overrides)`` starts ``appliance serve`` on free ports and waits until it is ready.
+    """``start_box(settings)`` starts ``appliance serve`` on free ports and waits until it is ready.
 
     Every box is stopped at the end and must have left with exit code 0, unless the test stopped it itself.
     """
     boxes: list[Box] = []
 
-    def start(**settings: object) -> Box:
-        box = Box(tmp_path / f"box{len(boxes)}", **settings)
+    def start(settings: Mapping[str, object] | None = None) -> Box:
+        box = Box(tmp_path / f"box{len(boxes)}", settings)
         boxes.append(box)
         box.start()
         return box

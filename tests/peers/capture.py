@@ -1,0 +1,107 @@
+"""What a softphone was sent, seen on the wire: every RTP packet out of the box's port range, stamped by the kernel.
+
+The peers are programs of others and do not say when a packet came. Looking at the loopback interface needs the right
+to do so (CAP_NET_RAW); :func:`may_capture` tells.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+
+import numpy as np
+
+from appliance.audio import g711
+from appliance.audio.level import rms_dbfs
+from appliance.cli.rtp_stream import FRAME_SAMPLES, SPEECH_DBFS
+
+_ETH_P_ALL = 3
+_SO_TIMESTAMPNS = 35
+_PACKET_HOST = 0
+_ETHERNET, _UDP = 14, 8
+
+
+def may_capture() -> bool:
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)).close()
+    except (PermissionError, OSError):
+        return False
+    return True
+
+
+class RtpCapture:
+    """Listens on ``lo`` from ``with`` on. ``ports``: the box's RTP range, ``first-last``."""
+
+    def __init__(self, ports: str) -> None:
+        first, _, last = ports.partition("-")
+        self._ports = range(int(first), int(last) + 1)
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.bind(("lo", 0))
+        self._socket.settimeout(0.1)
+        self._packets: list[tuple[float, int, bytes]] = []
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="rtp-capture")
+
+    def __enter__(self) -> RtpCapture:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            try:
+                data, ancillary, _, address = self._socket.recvmsg(2048, 64)
+            except TimeoutError:
+                continue
+            if address[2] != _PACKET_HOST or len(data) < 54 or data[12:14] != b"\x08\x00" or data[23] != 17:
+                continue
+            udp = _ETHERNET + 4 * (data[14] & 15)
+            source = int.from_bytes(data[udp : udp + 2], "big")
+            rtp = data[udp + _UDP :]
+            if source not in self._ports or len(rtp) < 12 or rtp[0] >> 6 != 2 or rtp[1] & 127 not in (0, 8):
+                continue
+            seconds, nanoseconds = struct.unpack_from("qq", ancillary[0][2])
+            with self._changed:
+                self._packets.append((seconds + nanoseconds * 1e-9, rtp[1] & 127, rtp[12:]))
+                self._changed.notify_all()
+
+    def mark(self) -> int:
+        """A position to count from: packets so far."""
+        with self._changed:
+            return len(self._packets)
+
+    def speech_s(self, since: int = 0) -> float:
+        """Seconds of speech that came after ``since``."""
+        with self._changed:
+            packets = self._packets[since:]
+        loud = 0
+        for _, payload_type, payload in packets:
+            samples = g711.decode(np.frombuffer(payload, np.uint8), payload_type == 8)
+            loud += len(samples) // FRAME_SAMPLES * bool(rms_dbfs(samples[None])[0] > SPEECH_DBFS)
+        return loud * 0.02
+
+    def wait_speech(self, seconds: float, since: int = 0, timeout_s: float = 10.0) -> float:
+        """Wait until ``seconds`` of speech came after ``since``, or the time is up; gives what came."""
+        deadline = time.monotonic() + timeout_s
+        while (heard := self.speech_s(since)) < seconds and time.monotonic() < deadline:
+            with self._changed:
+                self._changed.wait(0.2)
+        return heard
+
+    def worst_gap_s(self) -> float:
+        """Longest time between two packets in a row."""
+        with self._changed:
+            times = [at for at, _, _ in self._packets]
+        return float(np.diff(times).max()) if len(times) > 1 else 0.0
+
+    def count(self) -> int:
+        return self.mark()
