@@ -84,7 +84,7 @@ class FlowBrain:
             case brain.KeysEnded():
                 return self._flow.handle(flow.DigitTimeout())
             case brain.Silence():
-                return self._flow.handle(flow.Silence())
+                return self._flow.handle(flow.NoInput())
             case brain.Spoken():
                 return self._flow.handle(flow.Said())
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.calls.brains import make_brain
 from appliance.calls.recording import RecorderClient
@@ -15,7 +15,7 @@ from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker, Voice
 from appliance.conversation.turn_log import TurnLog
-from appliance.conversation.turns import FRAME_S, TurnMachine
+from appliance.conversation.turns import FRAME_S, TurnConfig, TurnMachine
 from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import MediaError, StoreError
@@ -145,8 +145,9 @@ class CallSession:
         self._start_recording(self._media)
         conversation = asyncio.create_task(self._dialogue.run())
         try:
+            waiting: set[asyncio.Future[Any]] = {conversation, self._over}
             done, _ = await asyncio.wait(
-                {conversation, self._over}, timeout=self._line.max_duration_s, return_when=asyncio.FIRST_COMPLETED
+                waiting, timeout=self._line.max_duration_s, return_when=asyncio.FIRST_COMPLETED
             )
             if conversation in done:
                 ended: Ended = conversation.result()
@@ -205,7 +206,7 @@ class CallSession:
         self._listening = Listening(
             media.slot,
             media.generation,
-            TurnMachine(line.turn_config()),
+            TurnMachine(_turn_config(line)),
             services.asr,
             services.turn,
             language=line.language,
@@ -315,3 +316,13 @@ class CallSession:
 
     def on_media_lost(self) -> None:
         self._finish(Outcome(Disposition.INTERRUPTED, HangupBy.BOX, 500, "the media process stopped"))
+
+
+def _turn_config(line: Line) -> TurnConfig:
+    usual = TurnConfig()
+    return TurnConfig(
+        patience=line.turn.patience,
+        sure=(usual.sure[0], line.turn.min_silence_s),
+        unsure=(usual.unsure[0], line.turn.max_silence_s),
+        no_input_s=line.no_input.after_s,
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.conversation.brain import Expectation
+from appliance.conversation.fillers import ends_in_filler
 from appliance.conversation.turns import (
     FRAME_S,
     Action,
@@ -24,7 +25,6 @@ from appliance.conversation.turns import (
     SpeechStarted,
     TurnCommitted,
     TurnMachine,
-    ends_in_filler,
 )
 from appliance.engines.client import EnginePool
 from appliance.errors import EngineError

@@ -7,7 +7,6 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -54,18 +53,25 @@ class MediaListener(Protocol):
     def on_media_lost(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class RtpTarget:
-    """Where and how to send (the part of signalling's negotiated parameters that media needs)."""
+class RtpTarget(Protocol):
+    """Where and how to send: what signalling has negotiated."""
 
-    remote_host: str
-    remote_port: int
-    codec: str
-    payload_type: int
-    dtmf_payload_type: int
-    ptime_ms: int
-    send: bool
-    receive: bool
+    @property
+    def remote_host(self) -> str: ...
+    @property
+    def remote_port(self) -> int: ...
+    @property
+    def codec(self) -> str: ...
+    @property
+    def payload_type(self) -> int: ...
+    @property
+    def dtmf_payload_type(self) -> int: ...
+    @property
+    def ptime_ms(self) -> int: ...
+    @property
+    def send(self) -> bool: ...
+    @property
+    def receive(self) -> bool: ...
 
 
 class MediaLegHandle:

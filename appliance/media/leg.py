@@ -24,11 +24,13 @@ class MediaLeg:
         "dtmf_payload_type",
         "generation",
         "heard_at",
+        "hearing",
         "jitter",
         "lost_run",
         "mark_next",
         "payload_type",
         "playout",
+        "quiet",
         "receive",
         "received",
         "send",
@@ -60,7 +62,9 @@ class MediaLeg:
         self.mark_next = True
         self.heard_at = 0.0
         self.timed_out = False
-        self.lost_run = 0
+        self.lost_run = 1
+        self.hearing = False
+        self.quiet = True
         self.received = 0
         self.concealed = 0
 
@@ -69,6 +73,8 @@ class MediaLeg:
         described = (message.remote_host, message.remote_port)
         if self.connected:
             self.source.redirect(described)
+            if message.payload_type != self.payload_type:
+                self.jitter.reset()
         else:
             self.source = SourceFilter(described)
             self.heard_at = now

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.audio import g711, level
-from appliance.audio.conceal import conceal
+from appliance.audio.conceal import FADE_FRAMES, conceal, merge
 from appliance.errors import RtpError
 from appliance.ipc.messages import AnyMessage, Digit, MediaStats, MediaTimeout, PlayoutDone, PlayoutStarted, Tick
 from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
@@ -33,8 +33,9 @@ PACING_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0,
 
 _HEADER_BYTES: Final = 12
 _MAX_CATCH_UP: Final = 10
+_QUIET_BELOW: Final = 0.2
+_MAX_DRAINED: Final = 50
 _CONCEAL_HISTORY_FRAMES: Final = 3
-_MAX_CONCEALED_RUN: Final = 5
 _SILENCE: Final = (b"\xff" * FRAME_SAMPLES, b"\xd5" * FRAME_SAMPLES)
 
 
@@ -64,7 +65,7 @@ class AudioClock:
         self._generations = b""
         self._slots = b""
         self._packets = np.zeros((capacity, _HEADER_BYTES + FRAME_SAMPLES), np.uint8)
-        self._views = [memoryview(row) for row in self._packets]
+        self._views = [memoryview(row.data) for row in self._packets]
         self._staged = np.zeros((capacity, FRAME_SAMPLES), np.int16)
         self._staged_samples = [0] * capacity
         self._started: list[tuple[MediaLeg, int]] = []
@@ -145,6 +146,7 @@ class AudioClock:
                     self._dropped += 1
             elif payload_type == leg.dtmf_payload_type and leg.source.accept(source, now):
                 leg.heard_at = now
+                leg.jitter.skip(sequence)
                 self._key(leg, payload, timestamp, marker, sequence)
             else:
                 self._dropped += 1
@@ -161,34 +163,46 @@ class AudioClock:
     def _hear(self, now: float) -> NDArray[np.int16]:
         """The next frame of every caller, int16 [legs, 160]."""
         payloads: list[bytes] = []
-        missing: list[int] = []
+        irregular: list[tuple[int, bool]] = []
         for row, leg in enumerate(self._connected):
-            payload = leg.jitter.pop()
+            payload = leg.jitter.pop(leg.quiet)
             if payload is None or not leg.receive:
+                irregular.append((row, False))
                 payload = _SILENCE[leg.alaw]
-                missing.append(row)
                 if now - leg.heard_at > self._rtp_timeout_s and not leg.timed_out:
                     leg.timed_out = True
                     self._publish(MediaTimeout(leg.slot, leg.generation, now - leg.heard_at))
-            else:
-                leg.lost_run = 0
-                leg.timed_out = False
+            elif leg.lost_run:
+                irregular.append((row, True))
             payloads.append(payload)
         coded = np.frombuffer(b"".join(payloads), np.uint8).reshape(-1, FRAME_SAMPLES)
         caller = g711.decode(coded, self._alaw)
-        for row in missing:
-            leg = self._connected[row]
-            leg.lost_run += 1
-            if leg.receive and leg.received and leg.lost_run <= _MAX_CONCEALED_RUN:
-                caller[row] = conceal(self._history(leg), leg.lost_run)
-                leg.concealed += 1
-                self._concealed += 1
+        for row, came in irregular:
+            self._bridge(self._connected[row], caller[row], came)
         return caller
 
-    def _history(self, leg: MediaLeg) -> NDArray[np.int16]:
-        frame = int(self.rings.frames[leg.slot])
-        picked = np.arange(frame - _CONCEAL_HISTORY_FRAMES, frame) % RING_FRAMES
-        return self.rings.rx[leg.slot, picked].reshape(-1)
+    def _bridge(self, leg: MediaLeg, frame: NDArray[np.int16], came: bool) -> None:
+        """Conceal a missing frame in place, or join the first one after a gap to what was made up."""
+        index = int(self.rings.frames[leg.slot])
+        # Before the first frame there is nothing to go on with, and the ring holds the call before this one.
+        audible = leg.receive and leg.hearing and index >= _CONCEAL_HISTORY_FRAMES
+        if came:
+            if audible and leg.lost_run <= FADE_FRAMES:
+                frame[:] = merge(self._history(leg, index), leg.lost_run, frame)
+            leg.lost_run = 0
+            leg.hearing = True
+            leg.timed_out = False
+            return
+        leg.lost_run += 1
+        if audible and leg.lost_run <= FADE_FRAMES:
+            frame[:] = conceal(self._history(leg, index), leg.lost_run)
+            leg.concealed += 1
+            self._concealed += 1
+
+    def _history(self, leg: MediaLeg, index: int) -> NDArray[np.int16]:
+        picked = np.arange(index - _CONCEAL_HISTORY_FRAMES, index) % RING_FRAMES
+        history: NDArray[np.int16] = self.rings.rx[leg.slot, picked].reshape(-1)
+        return history
 
     def _record(self, caller: NDArray[np.int16]) -> None:
         """Put what was heard, and what has just been sent, where the other processes read it."""
@@ -201,7 +215,9 @@ class AudioClock:
 
     def _report(self, now: float, levels: NDArray[np.float32]) -> None:
         rows = self._rows
-        speech = self._vad.speech[rows] if self._vad is not None else np.zeros(len(rows), np.float32)
+        speech = self._vad.speech[rows] if self._vad is not None else np.full(len(rows), -1.0, np.float32)
+        for leg, probability in zip(self._connected, speech.tolist(), strict=True):
+            leg.quiet = probability < _QUIET_BELOW
         self._publish(
             Tick(
                 self.number,
@@ -253,17 +269,18 @@ class AudioClock:
 
     def _prepare_digit(self, leg: MediaLeg) -> None:
         assert leg.digits_out is not None
-        event = leg.digits_out.next()
-        if leg.digits_out.done:
+        step = leg.digits_out.next()
+        if step is None:
             leg.digits_out = None
             leg.mark_next = True
-        if event is None:
+            return
+        if step.payload is None:
             return
         header = bytearray(self._packets[leg.slot, :_HEADER_BYTES].tobytes())
-        header[1] = leg.dtmf_payload_type | (0x80 if event.marker else 0)
-        timestamp = (int(self._timestamp[leg.slot]) + event.timestamp_offset) & 0xFFFFFFFF
+        header[1] = leg.dtmf_payload_type | (0x80 if step.marker else 0)
+        timestamp = (int(self._timestamp[leg.slot]) - step.timestamp_age) & 0xFFFFFFFF
         header[4:8] = timestamp.to_bytes(4, "big")
-        self._digit_packets[leg.slot] = bytes(header) + event.payload
+        self._digit_packets[leg.slot] = bytes(header) + step.payload
 
     # --- between ticks --------------------------------------------------------------------------------------------
 
@@ -322,6 +339,9 @@ class AudioClock:
         """The process stood still for longer than can be made up: time passes for every leg, unheard."""
         logger.warning("the audio clock stood still; %d frames skipped on %d calls", ticks, len(self._connected))
         rows = self._rows
+        for leg in self._connected:
+            for _ in range(min(ticks, _MAX_DRAINED)):
+                leg.jitter.pop(True)
         for _ in range(min(ticks, RING_FRAMES)):
             at = self.rings.frames[rows] % RING_FRAMES
             self.rings.rx[rows, at] = 0

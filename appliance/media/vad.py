@@ -2,8 +2,8 @@
 
 Silero's model wants 256 samples at 8 kHz (32 ms), the clock delivers 160 (20 ms). :class:`VadFramer` turns one into
 the other with array arithmetic over all calls, staggered so that in every tick five of eight slots complete a frame;
-:class:`SileroBatch` runs the model over the frames that are complete; :class:`BatchVad` is the two together, one call
-per tick.
+:class:`~appliance.media.silero.SileroBatch` runs the model over the frames that are complete; :class:`BatchVad` is
+the two together, one call per tick.
 """
 
 from __future__ import annotations
@@ -11,82 +11,16 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-RATE_HZ: Final = 8000
+from appliance.media.silero import FRAME_SAMPLES, SileroBatch
+
 TICK_SAMPLES: Final = 160
-FRAME_SAMPLES: Final = 256
-CONTEXT_SAMPLES: Final = 32
-STATE_SIZE: Final = 128
 
 _BLOCK: Final = 32  # the greatest common divisor of 160 and 256: every position is a multiple of it
 _TICK_BLOCKS: Final = TICK_SAMPLES // _BLOCK
 _FRAME_BLOCKS: Final = FRAME_SAMPLES // _BLOCK
 _RING_BLOCKS: Final = 2 * _FRAME_BLOCKS
-
-
-def single_thread_session(model: bytes) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session that runs in the calling thread only and never spins while it waits.
-
-    Shapes change with the number of calls, so memory patterns, which are kept per shape, are off.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-class SileroBatch:
-    """Silero VAD at 8 kHz with the recurrent state of ``capacity`` slots.
-
-    Args:
-        model: content of ``silero_vad.onnx``.
-        capacity: number of slots.
-    """
-
-    def __init__(self, model: bytes, capacity: int) -> None:
-        self._session = single_thread_session(model)
-        self._rate = np.array(RATE_HZ, np.int64)
-        self._state = np.zeros((2, capacity, STATE_SIZE), np.float32)
-        self._context = np.zeros((capacity, CONTEXT_SAMPLES), np.float32)
-        self._input = np.zeros((capacity, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
-        self._state_in = np.zeros(2 * capacity * STATE_SIZE, np.float32)
-        self._outputs = ["output", "stateN"]
-
-    def step(self, slots: NDArray[np.integer], frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Speech probability of the next 32 ms of each of ``slots``.
-
-        Args:
-            slots: [n] slot numbers, no two the same.
-            frames: [n, 256] samples at 8 kHz in -1..1; each slot's frames follow one another without a gap.
-
-        Returns:
-            [n] probabilities.
-        """
-        count = len(slots)
-        if count == 0:
-            return np.zeros(0, np.float32)
-        batch = self._input[:count]
-        batch[:, :CONTEXT_SAMPLES] = self._context[slots]
-        batch[:, CONTEXT_SAMPLES:] = frames
-        state = self._state_in[: 2 * count * STATE_SIZE].reshape(2, count, STATE_SIZE)
-        np.take(self._state, slots, axis=1, out=state, mode="clip")
-        probabilities, state_out = self._session.run(self._outputs, {"input": batch, "state": state, "sr": self._rate})
-        self._state[:, slots] = state_out
-        self._context[slots] = frames[:, -CONTEXT_SAMPLES:]
-        result: NDArray[np.float32] = probabilities[:, 0]
-        return result
-
-    def reset(self, slot: int) -> None:
-        """Forget what ``slot`` has heard: a new call takes it over."""
-        self._state[:, slot] = 0.0
-        self._context[slot] = 0.0
 
 
 class VadFramer:
@@ -159,11 +93,9 @@ class BatchVad:
         self._silero.reset(slot)
         self.speech[slot] = 0.0
 
-    def warm_up(self, batches: tuple[int, ...] = (1, 8, 64)) -> None:
-        """Run the model once for each of these batch sizes, so that the first call does not pay for it."""
+    def warm_up(self) -> None:
+        """Run the model over all slots at once, so that no call pays for the first use of its memory."""
         capacity = len(self.speech)
-        for batch in sorted({min(batch, capacity) for batch in batches}):
-            slots = np.arange(batch)
-            self._silero.step(slots, np.zeros((batch, FRAME_SAMPLES), np.float32))
-            for slot in range(batch):
-                self._silero.reset(slot)
+        self._silero.step(np.arange(capacity), np.zeros((capacity, FRAME_SAMPLES), np.float32))
+        for slot in range(capacity):
+            self._silero.reset(slot)

@@ -19,6 +19,7 @@ from appliance.calls.session import Services
 from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.dialplan.loader import load_dialplans
+from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
@@ -30,7 +31,8 @@ from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
 from appliance.server.plan import ENGINE_KINDS
 from appliance.server.status import Status
-from appliance.signalling.sip_endpoint import SipEndpoint, TrunkRule
+from appliance.signalling.sip_endpoint import SipEndpoint
+from appliance.signalling.sip_legs import TrunkRule
 from appliance.store.calls import CallStore
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Control:
         """Start in the order that nothing is offered before it works; stop in the reverse order."""
         settings = self._settings
         await self._link.open(settings.runtime_dir)
-        lines = load_dialplans(settings.dialplans.paths)
+        lines = self._load_lines()
         store = CallStore(settings.store.url)
         await store.open()
         interrupted = await store.interrupt_open_calls("the appliance stopped without ending the call")
@@ -136,6 +138,15 @@ class Control:
         await store.close()
         self._link.close()
 
+    def _load_lines(self) -> tuple[Line, ...]:
+        settings = self._settings
+        plan = load_dialplans(
+            settings.dialplans.paths, trunks=settings.trunks, llm=settings.engines.llm.provider != "none"
+        )
+        for warning in plan.warnings:
+            logger.warning("%s", warning)
+        return plan.lines
+
     def _pools(self) -> dict[str, EnginePool]:
         pools: dict[str, EnginePool] = {}
         for kind in ENGINE_KINDS:
@@ -161,13 +172,7 @@ class Control:
                 user_agent_name="appliance",
                 advertised_host=self._settings.listen.advertised,
             )
-            try:
-                await endpoint.start()
-            except OSError as error:
-                raise ApplianceError(
-                    f"SIP cannot listen on {listener.host}:{listener.port}/udp: {error.strerror or error}; stop what "
-                    "holds the port, or set another one (--set listen.sip.0.port=5070)"
-                ) from error
+            await endpoint.start()
             endpoints.append(endpoint)
         return endpoints
 

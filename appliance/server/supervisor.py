@@ -16,7 +16,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from appliance.config import Settings
 from appliance.errors import ApplianceError
@@ -118,23 +118,17 @@ class Supervisor:
     # --- starting -------------------------------------------------------------------------------------------------
 
     async def _until_ready(self) -> None:
-        waiting = [asyncio.create_task(child.ready.wait()) for child in self._children.values()]
+        everyone = asyncio.gather(*(child.ready.wait() for child in self._children.values()))
         stop = asyncio.create_task(self._stopping.wait())
-        everyone = asyncio.gather(*waiting)
-        await asyncio.wait(
-            {asyncio.ensure_future(everyone), stop}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED"
-        )
+        either: set[asyncio.Future[Any]] = {everyone, stop}
+        await asyncio.wait(either, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        everyone.cancel()
+        await asyncio.gather(everyone, stop, return_exceptions=True)
         if self._stopping.is_set():
-            everyone.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await everyone
             return
         late = [name for name, child in self._children.items() if not child.ready.is_set()]
         if late:
-            everyone.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await everyone
             self._give_up(f"{', '.join(late)} not ready within {START_TIMEOUT_S:.0f} s; see the log lines above")
             return
         listen = self._settings.listen
