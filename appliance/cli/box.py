@@ -73,8 +73,7 @@ class Box:
         self.log = self.directory / "serve.log"
         self.environment = dict(environment or {})
         self.settings: dict[str, object] = {
-            "listen.sip.0.host": HOST,
-            "listen.sip.0.port": self.sip_port,
+            "listen.sip": [{"transport": "udp", "host": HOST, "port": self.sip_port}],
             "listen.http.host": HOST,
             "listen.http.port": self.http_port,
             "listen.rtp_ports": free_rtp_range(),
