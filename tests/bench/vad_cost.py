@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from appliance.media.vad import FRAME_SAMPLES, TICK_SAMPLES, BatchVad, SileroBatch
+from appliance.media.silero import FRAME_SAMPLES, SileroBatch
+from appliance.media.vad import TICK_SAMPLES, BatchVad
 from appliance.models.catalogue import SILERO_VAD
 from appliance.models.store import ModelStore, model_directory
 

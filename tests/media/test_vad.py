@@ -37,7 +37,7 @@ class TestVadFramer:
         slots = np.arange(capacity)
         heard: dict[int, list[NDArray[np.float32]]] = {slot: [] for slot in range(capacity)}
         for tick in range(ticks):
-            ready, frames = framer.push(slots, np.stack([counting(slot, tick) for slot in slots]))
+            ready, frames = framer.push(slots, np.stack([counting(slot, tick) for slot in range(capacity)]))
             assert frames.dtype == np.float32
             for slot, frame in zip(ready, frames, strict=True):
                 heard[int(slot)].append(frame)
@@ -121,11 +121,11 @@ class TestBatchVad:
 
     def test_human_speech_is_found_and_its_end_within_a_quarter_second(self, model: bytes, shared_audio: Path) -> None:
         """All clips at once, as calls: probability against the labels, 8 kHz with room noise at -65 dBFS."""
-        labels = {}
+        labels: dict[str, tuple[float, float]] = {}
         for line in (shared_audio / "labels.tsv").read_text().splitlines():
-            name, start, end = line.split("\t")
+            name, *bounds = line.split("\t")
             if name.startswith("utterances/") and "libri" not in name:
-                labels[name] = (float(start), float(end))
+                labels[name] = (float(bounds[0]), float(bounds[1]))
         noise = np.random.default_rng(0).normal(0, 18, 10 * 8000)
         ticks = 250
         calls = np.zeros((len(labels), ticks * 160), np.int16)
