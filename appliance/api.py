@@ -1,0 +1,200 @@
+"""The only module a plugin imports.
+
+An engine is a class of this shape, made by the factory of a :class:`Provider`::
+
+    class Shout:
+        kind = "asr"
+        max_batch, max_wait_s, concurrency, cpu_bound = 1, 0.0, 4, False
+
+        async def load(self) -> None: ...
+        async def close(self) -> None: ...
+
+        async def run(self, batch, context):
+            for request in batch:
+                pcm = context.caller_audio(request)
+                context.recognised(request, "HELLO", confidence=0.5, accepted=True)
+
+It lives in a worker process of its own, is loaded once, and serves all calls. Audio is mono signed 16-bit at 8 kHz
+everywhere. Positions are samples since the leg was connected; times are CLOCK_MONOTONIC seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.errors import EngineError, ModelFileError, StaleSlot
+from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
+
+__all__ = [
+    "Engine",
+    "EngineContext",
+    "EngineError",
+    "GenerateRequest",
+    "JudgeTurnRequest",
+    "ModelFileError",
+    "Pcm",
+    "Provider",
+    "ProviderOptions",
+    "Providers",
+    "RecogniseRequest",
+    "Resources",
+    "StaleSlot",
+    "SynthesiseRequest",
+    "hookimpl",
+]
+
+Pcm: TypeAlias = NDArray[np.int16]
+"""Mono samples at 8 kHz."""
+
+
+class JudgeTurnRequest(Protocol):
+    """How likely is it that the caller has finished, given the samples [start, end)?"""
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+
+
+class RecogniseRequest(JudgeTurnRequest, Protocol):
+    """What was said in the samples [start, end)?
+
+    ``phrases`` is the closed list of what is expected (empty: anything), ``pronunciations`` are (word, phones)
+    additions, ``reject`` asks to be told when nothing expected was said.
+    """
+
+    @property
+    def language(self) -> str: ...
+    @property
+    def phrases(self) -> tuple[str, ...]: ...
+    @property
+    def pronunciations(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def reject(self) -> bool: ...
+
+
+class SynthesiseRequest(Protocol):
+    """Speak ``text``; at most ``room`` samples fit. ``rate`` 1.0 is the voice's normal speed."""
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def voice(self) -> str: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def room(self) -> int: ...
+
+
+class ChatTurn(Protocol):
+    """One message of a conversation; ``role`` is system, user or assistant."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+
+
+class GenerateRequest(Protocol):
+    """What comes next in the conversation?"""
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def messages(self) -> Sequence[ChatTurn]: ...
+    @property
+    def deadline(self) -> float: ...
+
+
+class EngineContext(Protocol):
+    """What an engine may do with the requests of the batch it was given.
+
+    Answers to a request that was cancelled, failed or finished before are dropped; an engine that asks
+    :meth:`cancelled` between steps saves the work.
+    """
+
+    def cancelled(self, request: Any) -> bool:
+        """Nobody wants the answer any more."""
+        ...
+
+    async def checkpoint(self) -> None:
+        """Let cancellations and new requests in; call it between chunks of long computations."""
+        ...
+
+    def caller_audio(self, request: Any) -> Pcm:
+        """A copy of the samples the request is about.
+
+        Raises:
+            StaleSlot: the call is over, or the samples are more than 32 s old.
+        """
+        ...
+
+    def recognised(self, request: Any, text: str, *, confidence: float, accepted: bool) -> None:
+        """The final answer to a RecogniseRequest."""
+        ...
+
+    def verdict(self, request: Any, probability: float) -> None:
+        """The final answer to a JudgeTurnRequest: 0 for "goes on", 1 for "has finished"."""
+        ...
+
+    def token(self, request: Any, text: str, *, last: bool = False) -> None:
+        """The next words of a reply, white space included."""
+        ...
+
+    def speak(self, request: Any, pcm: Pcm, *, last: bool = False, cached: bool = False) -> bool:
+        """The next samples of a SynthesiseRequest; they can be heard at once.
+
+        Returns:
+            False where there is no point in going on: cancelled, the call is over, or there is no room.
+        """
+        ...
+
+    def failed(self, request: Any, reason: str, *, retryable: bool) -> None:
+        """The final answer: it cannot be done. ``retryable``: another worker may manage."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model, or the way to a service.
+
+    Attributes:
+        kind: turn, asr, llm or tts.
+        max_batch: requests it wants together at most.
+        max_wait_s: how long a request may wait for company.
+        concurrency: batches it can have under way at the same time.
+        cpu_bound: it computes in this process; decides how the process is scheduled.
+    """
+
+    kind: str
+    max_batch: int
+    max_wait_s: float
+    concurrency: int
+    cpu_bound: bool
+
+    async def load(self) -> None:
+        """Load and warm everything, so that the first caller does not wait. Raises what keeps it from working."""
+        ...
+
+    async def run(self, batch: Sequence[Any], context: EngineContext) -> None:
+        """Answer every request of ``batch``. What it raises fails those that are not answered yet.
+
+        The task is cancelled when nobody wants any of the answers, or after the worker's time limit.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,155 @@
+"""Engines out of the recogniser, synthesiser and turn model of the embedded default.
+
+The three compute in the calling thread: requests run one at a time, and between chunks of speech cancellations are
+let in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pydantic import Field
+
+from appliance.api import EngineContext, JudgeTurnRequest, Pcm, RecogniseRequest, SynthesiseRequest
+from appliance.errors import EngineError
+from appliance.hookspecs import ProviderOptions
+
+if TYPE_CHECKING:
+    from appliance.engines.espeak_tts import EspeakSynthesiser, PhraseCache
+    from appliance.engines.pocketsphinx_asr import PocketSphinxRecogniser
+    from appliance.engines.smart_turn import SmartTurn
+
+RATE_HZ: Final = 8000
+MAX_CACHED_SAMPLES: Final = 30 * RATE_HZ
+_NO_SAMPLES: Final = np.zeros(0, np.int16)
+
+
+class EspeakOptions(ProviderOptions):
+    """``voice`` is used where neither the line nor its language names one."""
+
+    voice: str = "en-us"
+    cache_mb: float = Field(32.0, ge=0, le=4096)
+
+
+class _Inline:
+    """One request at a time, computed in this process."""
+
+    kind = ""
+    max_batch = 1
+    max_wait_s = 0.0
+    concurrency = 1
+    cpu_bound = True
+
+    async def close(self) -> None:
+        return
+
+
+class PocketSphinxEngine(_Inline):
+    """Recognises the phrases that the dialplan expects, in English."""
+
+    kind = "asr"
+
+    def __init__(self, recogniser: PocketSphinxRecogniser) -> None:
+        self._recogniser = recogniser
+
+    async def load(self) -> None:
+        self._recogniser.recognise(np.zeros(RATE_HZ // 2, np.int16), ("yes", "no"), (), reject=True)
+
+    async def run(self, batch: Sequence[RecogniseRequest], context: EngineContext) -> None:
+        for request in batch:
+            if request.language.partition("-")[0].lower() not in ("en", ""):
+                raise EngineError(
+                    f"PocketSphinx understands English, not {request.language!r}; name another engines.asr.provider",
+                    retryable=False,
+                )
+            if not request.phrases:
+                raise EngineError(
+                    "PocketSphinx needs the phrases to expect; an open question needs another engines.asr.provider",
+                    retryable=False,
+                )
+            await context.checkpoint()
+            if context.cancelled(request):
+                continue
+            heard = self._recogniser.recognise(
+                context.caller_audio(request), request.phrases, request.pronunciations, reject=request.reject
+            )
+            context.recognised(request, heard.text, confidence=heard.confidence, accepted=heard.accepted)
+
+
+class SmartTurnEngine(_Inline):
+    """Judges turns with Smart Turn."""
+
+    kind = "turn"
+
+    def __init__(self, model: SmartTurn) -> None:
+        self._model = model
+
+    async def load(self) -> None:
+        self._model.warm_up()
+
+    async def run(self, batch: Sequence[JudgeTurnRequest], context: EngineContext) -> None:
+        for request in batch:
+            await context.checkpoint()
+            if context.cancelled(request):
+                continue
+            pcm = context.caller_audio(request)
+            context.verdict(request, self._model.probability(pcm, rate_hz=RATE_HZ))
+
+
+class EspeakEngine(_Inline):
+    """Speaks with espeak-ng; phrases said before come out of a cache."""
+
+    kind = "tts"
+
+    def __init__(self, synthesiser: EspeakSynthesiser, cache: PhraseCache, default_voice: str) -> None:
+        self._synthesiser = synthesiser
+        self._cache = cache
+        self._default_voice = default_voice
+
+    async def load(self) -> None:
+        for _ in self._synthesiser.synthesise("Ready.", voice=self._default_voice):
+            continue
+
+    async def run(self, batch: Sequence[SynthesiseRequest], context: EngineContext) -> None:
+        for request in batch:
+            await self._speak(request, context)
+
+    async def _speak(self, request: SynthesiseRequest, context: EngineContext) -> None:
+        voice = request.voice or request.language or self._default_voice
+        cached = self._cache.get(request.text, voice, request.rate)
+        if cached is not None:
+            context.speak(request, cached, last=True, cached=True)
+            return
+        spoken: list[Pcm] = []
+        for chunk in self._synthesiser.synthesise(request.text, voice=voice, rate=request.rate):
+            if not context.speak(request, chunk):
+                return
+            spoken.append(chunk)
+            await context.checkpoint()
+        context.speak(request, _NO_SAMPLES, last=True)
+        if 0 < sum(map(len, spoken)) <= MAX_CACHED_SAMPLES:
+            self._cache.put(request.text, voice, request.rate, np.concatenate(spoken))
+
+
+class NoEngine:
+    """Refuses every request, saying which setting would change that."""
+
+    max_batch = 1
+    max_wait_s = 0.0
+    concurrency = 1
+    cpu_bound = False
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def load(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def run(self, batch: Sequence[Any], context: EngineContext) -> None:
+        for request in batch:
+            context.failed(request, f"engines.{self.kind}.provider is none; name a provider", retryable=False)

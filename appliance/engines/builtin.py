@@ -1,0 +1,78 @@
+"""The engines that come with the appliance, registered through the same hooks as everyone else's.
+
+Nothing heavy is imported here: each factory imports what it needs, in the worker that runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from appliance.engines import fake
+from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
+from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
+from appliance.plugins import vad_models
+from appliance.plugins.registry import ProviderRegistry
+
+
+def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderRegistry:
+    """The built-in providers, and those of ``plugins`` as (name, plugin) after them."""
+    return ProviderRegistry([("vad_models", vad_models), ("builtin", BuiltinEngines()), *plugins])
+
+
+def _pocketsphinx(options: ProviderOptions, resources: Resources) -> PocketSphinxEngine:
+    from appliance.engines.pocketsphinx_asr import PocketSphinxRecogniser
+
+    return PocketSphinxEngine(PocketSphinxRecogniser())
+
+
+def _smart_turn(options: ProviderOptions, resources: Resources) -> SmartTurnEngine:
+    from appliance.engines.smart_turn import SmartTurn
+
+    return SmartTurnEngine(SmartTurn(resources.model("smart_turn")))
+
+
+def _espeak(options: EspeakOptions, resources: Resources) -> EspeakEngine:
+    from appliance.engines.espeak_tts import EspeakSynthesiser, PhraseCache
+
+    return EspeakEngine(EspeakSynthesiser(), PhraseCache(int(options.cache_mb * 1024 * 1024)), options.voice)
+
+
+def _fake(engine: Callable[[Any], Any], options: type[ProviderOptions]) -> Provider:
+    return Provider(lambda given, resources: engine(given), "obeys its delays exactly; for benchmarks", options)
+
+
+def _none(kind: str) -> Provider:
+    return Provider(lambda options, resources: NoEngine(kind), "no engine: requests are refused")
+
+
+class BuiltinEngines:
+    """The plugin object."""
+
+    @hookimpl
+    def appliance_turn_providers(self) -> Providers:
+        return {
+            "smart_turn": Provider(_smart_turn, "Smart Turn v3.2 on one CPU thread", models=("smart_turn",)),
+            "fake": _fake(fake.FakeTurn, fake.FakeTurnOptions),
+            "none": _none("turn"),
+        }
+
+    @hookimpl
+    def appliance_asr_providers(self) -> Providers:
+        return {
+            "pocketsphinx": Provider(_pocketsphinx, "PocketSphinx: expected phrases and digits, English"),
+            "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions),
+            "none": _none("asr"),
+        }
+
+    @hookimpl
+    def appliance_llm_providers(self) -> Providers:
+        return {"fake": _fake(fake.FakeLlm, fake.FakeLlmOptions), "none": _none("llm")}
+
+    @hookimpl
+    def appliance_tts_providers(self) -> Providers:
+        return {
+            "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions),
+            "fake": _fake(fake.FakeTts, fake.FakeTtsOptions),
+            "none": _none("tts"),
+        }

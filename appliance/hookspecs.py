@@ -1,0 +1,122 @@
+"""The plugin manual: every hook the appliance calls, in the order of a call's life.
+
+A plugin implements a hook with ``appliance.api.hookimpl``. Built-in engines are registered through the same plugin
+manager (``appliance/engines/builtin.py``) and get no other treatment.
+
+Each hook says when it runs and in which process, how long it may take, what becomes of the result, and what an
+exception does.
+
+Provider hooks
+--------------
+An *engine kind* (vad, turn, asr, llm, tts) is served by the provider that ``engines.<kind>.provider`` names. A
+provider hook returns the providers a plugin offers, by that name.
+
+* When: once per process that needs the list, at start, before any call: the engine workers, and ``appliance check``.
+* Budget: 100 ms. Import nothing heavy and load no model in the hook; do it in the provider's factory, which runs in
+  the engine's worker process only, or in the engine's ``load``.
+* Result: the mappings of all plugins are merged. A name that another plugin has taken first is refused, with a
+  message naming both; built-in names come first and cannot be replaced.
+* Exception: the plugin's providers of that kind are left out and the fact is logged; the appliance starts. If the
+  settings name one of them, ``appliance check`` and the worker say so and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+PROJECT: Final = "appliance"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class ProviderOptions(BaseModel):
+    """Base of a provider's options: unknown keys are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Protocol):
+    """What the appliance hands to a factory."""
+
+    def model(self, name: str) -> bytes:
+        """The content of the model file ``name`` (``appliance models list``), checked.
+
+        Raises:
+            ModelFileError: it is missing or corrupt; says how to get it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to serve an engine kind.
+
+    Attributes:
+        factory: makes the engine from validated options (an instance of ``options``) and :class:`Resources`; may
+            import and load what it needs. Anything it raises keeps the worker from starting, with the message shown.
+        summary: one line for ``appliance plugins list``.
+        options: the schema of ``engines.<kind>`` beside ``provider``.
+        models: model files the factory reads, for ``appliance doctor`` and ``make demo``.
+    """
+
+    factory: Callable[[Any, Resources], Any]
+    summary: str
+    options: type[ProviderOptions] = ProviderOptions
+    models: tuple[str, ...] = ()
+
+
+Providers = Mapping[str, Provider]
+
+
+@hookspec
+def appliance_vad_providers() -> Providers | None:
+    """Who can tell speech from noise, for all calls in one batch, every 20 ms.
+
+    No plugin code runs beside the audio: the factory is called in the media process once, before any call, and
+    returns the bytes of an ONNX model, or None for levels alone. The model's inputs are ``input`` float32 [n, 288]
+    (32 samples of context and 256 new ones at 8 kHz), ``state`` float32 [2, n, 128] and ``sr`` int64; its outputs
+    ``output`` [n, 1] and ``stateN`` [2, n, 128].
+    """
+
+
+@hookspec
+def appliance_turn_providers() -> Providers | None:
+    """Who can judge from the sound whether a caller has finished.
+
+    The factory returns an ``appliance.api.Engine``; its ``run`` gets ``JudgeTurnRequest`` and answers each with
+    ``context.verdict``. It is asked about 100 ms after the caller falls silent; an answer after the request's
+    deadline (CLOCK_MONOTONIC seconds) is of no use.
+    """
+
+
+@hookspec
+def appliance_asr_providers() -> Providers | None:
+    """Who can write down what a caller said.
+
+    The factory returns an ``appliance.api.Engine``; its ``run`` gets ``RecogniseRequest`` and answers each with
+    ``context.recognised``.
+    """
+
+
+@hookspec
+def appliance_llm_providers() -> Providers | None:
+    """Who can say what to reply.
+
+    The factory returns an ``appliance.api.Engine``; its ``run`` gets ``GenerateRequest`` and answers each with any
+    number of ``context.token``, the last of them with ``last=True``.
+    """
+
+
+@hookspec
+def appliance_tts_providers() -> Providers | None:
+    """Who can speak.
+
+    The factory returns an ``appliance.api.Engine``; its ``run`` gets ``SynthesiseRequest`` and answers each with any
+    number of ``context.speak`` (int16 samples at 8 kHz), the last of them with ``last=True``.
+    """

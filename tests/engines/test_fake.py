@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from appliance.engines.fake import (
+    STANDARD_FAKES,
+    STANDARD_REPLY,
+    FakeAsrOptions,
+    FakeLlm,
+    FakeLlmOptions,
+    FakeTtsOptions,
+    FakeTurn,
+    FakeTurnOptions,
+    split_tokens,
+    tone,
+)
+from appliance.engines.worker import Worker
+from appliance.ipc.messages import Generate, JudgeTurn, TurnVerdict
+from appliance.ipc.rings import AudioRings
+
+from .virtual_time import run_virtual
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.said = []
+
+    def send(self, message) -> bool:
+        self.said.append((asyncio.get_running_loop().time() - 1000.0, message))
+        return True
+
+
+def play(engine, requests) -> list:
+    """What the engine says to ``requests`` that all come at once, as (seconds, message)."""
+
+    async def story():
+        rings = AudioRings.create(1)
+        rings.open(0, 1)
+        worker = Worker("w", engine, rings, now=asyncio.get_running_loop().time)
+        inbox = Inbox()
+        for request in requests:
+            worker.handle(inbox, request)
+        await asyncio.sleep(60)
+        return inbox.said
+
+    return run_virtual(story())
+
+
+def test_tokens_come_on_an_absolute_schedule():
+    said = play(FakeLlm(FakeLlmOptions(first_token_ms=150, token_ms=15)), [Generate(1, (), math.inf)])
+    times = [at for at, _ in said]
+    assert times == pytest.approx([0.15 + 0.015 * index for index in range(19)], abs=1e-6)
+    assert "".join(message.text for _, message in said) == STANDARD_REPLY
+    assert [message.last for _, message in said] == [False] * 18 + [True]
+
+
+def test_many_requests_are_served_at_the_same_time():
+    said = play(FakeLlm(FakeLlmOptions(text="one two")), [Generate(number, (), math.inf) for number in range(400)])
+    assert len(said) == 800
+    assert {round(at, 6) for at, _ in said} == {0.15, 0.165}
+
+
+def test_the_turn_fake_has_one_opinion():
+    engine = FakeTurn(FakeTurnOptions(probability=0.25, delay_ms=40))
+    ((at, message),) = play(engine, [JudgeTurn(1, 0, 1, 0, 160, math.inf)])
+    assert at == pytest.approx(0.04)
+    assert isinstance(message, TurnVerdict)
+    assert message.probability == 0.25
+
+
+def test_the_tone_is_220_hz_and_does_not_click():
+    pcm = tone(8000)
+    spectrum = np.abs(np.fft.rfft(pcm))
+    assert spectrum.argmax() == 220
+    assert pcm[0] == pcm[-1] == 0
+    assert len(tone(0)) == 0
+
+
+def test_an_empty_text_is_one_empty_token():
+    assert split_tokens("") == [""]
+    assert split_tokens("a b") == ["a", " b"]
+
+
+def test_the_standard_fakes_are_valid_options():
+    assert FakeAsrOptions.model_validate(STANDARD_FAKES["asr"]).delay_ms == 100
+    llm = FakeLlmOptions.model_validate(STANDARD_FAKES["llm"])
+    assert (llm.first_token_ms, llm.token_ms, llm.text) == (150, 15, STANDARD_REPLY)
+    assert FakeTtsOptions.model_validate(STANDARD_FAKES["tts"]).first_audio_ms == 100
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValidationError):
+        FakeTtsOptions(chunk_ms=0)
+    with pytest.raises(ValidationError):
+        FakeTurnOptions(probability=2)
