@@ -188,6 +188,8 @@ def _held_bytes(text: str, pcm: NDArray[np.int16]) -> int:
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？।])|\n\s*\n")
 _CLAUSE_END: Final = re.compile(r"(?<=[,;:،、，；])\s*")
 _TERMINATORS: Final = ".!?…。！？।"
+_KEPT_SYMBOLS: Final = "°"
+_STYLED: Final = ("<wide>", "<font>", "<compat> 0066", "<circle>", "<square>")
 
 
 def _pieces(text: str) -> list[tuple[str, float]]:
@@ -213,9 +215,24 @@ def _pieces(text: str) -> list[tuple[str, float]]:
 
 
 def _clean(text: str) -> str:
-    """Without control and format characters, surrogates and private code points; white space as single spaces."""
-    spaced = " ".join(text.split())
-    return "".join(character for character in spaced if unicodedata.category(character)[0] != "C").strip()
+    """What of ``text`` can be spoken, composed (NFC), with white space as single spaces.
+
+    Symbols go: nobody wants an emoji read out, and espeak-ng 1.52 overruns a buffer on some of them, © in Portuguese
+    for one. So do control, format and private characters. Full-width, styled and ligature letters become plain ones.
+    """
+    characters = []
+    for character in unicodedata.normalize("NFC", text):
+        if character in _KEPT_SYMBOLS or character.isascii():
+            characters.append(" " if unicodedata.category(character) == "Cc" else character)
+            continue
+        category = unicodedata.category(character)
+        if category in ("So", "Sk", "Me", "Zl", "Zp") or category[0] == "C":
+            characters.append("" if category == "Cf" else " ")
+        elif unicodedata.decomposition(character).startswith(_STYLED):
+            characters.append(unicodedata.normalize("NFKC", character))
+        else:
+            characters.append(character)
+    return " ".join("".join(characters).split())
 
 
 def _cut(sentence: str) -> list[str]:

@@ -99,7 +99,7 @@ class TestSpeech:
 
 
 class TestText:
-    @pytest.mark.parametrize("text", ["", "   ", "\n\n", "...", " , ; ", "\x00\x01\x02", "\u200b"])
+    @pytest.mark.parametrize("text", ["", "   ", "\n\n", "...", " , ; ", "\x00\x01\x02", "\u200b", "😀 🔥 ©"])
     def test_nothing_to_say(self, espeak: EspeakSynthesiser, text: str) -> None:
         assert len(spoken(espeak.synthesise(text))) == 0
 
@@ -121,6 +121,22 @@ class TestText:
     )
     def test_any_text_is_spoken(self, espeak: EspeakSynthesiser, text: str) -> None:
         assert len(spoken(espeak.synthesise(text))) > 800
+
+    def test_symbols_go_and_styled_letters_become_plain(self) -> None:
+        """Each of the first two used to crash espeak-ng 1.52, in Portuguese and in German."""
+        cleaned = {
+            "©Ȧ°ư": "Ȧ°ư",
+            "gut 🤠ڭ": "gut ڭ",
+            "Great! 😀 See you at 9.": "Great! See you at 9.",
+            "Ｆｕｌｌ １２": "Full 12",
+            "𝐛𝐨𝐥𝐝 ﬁne": "bold fine",
+            "co\u00adop \u200bx": "coop x",
+            "e\u0301te\u0301": "été",
+            "a\tb\r\nc\x01d": "a b c d",
+            "$5 + 3 = 8 <ok>": "$5 + 3 = 8 <ok>",
+            "20 °C, 5 €": "20 °C, 5 €",
+        }
+        assert {text: espeak_tts._clean(text) for text in cleaned} == cleaned
 
     def test_markup_is_text(self, espeak: EspeakSynthesiser) -> None:
         """A break of five seconds is not obeyed, phonemes and embedded commands are not either."""
