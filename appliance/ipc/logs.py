@@ -14,4 +14,5 @@ def configure_logging(process: str, level: str) -> None:
         format=f"%(asctime)s %(levelname)-7s {process} %(name)s: %(message)s",
         force=True,
     )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for library in ("asyncio", "aiosqlite", "aiohttp.access", "alembic", "sqlalchemy"):
+        logging.getLogger(library).setLevel(logging.WARNING)
