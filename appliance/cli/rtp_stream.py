@@ -165,15 +165,17 @@ class RtpStream:
 
     # --- speaking -------------------------------------------------------------------------------------------------
 
-    async def play(self, pcm: Pcm) -> float:
+    async def play(self, pcm: Pcm, speech_end: int | None = None) -> float:
         """Send ``pcm``; returns the time at which the packet with the end of its speech left.
 
-        The end is that of the last 10 ms frame within 30 dB of the loudest. Cancelled when the call ends first.
+        ``speech_end`` is that end in samples; when None, the end of the last 10 ms frame within 30 dB of the loudest.
+        Cancelled when the call ends first.
         """
         frames = -(-len(pcm) // FRAME_SAMPLES)
         padded = np.zeros(frames * FRAME_SAMPLES, np.int16)
         padded[: len(pcm)] = pcm
-        last = max(0, -(-speech_bounds(pcm, RATE_HZ)[1] // FRAME_SAMPLES) - 1)
+        bound = speech_bounds(pcm, RATE_HZ)[1] if speech_end is None else speech_end
+        last = min(max(0, -(-bound // FRAME_SAMPLES) - 1), frames - 1)
         loop = asyncio.get_running_loop()
         end: asyncio.Future[float] = loop.create_future()
         sent: asyncio.Future[float] = loop.create_future()
@@ -182,10 +184,10 @@ class RtpStream:
         for index in range(frames):
             payload = self._encode(padded[index * FRAME_SAMPLES : (index + 1) * FRAME_SAMPLES])
             self._queue.append((payload, end if index == last else sent if index == frames - 1 else None))
-        speech_end = await end
+        left_at = await end
         if last != frames - 1:
             await sent
-        return speech_end
+        return left_at
 
     def send_digits(self, digits: str) -> None:
         """Queue keys as RFC 4733 events.

@@ -128,13 +128,15 @@ class Softphone:
     def ended(self) -> bool:
         return self._call is not None and self._call.ended.done()
 
-    async def play(self, pcm: Pcm) -> float:
+    async def play(self, pcm: Pcm, speech_end: int | None = None) -> float:
         """Say ``pcm`` (int16, 8 kHz) in real time; returns when the packet with the end of its speech left.
+
+        ``speech_end`` is that end in samples, where a label knows it; found by level when None.
 
         Raises:
             CallOver: the other side hung up first.
         """
-        return await self._while_up(self.rtp.play(pcm))
+        return await self._while_up(self.rtp.play(pcm, speech_end))
 
     def send_digits(self, digits: str) -> None:
         """Press keys, one after the other (RFC 4733)."""

@@ -35,6 +35,8 @@ STANDARD_FAKES: dict[str, object] = {
 }
 
 _AUDIO = Path(__file__).parents[2] / ".." / "shared" / "audio"
+NOISE = _AUDIO / "noise"
+"""Folder of recorded background noise; empty where it is not beside the clone."""
 _SENTENCES = (
     "I would like to make an appointment for Tuesday at three",
     "the second one sounds better to me than the first",
@@ -95,6 +97,12 @@ def human_speech(folder: Path) -> list[Path]:
         made.append(folder / f"sentence{number}.wav")
         write_wav(made[-1], pcm)
     return made
+
+
+def question(folder: Path) -> Path:
+    """One recorded question, or a synthetic one where there is none."""
+    recorded = _AUDIO / "utterances" / "weather_question.wav"
+    return recorded if recorded.exists() else human_speech(folder)[0]
 
 
 def _standard_lines() -> list[dict[str, object]]:

@@ -28,8 +28,8 @@ def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
 def test_missing_model_files_are_problems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("APPLIANCE_MODELS", str(tmp_path))
     findings = {finding.what: finding for finding in doctor.models()}
-    assert findings["silero-vad"].verdict is Verdict.PROBLEM
-    assert "appliance models pull" in findings["silero-vad"].remedy
+    assert findings["silero_vad"].verdict is Verdict.PROBLEM
+    assert "appliance models pull" in findings["silero_vad"].remedy
 
 
 def test_a_port_in_use_is_a_problem() -> None:
