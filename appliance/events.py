@@ -1,0 +1,254 @@
+"""What happens to a call, as facts that other parts of the box may want to know.
+
+One call, in order::
+
+    CallStarted ─▶ CallRinging ─▶ CallAnswered ─▶ RecordingStarted ─▶ TurnFinished* ─▶ CallEnded ─▶ RecordingFinished
+         └──────────────┴────────────────────── CallEnded (refused, cancelled, not answered)
+
+The call's session says each fact once, to every :class:`CallObserver`: the record (:mod:`appliance.store`) keeps
+it, the metrics (:mod:`appliance.admin`) count it. Observers never answer, and the session does not know them.
+
+Two kinds of time, told apart by name:
+
+* ``*_at``   float seconds of CLOCK_MONOTONIC, the same in every process of the box; differences are durations
+* ``*_utc``  timezone-aware UTC, for people and the record; never subtracted from one another
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+
+class Direction(StrEnum):
+    """Who placed the call."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Disposition(StrEnum):
+    """What became of a call."""
+
+    IN_PROGRESS = "in_progress"
+    """It is still going on."""
+    COMPLETED = "completed"
+    """It was answered and ended as calls end, by either side."""
+    NO_ANSWER = "no_answer"
+    """It rang until a time limit."""
+    CANCELLED = "cancelled"
+    """The calling side gave up before the answer."""
+    REJECTED = "rejected"
+    """The called side refused it: no line, no capacity, no codec, busy."""
+    FAILED = "failed"
+    """Something broke: a time-out of the protocol, no media, an error of ours."""
+    INTERRUPTED = "interrupted"
+    """The box or one of its processes stopped while the call was going on."""
+
+
+class HangupBy(StrEnum):
+    """Which side ended the call."""
+
+    CALLER = "caller"
+    AGENT = "agent"
+    """The dialplan or the model said goodbye."""
+    BOX = "box"
+    """A limit, a drain, or a failure of ours."""
+
+
+class InputBy(StrEnum):
+    """How the caller said what a turn is about."""
+
+    VOICE = "voice"
+    KEY = "key"
+    NONE = "none"
+    """Not at all: the greeting, or a reply to silence."""
+
+
+class Stage(StrEnum):
+    """The parts of turn latency. Stages may overlap: speculation starts before the turn is committed."""
+
+    VAD = "vad"
+    """Speech end until the detector fell below its threshold."""
+    ENDPOINTING = "endpointing"
+    """Silence heard until the turn was committed."""
+    TURN_MODEL = "turn_model"
+    """The turn model was asked until it answered."""
+    ASR = "asr"
+    """Recognition was asked for until the text was there."""
+    REPLY = "reply"
+    """The flow or the language model was asked until the first clause was there."""
+    TTS = "tts"
+    """The first clause was given to synthesis until its first samples were there."""
+    PLAYOUT = "playout"
+    """The first samples were queued until their first packet had left the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTiming:
+    """When one stage of a turn began and ended."""
+
+    stage: Stage
+    start_at: float
+    end_at: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_at - self.start_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted:
+    """A call was offered to us, or we offer one; nothing has been answered yet.
+
+    ``protocol`` is "sip", "twilio", ...; ``protocol_call_id`` what the other side calls this call (SIP: Call-ID).
+    ``line`` is the dialplan's name for what was called, empty while none has matched.
+    """
+
+    call_id: str
+    started_at: float
+    started_utc: datetime
+    direction: Direction
+    protocol: str
+    protocol_call_id: str
+    trunk: str
+    line: str
+    called: str
+    calling: str
+    calling_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRinging:
+    """The called side is being alerted (SIP: 180 sent or received)."""
+
+    call_id: str
+    ringing_at: float
+    ringing_utc: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAnswered:
+    """The call was answered (SIP: 200 to the INVITE sent or received); billing and ``TurnFinished`` count from here."""
+
+    call_id: str
+    answered_at: float
+    answered_utc: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingStarted:
+    """Audio from frame ``start_frame`` (20 ms each, of the leg) on goes to the WAV file ``path``."""
+
+    call_id: str
+    path: str
+    start_frame: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingFinished:
+    """The WAV file is closed with ``frames`` frames of 20 ms.
+
+    ``problem`` is empty, or says in words why the file is incomplete.
+    """
+
+    call_id: str
+    path: str
+    frames: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished:
+    """The caller said something (or nothing, ``by`` is NONE) and the agent's reply is over.
+
+    The greeting is turn 0. Attributes:
+        answered_at: when the call was answered; the record counts the turn's times from there.
+        caller_text: what was recognised, or the keys pressed.
+        confidence: 0 to 1; None where the engine gives none, or nothing was said.
+        accepted: it was something the dialplan expected.
+        agent_text: the whole reply as it was meant.
+        heard_text: the part of it that left before the caller interrupted or hung up.
+        interrupted: the caller cut the reply short.
+        speech_start_at: onset of the caller's speech; of the first key for BY KEY; None for BY NONE.
+        speech_end_at: end of the last 10 ms frame within 30 dB of the utterance's loudest; the last key for BY KEY.
+        reply_at: the first packet of the spoken reply left the socket; None where nothing was spoken.
+        stages: what the time between ``speech_end_at`` and ``reply_at`` went into, in order of their start.
+    """
+
+    call_id: str
+    number: int
+    finished_utc: datetime
+    answered_at: float
+    by: InputBy = InputBy.NONE
+    caller_text: str = ""
+    confidence: float | None = None
+    accepted: bool = True
+    agent_text: str = ""
+    heard_text: str = ""
+    interrupted: bool = False
+    speech_start_at: float | None = None
+    speech_end_at: float | None = None
+    reply_at: float | None = None
+    stages: tuple[StageTiming, ...] = ()
+
+    @property
+    def latency_s(self) -> float | None:
+        """Turn latency: speech end to the first packet of the reply; None where there was no speech or no reply."""
+        if self.speech_end_at is None or self.reply_at is None:
+            return None
+        return self.reply_at - self.speech_end_at
+
+    def after_answer_s(self, at: float | None) -> float | None:
+        """A time of this turn as seconds after the answer."""
+        return None if at is None else at - self.answered_at
+
+    def waterfall_ms(self) -> dict[str, tuple[float, float]]:
+        """Stage to (start, end) in ms after speech end; empty where there was no speech.
+
+        A start before speech end is negative. A stage that ran twice keeps its first start and last end.
+        """
+        spans: dict[str, tuple[float, float]] = {}
+        if self.speech_end_at is None:
+            return spans
+        for timing in self.stages:
+            start = round((timing.start_at - self.speech_end_at) * 1000, 1)
+            end = round((timing.end_at - self.speech_end_at) * 1000, 1)
+            before = spans.get(timing.stage.value, (start, end))
+            spans[timing.stage.value] = (min(before[0], start), max(before[1], end))
+        return spans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded:
+    """The call is over, whatever became of it. Said exactly once for every CallStarted while the process lives.
+
+    ``hangup_code`` is the protocol's code (SIP: the status of the final response, 200 after a BYE), 0 where it has
+    none; ``hangup_text`` says why in words. ``slots`` is what the dialplan collected: name to value.
+    """
+
+    call_id: str
+    ended_at: float
+    ended_utc: datetime
+    disposition: Disposition
+    hangup_by: HangupBy
+    hangup_code: int = 0
+    hangup_text: str = ""
+    slots: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+CallEvent: TypeAlias = (
+    CallStarted | CallRinging | CallAnswered | RecordingStarted | TurnFinished | CallEnded | RecordingFinished
+)
+
+
+class CallObserver(Protocol):
+    """Wants to know what happens to calls.
+
+    ``observe`` is called in the event loop of the control process: it must return at once and must not raise.
+    """
+
+    def observe(self, event: CallEvent) -> None: ...

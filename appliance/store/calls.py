@@ -1,0 +1,441 @@
+"""The record of every call: written while the calls go on, read by the command line and the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Engine, Row, Table, bindparam, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.dml import Insert, Update
+
+from appliance.clock import Clock, SystemClock
+from appliance.errors import StoreError
+from appliance.events import (
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallRinging,
+    CallStarted,
+    Disposition,
+    RecordingFinished,
+    RecordingStarted,
+    TurnFinished,
+)
+from appliance.store import schema, wav
+from appliance.store.database import open_engine, open_sqlite_in_thread, parse_url
+from appliance.store.models import Base
+from appliance.store.records import CallRecord, TurnRecord
+from appliance.store.writer import Batch, ChangedCall, NewTurn, Writer, WriterStats
+
+log = logging.getLogger(__name__)
+
+CLOSE_DEADLINE_S: Final = 5.0
+FRAME_S: Final = 0.02
+
+_calls: Table = Base.metadata.tables["calls"]
+_turns: Table = Base.metadata.tables["turns"]
+_TEXT_LIMIT: Final = 10_000
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_UNFINISHED: Final[dict[str, Any]] = {
+    "ringing_at": None,
+    "answered_at": None,
+    "ended_at": None,
+    "disposition": Disposition.IN_PROGRESS.value,
+    "hangup_by": "",
+    "hangup_code": 0,
+    "hangup_text": "",
+    "slots": {},
+    "recording_path": None,
+    "recording_started_frame": None,
+    "recording_frames": None,
+    "recording_problem": "",
+}
+
+
+class CallStore:
+    """A :class:`~appliance.events.CallObserver` that keeps what it is told.
+
+    Only :meth:`call_started` is awaited, before the answer: so no answered call is ever missing from the record.
+    Everything else is queued and never holds up a call (see :mod:`appliance.store.writer`).
+
+    Args:
+        url: a database URL, ``sqlite+aiosqlite:///...`` or ``postgresql+asyncpg://...``.
+        box: the name of this box; of a shared database, only its own calls are marked interrupted.
+    """
+
+    def __init__(self, url: str, *, box: str | None = None, clock: Clock | None = None, **writer_options: Any) -> None:
+        self._url = url
+        self._box = socket.gethostname() if box is None else box
+        self._engine: AsyncEngine | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._thread_engine: Engine | None = None
+        self._writer = Writer(self._commit, clock or SystemClock(), **writer_options)
+        self._updates: dict[frozenset[str], Update] = {}
+        dialect = parse_url(url).get_backend_name()
+        self._insert_calls = _upsert(dialect, _calls, ["id"])
+        self._insert_turns = _upsert(dialect, _turns, ["call_id", "number"])
+
+    @property
+    def stats(self) -> WriterStats:
+        """Queue depth and counters of the writer."""
+        return self._writer.stats
+
+    async def open(self) -> None:
+        """Connect, bring the schema up to date and start writing.
+
+        Raises:
+            StoreError: the database cannot be opened, or belongs to a newer version; the message has the remedy.
+        """
+        engine = open_engine(self._url)
+        try:
+            async with engine.connect() as connection:
+                if engine.dialect.name == "sqlite":
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                await connection.run_sync(schema.upgrade)
+                await connection.commit()
+        except (SQLAlchemyError, OSError) as error:
+            await engine.dispose()
+            raise _cannot("open", self._url, error) from error
+        except StoreError:
+            await engine.dispose()
+            raise
+        self._engine = engine
+        if engine.dialect.name == "sqlite":
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._writer.start()
+
+    async def close(self, deadline_s: float = CLOSE_DEADLINE_S) -> None:
+        """Write what is pending and disconnect; what cannot be written by then is logged and lost."""
+        await self._writer.close(deadline_s)
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose_in_thread)
+            self._thread.shutdown()
+            self._thread = None
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- what calls say -------------------------------------------------------------------------------------------
+
+    def call_started(self, started: CallStarted) -> Awaitable[None]:
+        """Queue the call at once; awaiting the result waits until it is committed.
+
+        Raises:
+            StoreError: at once, when the record is so far behind that no call should be taken; when awaited, if the
+                database refuses the row for good.
+        """
+        return self._writer.put_call(
+            {
+                "id": started.call_id,
+                "box": self._box,
+                "protocol": started.protocol,
+                "protocol_call_id": _clean(started.protocol_call_id),
+                "trunk": _clean(started.trunk),
+                "line": _clean(started.line),
+                "called": _clean(started.called),
+                "calling": _clean(started.calling),
+                "calling_name": _clean(started.calling_name),
+                "direction": started.direction.value,
+                "started_at": started.started_utc,
+                **_UNFINISHED,
+            }
+        )
+
+    def call_ringing(self, ringing: CallRinging) -> None:
+        self._change(ringing.call_id, ringing_at=ringing.ringing_utc)
+
+    def call_answered(self, answered: CallAnswered) -> None:
+        self._change(answered.call_id, answered_at=answered.answered_utc)
+
+    def recording_started(self, recording: RecordingStarted) -> None:
+        self._change(recording.call_id, recording_path=recording.path, recording_started_frame=recording.start_frame)
+
+    def turn(self, turn: TurnFinished) -> None:
+        latency_s = turn.latency_s
+        self._writer.put(
+            NewTurn(
+                {
+                    "call_id": turn.call_id,
+                    "number": turn.number,
+                    "finished_at": turn.finished_utc,
+                    "by": turn.by.value,
+                    "caller_text": _clean(turn.caller_text),
+                    "confidence": turn.confidence,
+                    "accepted": turn.accepted,
+                    "agent_text": _clean(turn.agent_text),
+                    "heard_text": _clean(turn.heard_text),
+                    "interrupted": turn.interrupted,
+                    "speech_start_s": _rounded(turn.after_answer_s(turn.speech_start_at)),
+                    "speech_end_s": _rounded(turn.after_answer_s(turn.speech_end_at)),
+                    "latency_ms": None if latency_s is None else round(latency_s * 1000, 1),
+                    "waterfall": {stage: list(span) for stage, span in turn.waterfall_ms().items()},
+                }
+            )
+        )
+
+    def call_ended(self, ended: CallEnded) -> None:
+        self._change(
+            ended.call_id,
+            ended_at=ended.ended_utc,
+            disposition=ended.disposition.value,
+            hangup_by=ended.hangup_by.value,
+            hangup_code=ended.hangup_code,
+            hangup_text=_clean(ended.hangup_text),
+            slots={_clean(k): _clean(v) if isinstance(v, str) else v for k, v in ended.slots.items()},
+        )
+
+    def recording_finished(self, recording: RecordingFinished) -> None:
+        self._change(recording.call_id, recording_frames=recording.frames, recording_problem=_clean(recording.problem))
+
+    def observe(self, event: CallEvent) -> None:
+        """Keep any event but CallStarted, which goes through :meth:`call_started` so that it can be awaited."""
+        match event:
+            case CallRinging():
+                self.call_ringing(event)
+            case CallAnswered():
+                self.call_answered(event)
+            case RecordingStarted():
+                self.recording_started(event)
+            case TurnFinished():
+                self.turn(event)
+            case CallEnded():
+                self.call_ended(event)
+            case RecordingFinished():
+                self.recording_finished(event)
+            case CallStarted():
+                pass
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is committed."""
+        await self._writer.flush()
+
+    # --- after a crash --------------------------------------------------------------------------------------------
+
+    async def interrupt_open_calls(self, reason: str) -> int:
+        """Mark every call of this box that the record still has in progress as interrupted; say how many.
+
+        Run at start, before the first call. ``ended_at`` is the last sign of life: the newest of start, ringing,
+        answer, last turn and the end of the recording. Recordings that were not closed are repaired.
+        """
+        engine = self._require_engine()
+        last_turn = (
+            select(_turns.c.call_id, func.max(_turns.c.finished_at).label("last")).group_by(_turns.c.call_id).subquery()
+        )
+        query = (
+            select(_calls, last_turn.c.last)
+            .outerjoin(last_turn, last_turn.c.call_id == _calls.c.id)
+            .where(_calls.c.disposition == Disposition.IN_PROGRESS.value, _calls.c.box == self._box)
+        )
+        try:
+            async with engine.connect() as connection:
+                rows = (await connection.execute(query)).all()
+            changes = await asyncio.to_thread(lambda: {row.id: _interrupted(row, reason) for row in rows})
+            if changes:
+                await self._commit(Batch(changes=changes))
+        except (SQLAlchemyError, OSError) as error:
+            raise _cannot("write", self._url, error) from error
+        return len(rows)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open_read_only(cls, url: str) -> CallReader:
+        """Read a record that another process may be writing.
+
+        Raises:
+            StoreError: there is none, or its schema is not the one this version reads.
+        """
+        engine = open_engine(url, read_only=True)
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(schema.check)
+        except (SQLAlchemyError, OSError) as error:
+            await engine.dispose()
+            raise _cannot("read", url, error) from error
+        except StoreError:
+            await engine.dispose()
+            raise
+        return CallReader(engine, url)
+
+    async def recent(self, limit: int = 20) -> list[CallRecord]:
+        """The newest calls first, without their turns."""
+        return await CallReader(self._require_engine(), self._url).recent(limit)
+
+    async def get(self, call_id: str) -> CallRecord | None:
+        """One call with its turns."""
+        return await CallReader(self._require_engine(), self._url).get(call_id)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _require_engine(self) -> AsyncEngine:
+        if self._engine is None:
+            raise StoreError("the call record is not open; await open() first")
+        return self._engine
+
+    def _change(self, call_id: str, **row: Any) -> None:
+        self._writer.put(ChangedCall(call_id, row))
+
+    async def _commit(self, batch: Batch) -> None:
+        """One transaction. Writing the same batch twice leaves the same rows, so a doubtful commit can be repeated."""
+        by_columns: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for call_id, row in batch.changes.items():
+            by_columns.setdefault(frozenset(row), []).append({"the_id": call_id, **row})
+        steps: list[tuple[Insert | Update, list[dict[str, Any]]]] = []
+        if batch.calls:
+            steps.append((self._insert_calls, list(batch.calls.values())))
+        steps += [(self._update(columns), rows) for columns, rows in by_columns.items()]
+        if batch.turns:
+            steps.append((self._insert_turns, list(batch.turns.values())))
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_in_thread, steps)
+            return
+        async with self._require_engine().begin() as connection:
+            for statement, parameters in steps:
+                await connection.execute(statement, parameters)
+
+    def _commit_in_thread(self, steps: list[tuple[Insert | Update, list[dict[str, Any]]]]) -> None:
+        if self._thread_engine is None:
+            self._thread_engine = open_sqlite_in_thread(self._url)
+        with self._thread_engine.begin() as connection:
+            for statement, parameters in steps:
+                connection.execute(statement, parameters)
+
+    def _dispose_in_thread(self) -> None:
+        if self._thread_engine is not None:
+            self._thread_engine.dispose()
+            self._thread_engine = None
+
+    def _update(self, columns: frozenset[str]) -> Update:
+        statement = self._updates.get(columns)
+        if statement is None:
+            values: dict[str, Any] = {name: bindparam(name) for name in sorted(columns)}
+            statement = update(_calls).where(_calls.c.id == bindparam("the_id")).values(values)
+            self._updates[columns] = statement
+        return statement
+
+
+class CallReader:
+    """Reads the record. Close it with :meth:`close`."""
+
+    def __init__(self, engine: AsyncEngine, url: str) -> None:
+        self._engine = engine
+        self._url = url
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def recent(self, limit: int = 20) -> list[CallRecord]:
+        """The newest calls first, without their turns.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        query = select(_calls).order_by(_calls.c.started_at.desc(), _calls.c.id).limit(limit)
+        return [_call_record(row) for row in await self._all(query)]
+
+    async def find(self, prefix: str, limit: int = 10) -> list[str]:
+        """Ids of calls that begin with ``prefix``, newest first."""
+        query = (
+            select(_calls.c.id)
+            .where(_calls.c.id.startswith(prefix, autoescape=True))
+            .order_by(_calls.c.started_at.desc())
+            .limit(limit)
+        )
+        return [row.id for row in await self._all(query)]
+
+    async def get(self, call_id: str) -> CallRecord | None:
+        """One call with its turns in order; None where there is none.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        rows = await self._all(select(_calls).where(_calls.c.id == call_id))
+        if not rows:
+            return None
+        turns = await self._all(select(_turns).where(_turns.c.call_id == call_id).order_by(_turns.c.number))
+        return _call_record(rows[0], turns)
+
+    async def _all(self, query: Any) -> list[Row[Any]]:
+        try:
+            async with self._engine.connect() as connection:
+                return list((await connection.execute(query)).all())
+        except (SQLAlchemyError, OSError) as error:
+            raise _cannot("read", self._url, error) from error
+
+
+def _upsert(dialect: str, table: Table, key: list[str]) -> Insert:
+    statement: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+    upsert: Insert = statement.on_conflict_do_update(index_elements=key, set_=others)
+    return upsert
+
+
+def _interrupted(row: Row[Any], reason: str) -> dict[str, Any]:
+    """The columns to set on a call that a crash cut off."""
+    signs: list[datetime] = [
+        when for when in (row.started_at, row.ringing_at, row.answered_at, row.last) if when is not None
+    ]
+    change: dict[str, Any] = {
+        "disposition": Disposition.INTERRUPTED.value,
+        "hangup_by": "box",
+        "hangup_text": reason,
+    }
+    if row.recording_path is not None and row.recording_frames is None:
+        try:
+            frames = wav.repair(Path(row.recording_path)).frames
+        except (StoreError, OSError) as error:
+            change["recording_problem"] = str(error)
+        else:
+            change["recording_frames"] = frames
+            began = row.answered_at or row.started_at
+            signs.append(began + timedelta(seconds=frames * FRAME_S))
+    change["ended_at"] = max(signs)
+    return change
+
+
+def _call_record(row: Row[Any], turns: list[Row[Any]] | None = None) -> CallRecord:
+    values = dict(row._mapping)
+    records = []
+    for turn in turns or []:
+        fields = dict(turn._mapping)
+        del fields["call_id"]
+        records.append(TurnRecord(**fields))
+    return CallRecord(**values, turns=tuple(records))
+
+
+def _clean(text: str) -> str:
+    """Text a database will take: peers may send anything."""
+    return _UNSTORABLE.sub("\ufffd", text[:_TEXT_LIMIT])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _cannot(verb: str, url: str, error: Exception) -> StoreError:
+    name = parse_url(url).render_as_string(hide_password=True)
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return StoreError(
+        f"cannot {verb} the call record {name}: {cause}; check store.url, the permissions of its folder and the "
+        "space on its disk"
+    )

@@ -1,0 +1,1 @@
+"""Alembic's environment; :mod:`appliance.store.schema` runs it."""

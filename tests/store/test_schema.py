@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from appliance.errors import StoreError
+from appliance.store import schema
+from appliance.store.models import Base
+
+
+def test_an_empty_database_gets_exactly_the_tables_of_the_models(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.begin() as connection:
+        schema.upgrade(connection)
+    with engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) == {"alembic_version", "calls", "turns"}
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        schema.check(connection)
+    engine.dispose()
+
+
+def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    for _ in range(2):
+        with engine.begin() as connection:
+            schema.upgrade(connection)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("step", [schema.upgrade, schema.check])
+def test_a_database_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path, step: object) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.begin() as connection:
+        schema.upgrade(connection)
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    with (
+        engine.connect() as connection,
+        pytest.raises(StoreError, match=r"newer version .* schema is 9999, this version knows up to 0001"),
+    ):
+        assert callable(step)
+        step(connection)
+    engine.dispose()
+
+
+def test_reading_what_is_no_call_record_says_so(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.connect() as connection, pytest.raises(StoreError, match="holds no call record"):
+        schema.check(connection)
+    engine.dispose()
