@@ -29,11 +29,14 @@ QUIET_S = 0.6
 
 
 class CallFailed(ApplianceError):
-    """The call was refused or not answered. ``status`` is the final SIP response, 408 when there was none."""
+    """The call was refused or not answered.
+
+    ``status`` is the final SIP response, 408 when there was none, 0 when the call could not even be tried.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
-        super().__init__(f"the call was not answered: {status} {reason}")
+        super().__init__(f"the call was not answered: {status} {reason}" if status else reason)
 
 
 class CallOver(ApplianceError):

@@ -1,0 +1,37 @@
+"""What the README shows is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from appliance.cli.main import COMMANDS
+from appliance.config import load_settings
+from appliance.dialplan.loader import load_lines
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_dialplan_in_ten_lines_is_one(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    (tmp_path / "bakery.yaml").write_text(found.group(1))
+    plan = load_lines(load_settings(None, [f"dialplans.paths=[{tmp_path}]"]))
+    assert [line.name for line in plan.lines] == ["bakery"]
+    assert plan.warnings == ()
+
+
+def test_the_commands_it_names_exist() -> None:
+    named = set(re.findall(r"appliance ([a-z]+)\b", README))
+    assert named & set(COMMANDS) == named - {"runs"}, named - set(COMMANDS)
+
+
+def test_the_make_targets_it_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z]+)`?", README)) <= targets
+
+
+def test_the_files_it_links_to_exist() -> None:
+    missing = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not (ROOT / link).exists()]
+    assert missing == []
