@@ -121,7 +121,7 @@ class Via:
         transport, sent_by = transport_sent_by
         if not is_token(transport):
             raise RemoteSipError(f"a broken transport in Via: {text[:80]!r}")
-        host, port = split_host_port("".join(sent_by.split()))
+        host, port = split_host_port(":".join(part.strip() for part in sent_by.split(":")))
         return cls(transport.upper(), host, port, parse_params(rest))
 
     @property
@@ -237,10 +237,10 @@ class CSeq:
         Raises:
             RemoteSipError: where it is not ``number method`` with a number below 2**31.
         """
-        number, *rest = text.split()
-        if len(rest) != 1 or not is_number(number, 2**31 - 1) or not is_token(rest[0]):
+        parts = text.split()
+        if len(parts) != 2 or not is_number(parts[0], 2**31 - 1) or not is_token(parts[1]):
             raise RemoteSipError(f"a broken CSeq: {text[:80]!r}")
-        return cls(int(number), rest[0])
+        return cls(int(parts[0]), parts[1])
 
 
 def is_number(text: str, largest: int) -> bool:

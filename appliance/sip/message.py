@@ -333,6 +333,7 @@ def _check(message: Message) -> None:
         if int(length) > len(message.body):
             raise RemoteSipError(f"Content-Length is {length[:20]} but {len(message.body)} bytes came")
         message.body = message.body[: int(length)]
+        headers.set_all("content-length", [])
     assert message.vias and message.from_ and message.to  # read, so that what is broken in them raises here
     if len(message.call_id.split()) != 1:
         raise RemoteSipError("a broken Call-ID")
