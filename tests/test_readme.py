@@ -19,7 +19,7 @@ def test_the_dialplan_in_ten_lines_is_one(tmp_path: Path) -> None:
     (tmp_path / "bakery.yaml").write_text(found.group(1))
     plan = load_lines(load_settings(None, [f"dialplans.paths=[{tmp_path}]"]))
     assert [line.name for line in plan.lines] == ["bakery"]
-    assert plan.warnings == ()
+    assert [warning.what for warning in plan.warnings] == ["no line answers every call; others are refused with 404"]
 
 
 def test_the_commands_it_names_exist() -> None:
