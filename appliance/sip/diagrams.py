@@ -41,7 +41,7 @@ def _call(table: CallTable, initial: CallState) -> str:
 def _mermaid(rows: Iterable[tuple[str, str, str]], final: Iterable[str]) -> str:
     lines = ["stateDiagram-v2"]
     for before, after, label in rows:
-        # A colon ends a Mermaid label's start and a semicolon the statement; our labels have neither.
+        # Labels must hold neither a colon nor a semicolon: Mermaid takes them as its own syntax.
         lines.append(f"    {_id(before)} --> {_id(after)}: {label}")
     lines += [f"    {_id(state)} --> [*]" for state in final]
     return "\n".join(lines) + "\n"

@@ -452,9 +452,7 @@ def _check_body(request: Request) -> None:
 
 def _explanations(request: Request, status: int) -> list[tuple[str, str]]:
     """The headers that say what would have been accepted."""
-    if status == 405:
-        return [("allow", ", ".join(ALLOW))]
-    if status == 501:
+    if status in (405, 501):
         return [("allow", ", ".join(ALLOW))]
     if status == 415:
         return [("accept", ACCEPT), ("accept-encoding", "identity")]
