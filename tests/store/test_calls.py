@@ -206,7 +206,7 @@ async def test_a_database_that_cannot_be_opened_is_named_with_the_remedy(tmp_pat
     with pytest.raises(StoreError, match="cannot create the folder"):
         await CallStore(f"sqlite+aiosqlite:///{tmp_path / 'file' / 'x.db'}").open()
     (tmp_path / "garbage.db").write_bytes(b"this is no database at all" * 100)
-    with pytest.raises(StoreError, match="not a database; check store.url"):
+    with pytest.raises(StoreError, match=r"not a database; check store\.url"):
         await CallStore(f"sqlite+aiosqlite:///{tmp_path / 'garbage.db'}").open()
 
 

@@ -1,0 +1,48 @@
+"""Whether the box can take calls, and what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from appliance.admin.metrics import Metrics
+from appliance.clock import Clock, SystemClock
+from appliance.ipc.messages import ProcessState
+
+
+class BoxStatus:
+    """What the control process knows of the whole box.
+
+    Args:
+        expected: names of the processes that must be ready, as the supervisor calls them.
+        metrics: told about every process state too, and shown at /metrics.
+    """
+
+    def __init__(self, expected: Iterable[str], metrics: Metrics, clock: Clock | None = None) -> None:
+        self.metrics = metrics
+        self.draining = False
+        """Set while no new calls are taken and the running ones end."""
+        self._clock = clock or SystemClock()
+        self._started_at = self._clock.monotonic()
+        self._states = dict.fromkeys(expected, "starting")
+        self._checks: dict[str, Callable[[], str]] = {}
+
+    @property
+    def uptime_s(self) -> float:
+        return self._clock.monotonic() - self._started_at
+
+    def process_state(self, state: ProcessState) -> None:
+        """Take the supervisor's word on a process."""
+        self._states[state.name] = state.state
+        self.metrics.process_state(state)
+
+    def add_check(self, name: str, check: Callable[[], str]) -> None:
+        """``check`` returns "" or, in words, why ``name`` keeps the box from taking calls (the record, say)."""
+        self._checks[name] = check
+
+    def not_ready(self) -> dict[str, str]:
+        """What keeps the box from taking calls: name to reason. Empty: it takes them."""
+        reasons = {name: state for name, state in self._states.items() if state != "ready"}
+        reasons |= {name: reason for name, check in self._checks.items() if (reason := check())}
+        if self.draining:
+            reasons["drain"] = "no new calls are taken, the running ones end"
+        return reasons
