@@ -7,8 +7,8 @@
 - :mod:`~appliance.config.reference` writes ``docs/configuration.md``.
 """
 
-from appliance.config.load import load_settings
+from appliance.config.load import examine_settings, load_settings
 from appliance.config.settings import Settings
 from appliance.config.shipped import shipped_dir
 
-__all__ = ["Settings", "load_settings", "shipped_dir"]
+__all__ = ["Settings", "examine_settings", "load_settings", "shipped_dir"]

@@ -62,29 +62,37 @@ def load_settings(path: Path | None, overrides: list[str], *, environ: Mapping[s
     Raises:
         ConfigError: with every mistake in the file, its secrets and the overrides.
     """
+    settings, mistakes = examine_settings(path, overrides, environ=environ)
+    if mistakes or settings is None:
+        raise ConfigError(mistakes)
+    return settings
+
+
+def examine_settings(
+    path: Path | None, overrides: list[str], *, environ: Mapping[str, str] | None = None
+) -> tuple[Settings | None, list[Mistake]]:
+    """As :func:`load_settings`, but with what could be made of the settings beside the mistakes."""
     secrets = _Secrets(path, os.environ if environ is None else environ)
     document = Document(_EMBEDDED, {}) if path is None else read_document(path, secrets=secrets)
-    if document.data is None and not document.mistakes:
-        document.data = {}
     mistakes = document.mistakes
-    if mistakes and document.data is None:
-        raise ConfigError(mistakes)
+    if document.data is None and not mistakes:
+        document.data = {}
     if not isinstance(document.data, dict):
-        what, hint = "must hold `key: value` lines", "see docs/configuration.md"
-        raise ConfigError([*mistakes, document.mistake((), what, hint)])
+        if not mistakes:
+            mistakes.append(document.mistake((), "must hold `key: value` lines", "see docs/configuration.md"))
+        return None, mistakes
     for number, assignment in enumerate(overrides, 1):
         _override(document, assignment, number, secrets)
     reported = {(m.file, m.line, m.key) for m in mistakes}
     checked = validate(Settings, document)
     # A value that could not be read (an unknown secret, say) is absent; that is already said.
     mistakes += [m for m in checked.mistakes if (m.file, m.line, m.key) not in reported]
-    if checked.value is not None:
-        for key, what, hint in conflicts(checked.value):
-            mistakes.append(_conflict(document, key, what, hint))
     mistakes += secrets.mistakes
-    if mistakes or checked.value is None:
-        raise ConfigError(mistakes)
-    return _with_paths(checked.value, document, path)
+    if checked.value is None:
+        return None, mistakes
+    for key, what, hint in conflicts(checked.value):
+        mistakes.append(_conflict(document, key, what, hint))
+    return _with_paths(checked.value, document, path), mistakes
 
 
 def _conflict(document: Document, key: KeyPath, what: str, hint: str) -> Mistake:

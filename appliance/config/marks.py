@@ -118,6 +118,8 @@ def _syntax_mistake(file: str, text: str, error: yaml.MarkedYAMLError) -> Mistak
     near = lines[line - 1] if 0 < line <= len(lines) else ""
     if "\\t" in problem or "\t" in near[: len(near) - len(near.lstrip())]:
         return Mistake(file, line, "syntax", "a tab is used for indentation", "use spaces")
+    if "but got '?'" in problem:
+        return Mistake(file, line, "syntax", "a '?' inside { } or [ ]", "put the text it belongs to in quotes")
     if "mapping values are not allowed" in problem:
         hint = "check the indentation, or put the text in quotes if it holds a colon"
         return Mistake(file, line, "syntax", "a ':' where none can be", hint)

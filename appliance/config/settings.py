@@ -22,7 +22,7 @@ from pydantic import (
 
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
-from appliance.config.validation import Section, fault, locate, nearest
+from appliance.config.validation import Section, fault, locate
 from appliance.errors import Mistake
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -311,7 +311,7 @@ class Dialplans(Section):
     paths: tuple[Path, ...] = Field(
         default_factory=lambda: (shipped_dir("dialplans"),),
         min_length=1,
-        description="Folders or files of dialplans, relative to this file. The shipped ones if empty.",
+        description="Folders or files of dialplans, relative to this file.",
     )
 
 
@@ -320,7 +320,7 @@ class Plugins(Section):
 
     paths: tuple[Path, ...] = Field(
         default_factory=lambda: (shipped_dir("plugins"),),
-        description="Folders or files of plugins, relative to this file. The shipped ones if empty.",
+        description="Folders or files of plugins, relative to this file.",
     )
     enabled: tuple[Name, ...] = Field(default=(), description="Plugins to load, by name.")
 
@@ -416,6 +416,9 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         if first + MEDIA_PORTS_PER_CALL * calls - 1 > 65535:
             hint = f"begin at a lower port, or lower limits.max_calls to {room}"
         found.append((("listen", "rtp_ports"), f"has room for {room} calls, not for {calls}", hint))
+    if settings.engines.denoise.provider != "none":
+        what = f"denoise provider {settings.engines.denoise.provider!r} is not available in this version"
+        found.append((("engines", "denoise", "provider"), what, "use none"))
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
         (("listen", "sip", index, "port"), one.transport, one.host, one.port)
@@ -439,8 +442,3 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
                 what = f"{network} also belongs to trunk {owner!r}"
                 found.append((("trunks", name, "allow", index), what, "a source can only be of one trunk"))
     return found
-
-
-def known_trunk(settings: Settings, name: str) -> str:
-    """A hint about a trunk name that does not exist."""
-    return nearest(name, settings.trunks)

@@ -48,7 +48,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A hint: ``did you mean 'port'?``, or the list of what exists."""
     names = list(known)
     lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.66)
     if close:
         return f"did you mean {lower[close[0]]!r}?"
     if not names:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.config import Settings
 from appliance.config.load import display_name, read_document
 from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
 from appliance.config.validation import locate, look_up, nearest, validate
 from appliance.dialplan.checks import Draft, MissingWords, problems
 from appliance.dialplan.schema import Line
+from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 
 MAX_FILES = 1000
@@ -40,6 +42,7 @@ def load_dialplans(
     *,
     missing_words: MissingWords | None = None,
     trunks: Collection[str] | None = None,
+    languages: Collection[str] | None = None,
     llm: bool = True,
 ) -> Dialplan:
     """Read the files, and the ``*.yaml`` files of the folders, sorted by name within each.
@@ -48,6 +51,7 @@ def load_dialplans(
         paths: files and folders, in order of priority.
         missing_words: tells which words of a phrase the recogniser does not know; None checks no words.
         trunks: names of the trunks there are; None checks none.
+        languages: what the recogniser understands, as ``en`` for every English; None checks none.
         llm: whether there is a language model for lines with ``agent: llm``.
 
     Raises:
@@ -67,7 +71,7 @@ def load_dialplans(
             mistakes += wrong
             if line is None:
                 continue
-            mistakes += _surroundings(document, root, line, trunks, llm)
+            mistakes += _surroundings(document, root, line, trunks, languages, llm)
             file, number = document.origin(root)
             if line.name in sources:
                 hint = "give each line a name of its own"
@@ -85,6 +89,23 @@ def load_dialplans(
         what, hint = "no line answers every call; others are refused with 404", "add a last line without match"
         warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
     return Dialplan(tuple(lines), sources, tuple(warnings))
+
+
+def load_lines(settings: Settings) -> Dialplan:
+    """The dialplans of a box, checked against its trunks and engines.
+
+    Raises:
+        ConfigError: with every mistake.
+        ModelFileError: the recogniser's dictionary is missing.
+    """
+    embedded = settings.engines.asr.provider == "pocketsphinx"
+    return load_dialplans(
+        settings.dialplans.paths,
+        missing_words=Lexicon().missing if embedded else None,
+        trunks=settings.trunks,
+        languages=("en",) if embedded else None,
+        llm=settings.engines.llm.provider != "none",
+    )
 
 
 def _files(paths: Sequence[Path], mistakes: list[Mistake]) -> list[Path]:
@@ -163,7 +184,12 @@ def _read_line(
 
 
 def _surroundings(
-    document: Document, root: KeyPath, line: Line, trunks: Collection[str] | None, llm: bool
+    document: Document,
+    root: KeyPath,
+    line: Line,
+    trunks: Collection[str] | None,
+    languages: Collection[str] | None,
+    llm: bool,
 ) -> list[Mistake]:
     """Where the line does not fit the rest of the box."""
     found = []
@@ -173,6 +199,10 @@ def _surroundings(
             if isinstance(look_up(document.data, path), list):
                 path = (*path, index)
             found.append(document.mistake(path, f"there is no trunk {trunk!r}", nearest(trunk, trunks)))
+    if languages is not None and line.language.partition("-")[0] not in languages:
+        what = f"the recogniser does not understand {line.language!r}"
+        hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
+        found.append(document.mistake((*root, "language"), what, hint))
     if line.agent == "llm" and not llm:
         hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
         found.append(document.mistake((*root, "agent"), "there is no language model", hint))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
-from appliance.engines.lexicon import DIGITS, normalise, spell_number
+from appliance.engines import lexicon
+from appliance.engines.lexicon import DIGITS, spell_number
 
 __all__ = ["DIGITS_PHRASE", "normalise", "render", "spoken_digits", "variables_in"]
 
@@ -18,6 +20,15 @@ _TENS = {spell_number(str(value * 10)): str(value) for value in range(2, 10)}
 _REPEAT = {"double": 2, "triple": 3}
 
 _VARIABLE = re.compile(r"\$\{\s*([^{}|]*?)\s*(?:\|\s*([^{}]*?)\s*)?\}")
+
+
+@lru_cache(maxsize=8192)
+def normalise(text: str) -> str:
+    """``text`` as the recogniser writes it: words in lower case, no punctuation, numbers spelled out.
+
+    Kept for the phrases of all lines, which every answer is compared with.
+    """
+    return lexicon.normalise(text)
 
 
 def spoken_digits(text: str) -> str | None:

@@ -1,0 +1,112 @@
+"""``appliance check``: every mistake in the configuration and the dialplans at once, without starting anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.config import Settings, examine_settings
+from appliance.dialplan.loader import Dialplan, load_lines
+from appliance.engines.builtin import provider_registry
+from appliance.errors import ConfigError, Mistake
+from appliance.plugins.registry import KINDS
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the operator's files say. ``settings`` and ``dialplan`` are None where they could not be made out."""
+
+    settings: Settings | None
+    dialplan: Dialplan | None
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        return self.dialplan.warnings if self.dialplan else ()
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``check`` to the main command line."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check the configuration and the dialplans without starting anything",
+        description=__doc__,
+        epilog="Exit status 1 when there is a mistake; warnings do not count.",
+    )
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration to check")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every mistake, or one line that sums up what is configured; 1 if there is a mistake."""
+    report = examine(args.config, args.set)
+    if args.json:
+        print(json.dumps(_as_json(report), indent=2))
+        return 1 if report.mistakes else 0
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for mistake in report.mistakes:
+        print(mistake)
+    if report.mistakes:
+        count = len(report.mistakes)
+        print(f"appliance check: {count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+        return 1
+    print(summary(report))
+    return 0
+
+
+def examine(config: Path | None, overrides: list[str]) -> Report:
+    """Read everything. Where the settings are wrong, the dialplans are checked against what is right of them."""
+    settings, found = examine_settings(config, overrides)
+    mistakes = list(found)
+    dialplan = None
+    if settings is not None:
+        mistakes += _engine_mistakes(settings)
+        try:
+            dialplan = load_lines(settings)
+        except ConfigError as error:
+            mistakes += error.mistakes
+    return Report(settings, dialplan, tuple(sorted(mistakes)))
+
+
+def _engine_mistakes(settings: Settings) -> list[Mistake]:
+    """Providers that do not exist, and options that they do not take."""
+    registry = provider_registry()
+    found = []
+    for kind in KINDS:
+        engine = getattr(settings.engines, kind)
+        for problem in registry.validate_options(kind, engine.provider, engine.options):
+            key, _, words = problem.partition(": ")
+            what, _, hint = words.partition("; ")
+            found.append(settings.mistake(f"engines.{kind}.{key}", what, hint))
+    return found
+
+
+def summary(report: Report) -> str:
+    """One line about a configuration without mistakes."""
+    if report.settings is None or report.dialplan is None:
+        return "nothing could be read"
+    listen = report.settings.listen
+    sip = ", ".join(f"{one.host}:{one.port}/{one.transport}" for one in listen.sip)
+    trunks = ", ".join(report.settings.trunks) or "none"
+    lines = ", ".join(line.name for line in report.dialplan.lines)
+    return f"ok: SIP {sip}, HTTP {listen.http.host}:{listen.http.port}; trunks: {trunks}; lines: {lines}"
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    return {
+        "ok": not report.mistakes,
+        "mistakes": [asdict(mistake) for mistake in report.mistakes],
+        "warnings": [asdict(warning) for warning in report.warnings],
+        "trunks": list(report.settings.trunks) if report.settings else [],
+        "lines": [line.name for line in report.dialplan.lines] if report.dialplan else [],
+    }

@@ -1,0 +1,154 @@
+"""``docs/configuration.md``, made of the schema: ``python -m appliance.config.reference`` writes it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from appliance.config.settings import Settings
+from appliance.config.shipped import shipped_dir
+from appliance.config.validation import flatten
+
+TARGET = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+_INTRODUCTION = """\
+# Configuration
+
+<!-- Made by `python -m appliance.config.reference` of the schema in appliance/config/settings.py; edit that. -->
+
+`appliance serve -c appliance.yaml` reads one file. Without `-c` the box runs on loopback with the defaults below and
+the shipped dialplans. `--set KEY=VALUE` overrides any key, with the value in YAML: `--set listen.sip.0.port=5070`,
+`--set 'trunks.pbx={kind: sip, allow: [10.0.0.2]}'`. List items count from 0; the number after the last adds one.
+
+`appliance check -c appliance.yaml` prints every mistake in it, in its secrets and in the dialplans, each as
+`file:line: key: what is wrong; what would be right`, and exits with 1 if there is one.
+
+```yaml
+listen:
+  sip: [{transport: udp, host: 0.0.0.0, port: 5060}]
+  rtp_host: 0.0.0.0
+  advertised: 192.0.2.10
+trunks:
+  office-pbx: {kind: sip, allow: [10.0.0.2], codecs: [pcma, pcmu]}
+dialplans: {paths: [dialplans]}
+```
+
+**Values.** Words such as `yes`, `no` and `on` stay words, `12:30` stays a time and `+49301234` and `0301234` stay
+telephone numbers; only `true` and `false` are yes and no. A key given twice is a mistake.
+
+**Secrets.** `!secret NAME` takes a value from the environment variable `APPLIANCE_SECRET_NAME` (the name in capitals)
+or from `secrets.yaml` beside the configuration, which holds `NAME: value` lines. No log and no message shows them.
+
+**Paths.** Dialplans and plugins named in the file are sought beside the file. What the box writes (`state_dir` and all
+below it) is relative to the directory it is started in. `store.url`, `store.recordings` and `runtime_dir` follow
+`state_dir` unless they are given.
+
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    return _INTRODUCTION + "\n".join(section(title, model, level=2) for title, model in sections(Settings, "Top level"))
+
+
+def sections(model: type[BaseModel], title: str, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The model and all models inside it, each once, with the dotted key it stands under."""
+    yield title, model
+    seen: set[type[BaseModel]] = set()
+    for name, info in model.model_fields.items():
+        key = f"{prefix}{info.alias or name}"
+        for inner, suffix in _models(info.annotation, key):
+            if inner not in seen:
+                seen.add(inner)
+                yield from sections(inner, f"`{suffix}`", f"{suffix}.")
+
+
+def section(title: str, model: type[BaseModel], *, level: int) -> str:
+    """A heading, the model's docstring and the table of its keys."""
+    about = (model.__doc__ or "").strip().split("\n\n", maxsplit=1)[0].replace("\n    ", " ")
+    return f"{'#' * level} {title}\n\n{about}\n\n{table(model)}"
+
+
+def table(model: type[BaseModel]) -> str:
+    """The keys of a model as a Markdown table."""
+    rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, info in model.model_fields.items():
+        cells = (f"`{info.alias or name}`", _value(info), _default(info), info.description or "")
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _models(annotation: Any, key: str) -> Iterator[tuple[type[BaseModel], str]]:
+    for item in flatten(annotation):
+        arguments = [a for a in typing.get_args(item) if a is not Ellipsis]
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            yield item, key
+        elif typing.get_origin(item) is dict:
+            yield from _models(arguments[1], f"{key}.NAME")
+        elif typing.get_origin(item) in (tuple, list):
+            yield from _models(arguments[0], f"{key}.N")
+
+
+def _value(info: FieldInfo) -> str:
+    words = [_type(item) for item in flatten(info.annotation) if item is not type(None)]
+    bounds = []
+    for limit in _limits(info):
+        for kind, sign in ((Ge, "≥"), (Gt, ">"), (Le, "≤"), (Lt, "<")):
+            if isinstance(limit, kind):
+                bounds.append(f"{sign} {getattr(limit, kind.__name__.lower()):g}")
+    return " or ".join(dict.fromkeys(words)) + (f", {', '.join(bounds)}" if bounds else "")
+
+
+def _limits(info: FieldInfo) -> Iterator[Any]:
+    for item in info.metadata:
+        yield from item.metadata if isinstance(item, FieldInfo) else (item,)
+
+
+def _type(item: Any) -> str:
+    origin, arguments = typing.get_origin(item), [a for a in typing.get_args(item) if a is not Ellipsis]
+    if origin is typing.Literal:
+        return ", ".join(f"`{a}`" for a in arguments)
+    if origin in (tuple, list):
+        return f"list of {' or '.join(dict.fromkeys(_type(inner) for inner in flatten(arguments[0])))}"
+    if origin is dict:
+        values = " or ".join(dict.fromkeys(_type(inner) for inner in flatten(arguments[1])))
+        return "mapping" if values == "anything" else f"mapping of {values}"
+    if isinstance(item, type) and issubclass(item, BaseModel):
+        return "mapping"
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Any: "anything"}
+    return names.get(item) or ("secret" if item is SecretStr else "network")
+
+
+def _default(info: FieldInfo) -> str:
+    default = info.get_default(call_default_factory=True, validated_data={})
+    if info.is_required() or default is PydanticUndefined:
+        return "required"
+    return _shown(default)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ((), {}, ""):
+        return ""
+    if isinstance(value, BaseModel):
+        required = [name for name, info in type(value).model_fields.items() if info.is_required()]
+        return ", ".join(_shown(getattr(value, name)) for name in required)
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return ", ".join(filter(None, map(_shown, value)))
+    if isinstance(value, dict):
+        return ", ".join(f"`{key}`" for key in value)
+    if isinstance(value, Path) and value.is_absolute():
+        return f"the shipped `{value.name}/`" if value == shipped_dir(value.name) else f"`{value}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document(), encoding="utf-8")

@@ -1,0 +1,55 @@
+"""The tables of keys in ``docs/dialplans.md``, made of the schema: ``python -m appliance.dialplan.reference``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from appliance.config.reference import section
+from appliance.dialplan.schema import (
+    AskStep,
+    BranchStep,
+    DigitSpec,
+    GotoStep,
+    HangUpStep,
+    Line,
+    Match,
+    NoInput,
+    NoMatch,
+    SayStep,
+    Spoken,
+    Turn,
+    Voice,
+)
+
+TARGET = Path(__file__).parents[2] / "docs" / "dialplans.md"
+
+_BEGIN = "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit appliance/dialplan/schema.py. -->"
+
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("A line", Line),
+    ("`match`", Match),
+    ("`voice`", Voice),
+    ("`greeting`", Spoken),
+    ("`turn`", Turn),
+    ("`no_input`", NoInput),
+    ("`no_match`", NoMatch),
+    ("A `say` step", SayStep),
+    ("An `ask` step", AskStep),
+    ("`digits` of an `ask` step", DigitSpec),
+    ("A `branch` step", BranchStep),
+    ("A `hang_up` step", HangUpStep),
+    ("A `goto` step", GotoStep),
+)
+
+
+def updated(page: str) -> str:
+    """``page`` with its part about the keys made anew."""
+    prose = page.partition(_BEGIN)[0].rstrip()
+    keys = "\n".join(section(title, model, level=3) for title, model in SECTIONS)
+    return f"{prose}\n\n{_BEGIN}\n\n{keys}"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(updated(TARGET.read_text(encoding="utf-8")), encoding="utf-8")

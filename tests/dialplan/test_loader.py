@@ -1,0 +1,378 @@
+"""Dialplan files: every mistake at its line, in words that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.config import load_settings, shipped_dir
+from appliance.dialplan.flow import Flow, expectations
+from appliance.dialplan.loader import Dialplan, load_dialplans, load_lines
+from appliance.engines.lexicon import Lexicon
+from appliance.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(**files: str) -> list[Path]:
+    folder = Path("dialplans")
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return [folder]
+
+
+def load(text: str, **options: Any) -> Dialplan:
+    return load_dialplans(write(plan=text), **options)
+
+
+def mistakes(text: str, **options: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(text, **options)
+    return [str(m).removeprefix("dialplans/") for m in caught.value.mistakes]
+
+
+def in_line(flow: str, rest: str = "") -> str:
+    """A line with this flow; the flow begins on line 3."""
+    indented = "".join(f"  {line}\n" for line in flow.strip("\n").splitlines())
+    return f"name: test\nflow:\n{indented}{rest}"
+
+
+# --- good files -------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_tried_by_name_and_lines_from_top_to_bottom() -> None:
+    bye = "flow: {bye: {hang_up: Goodbye.}}"
+    paths = write(
+        b=f"name: last\n{bye}\n",
+        a=f"lines:\n- {{name: first, match: {{called: 1}}, {bye}}}\n- {{name: second, match: {{called: 2}}, {bye}}}\n",
+    )
+    (paths[0] / "notes.txt").write_text("not a dialplan")
+    plan = load_dialplans(paths)
+    assert [line.name for line in plan.lines] == ["first", "second", "last"]
+    assert plan.sources == {"first": "dialplans/a.yaml:2", "second": "dialplans/a.yaml:3", "last": "dialplans/b.yaml:1"}
+    assert plan.warnings == ()
+    second = plan.line("second")
+    assert second is not None
+    assert second.match.called == ("2",)
+    assert plan.line("third") is None
+
+
+def test_yes_and_no_are_words_and_numbers_stay_numbers() -> None:
+    plan = load(
+        in_line(
+            """
+sure:
+  ask: Sure?
+  expect: {yes: yes please, no: [no, off]}
+  keys: {1: yes, 0: no}
+  next: {yes: bye, no: bye}
+bye: {hang_up: }
+""",
+            "match: {called: [0301234, +4930*, 112]}\n",
+        )
+    )
+    line = plan.lines[0]
+    assert line.match.called == ("0301234", "+4930*", "112")
+    assert Flow(line).start()[-1].phrases == ("yes please", "no", "off")  # type: ignore[union-attr]
+
+
+def test_without_a_catch_all_there_is_a_warning() -> None:
+    plan = load("name: a\nmatch: {called: 1}\nflow: {bye: {hang_up: Goodbye.}}\n")
+    assert [str(warning) for warning in plan.warnings] == [
+        "dialplans/plan.yaml:1: match: no line answers every call; others are refused with 404; "
+        "add a last line without match"
+    ]
+
+
+def test_the_shipped_dialplans_have_no_mistake_and_answer_every_call() -> None:
+    plan = load_lines(load_settings(None, []))
+    assert plan.warnings == ()
+    assert [line.name for line in plan.lines] == ["reception"]
+
+
+def test_the_shipped_dialplan_asks_at_least_three_times_and_never_hangs_up_on_a_silent_caller_too_soon() -> None:
+    line = load_dialplans([shipped_dir("dialplans")], missing_words=Lexicon().missing).lines[0]
+    assert len(expectations(line)) >= 3
+    silence_s = line.no_input.after_s * (len(line.no_input.prompts) + 1)
+    assert line.no_input.after_s >= 8
+    assert silence_s >= 20
+
+
+# --- ten mistakes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dialplan_with_ten_mistakes_gives_ten_lines() -> None:
+    text = """\
+name: reception
+langauge: en-us
+greeting: Hello ${caller.nmae}.
+max_duration_s: soon
+flow:
+  what:
+    ask: A table or our opening hours?
+    expect:
+      table: [book a table, a table]
+      hours: [opening hours, A table!]
+    keys: {1: table, 2: huors}
+    next: {table: people, hours: tell_hours}
+  people:
+    ask: How many?
+    digits: {min: 3, max: 2}
+    no_input: {then: nobody}
+  again:
+    say: Good.
+    nxt: people
+  round:
+    goto: and_round
+  and_round:
+    goto: round
+  lost:
+    say: Nobody ever comes here.
+    next: people
+"""
+    assert mistakes(text) == [
+        "plan.yaml:2: langauge: unknown key; did you mean 'language'?",
+        "plan.yaml:3: greeting: unknown variable ${caller.nmae}; did you mean 'caller.number'?",
+        "plan.yaml:4: max_duration_s: must be a number, not 'soon'",
+        "plan.yaml:10: flow.what.expect.hours.1: 'a table' already means 'table'; one phrase can mean only one choice",
+        "plan.yaml:11: flow.what.keys.2: there is no choice 'huors'; did you mean 'hours'?",
+        "plan.yaml:12: flow.what.next.hours: there is no step 'tell_hours'; "
+        "known: what, people, again, round, and_round, lost",
+        "plan.yaml:15: flow.people.digits: min 3 is more than max 2; swap them",
+        "plan.yaml:19: flow.again.nxt: unknown key; did you mean 'next'?",
+        "plan.yaml:20: flow.round: round -> and_round -> round goes round without asking anything; "
+        "put a question or a hang_up in between",
+        "plan.yaml:24: flow.lost: no step leads to 'lost'; lead to it, or remove it",
+    ]
+
+
+# --- single mistakes --------------------------------------------------------------------------------------------------
+
+BYE = "\nbye: {hang_up: Goodbye.}"
+
+
+@pytest.mark.parametrize(
+    ("flow", "expected"),
+    [
+        ("a: {say: Hello.}", "3: flow.a: the last step leads nowhere; give it next, or end with hang_up"),
+        ("a: {say: Hello., next: b}" + BYE, "3: flow.a.next: there is no step 'b'; known: a, bye"),
+        ("a: {goto: byee}" + BYE, "3: flow.a.goto: there is no step 'byee'; did you mean 'bye'?"),
+        ("a: {ask: What now}" + BYE, "3: flow.a: the question expects no answer; give it expect, keys or digits"),
+        ("a: {ask: What now, expect: []}" + BYE, "3: flow.a: the question expects no answer; give it"),
+        (
+            "a: {ask: What now, expect: {x: []}}" + BYE,
+            "3: flow.a.expect.x: has no phrases; list what callers say for it",
+        ),
+        (
+            "a: {ask: What now, expect: ['?!']}" + BYE,
+            "3: flow.a.expect.?!.0: '?!' has no words; write what callers say",
+        ),
+        (
+            "a: {ask: What now, expect: [true]}" + BYE,
+            "3: flow.a.expect: holds something that is not a phrase; put words",
+        ),
+        (
+            "a: {ask: What now, expect: {default: x}}" + BYE,
+            "3: flow.a.expect.default: 'default' cannot be a choice; it",
+        ),
+        ("a: {ask: What now, expect: [x], keys: {11: x}}" + BYE, "3: flow.a.keys.11: '11' is not a telephone key; use"),
+        ("a: {ask: What now, expect: [x], next: {y: bye}}" + BYE, "3: flow.a.next.y: there is no choice 'y'; known: x"),
+        (
+            "a: {ask: What now, expect: [x, y], next: {x: bye}}" + BYE,
+            "3: flow.a.next: choice 'y' has no step; add it, or",
+        ),
+        (
+            "a: {ask: What now, expect: [x], digits: {max: 3}, next: {x: bye}}" + BYE,
+            "3: flow.a.next: the digits have no step; add a default",
+        ),
+        (
+            "a: {ask: What now, keys: {1: x}, digits: {max: 3}}" + BYE,
+            "3: flow.a.keys: would be taken for digits; set digits.by: voice, or ask in two steps",
+        ),
+        ("a: {ask: What now, digits: {}}" + BYE, "3: flow.a.digits.max: is missing; add 'max:'"),
+        ("a: {ask: What now, digits: {max: 99}}" + BYE, "3: flow.a.digits.max: must be at most 32, not 99"),
+        (
+            "a: {ask: What now, digits: {max: 4, by: keys}}" + BYE,
+            "3: flow.a.digits.by: must be one of key, voice, both, ",
+        ),
+        (
+            "a: {ask: What now, digits: {max: 4, terminator: 5}}" + BYE,
+            "3: flow.a.digits.terminator: '5' cannot end a num",
+        ),
+        ("a: {branch: x, when: {y: bye}, default: bye}" + BYE, "3: flow.a.branch: no question fills slot 'x'"),
+        (
+            "a: {ask: What now, expect: [x], slot: s}\nb: {branch: s, when: {z: bye}, default: bye}" + BYE,
+            "4: flow.b.when.z: slot 's' never holds 'z'; known: x",
+        ),
+        ("a: {branch: s, when: {y: bye}}" + BYE, "3: flow.a.default: is missing; add 'default:'"),
+        ("a: {say: 'Hi ${slots.x}.'}" + BYE, "3: flow.a.say: unknown variable ${slots.x}; known: caller.number"),
+        ("a: {say: 'Hi ${caller.number | words}.'}" + BYE, "3: flow.a.say: unknown filter 'words'; the only one is"),
+        ("a: {say: Hello., ask: What now}" + BYE, "3: flow.a: the step has both say and ask; make two steps of it"),
+        ("a: {text: Hello.}" + BYE, "3: flow.a: the step does nothing; give it one of say, ask, branch, hang_up, goto"),
+        ("a: bye" + BYE, "3: flow.a: is not a step; give it one of say, ask, branch, hang_up, goto"),
+        ("a: {say: Hello., nxt: bye}" + BYE, "3: flow.a.nxt: unknown key; did you mean 'next'?"),
+        ("a: {say: Hello., expect: [x]}" + BYE, "3: flow.a.expect: unknown key; known: say, interruptible, next"),
+        ("a: {say: }" + BYE, "3: flow.a.say: has no value; it must be text; give it one or remove the key"),
+        ("a b: {say: Hello.}" + BYE, "3: flow.a b: 'a b' is not a name; use letters, digits, - and _"),
+        ("a: {goto: a}" + BYE, "3: flow.a: a -> a goes round without asking anything; put a question or a hang_up"),
+        ("a: {say: x}\na: {say: y}" + BYE, "4: flow.a: is given twice; the first is on line 3; keep one"),
+    ],
+)
+def test_a_mistake_in_a_flow(flow: str, expected: str) -> None:
+    found = mistakes(in_line(flow))
+    assert [line for line in found if line.startswith(f"plan.yaml:{expected}")], found
+
+
+def test_a_broken_step_does_not_make_its_neighbours_wrong() -> None:
+    flow = """
+a: {ask: What now, expect: [x], slot: s, next: {x: b}, oops: 1, digits: 5}
+b: {say: "You said ${slots.s}.", next: c}
+c: {branch: s, when: {x: bye}, default: bye}
+bye: {hang_up: Goodbye.}
+"""
+    assert mistakes(in_line(flow)) == [
+        "plan.yaml:3: flow.a.digits: must be a mapping (key: value), not 5",
+        "plan.yaml:3: flow.a.oops: unknown key; known: ask, expect, keys, digits, slot, next, interruptible, "
+        "no_input, no_match",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "1: file: is empty; begin with `lines:` and a list, or with `name:`; see docs/dialplans.md"),
+        ("[1]", "1: file: is not a dialplan; begin with `lines:`"),
+        ("lines: 5", "1: lines: must be a list of lines; write each as `- name: ...`"),
+        ("lines: [5]", "1: lines.0: is not a line; write `name:` and the other keys below it"),
+        ("lines: []\nname: x", "2: name: unknown key beside lines; indent it, if it belongs to a line"),
+        ("flow: {a: {hang_up: x}}", "1: name: is missing; add 'name:'"),
+        ("name: a b\nflow: {a: {say: x}}", "1: name: 'a b' is not a name; use letters, digits, - and _"),
+        ("name: a b\nflow: {a: {say: x}}", "2: flow.a: the last step leads nowhere"),
+        ("name: x", "1: flow: is missing; give the line steps, or set agent: llm"),
+        ("name: x\nagent: llm", "1: prompt: is missing; tell the model what it is to do, or set agent: flow"),
+        ("name: x\nprompt: y\nflow: {a: {hang_up: x}}", "2: prompt: has no effect with agent: flow; remove it"),
+        ("name: x\nagent: llm\nprompt: y\nflow: {a: {hang_up: x}}", "4: flow: has no effect with agent: llm"),
+        ("name: x\nmatch: {called: '*49'}", "2: match.called: '*49' is not a number or a prefix; write it in full, or"),
+        ("name: x\nmatch: {called: []}", "2: match.called: must not be empty"),
+        ("name: x\npronunciations: {chaya: CH EE}", "2: pronunciations.chaya: 'EE' is not a phone; use AA AE"),
+        ("name: x\npronunciations: {chaya: ''}", "2: pronunciations.chaya: has no phones; write ARPAbet phones"),
+        ("name: x\npronunciations: {Cha ya: CH}", "2: pronunciations.Cha ya: 'Cha ya' is not one word in lower case"),
+        ("name: x\nno_input: {then: z}\nflow: {a: {hang_up: x}}", "2: no_input.then: there is no step 'z'; known: a"),
+        (
+            "name: x\nno_input: {prompts: [a, '${b}']}",
+            "2: no_input.prompts.1: unknown variable ${b}; known: caller.num",
+        ),
+        ("name: x\npassword: !secret y", "2: password: !secret cannot be used here; secrets belong in appliance.yaml"),
+    ],
+)
+def test_a_mistake_in_a_line(text: str, expected: str) -> None:
+    found = mistakes(text)
+    assert [line for line in found if line.startswith(f"plan.yaml:{expected}")], found
+
+
+def test_lines_are_compared_across_files() -> None:
+    bye = "flow: {bye: {hang_up: Goodbye.}}"
+    paths = write(a=f"name: x\n{bye}\n", b=f"name: x\n{bye}\n", c=f"name: y\nmatch: {{called: 1}}\n{bye}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_dialplans(paths)
+    assert [str(m) for m in caught.value.mistakes] == [
+        "dialplans/b.yaml:1: name: 'x' is already the line at dialplans/a.yaml:1; give each line a name of its own",
+        "dialplans/c.yaml:2: match: line 'y' never answers: 'x' above it matches every call; "
+        "move the line that matches all to the end",
+    ]
+
+
+def test_lines_are_checked_against_the_rest_of_the_box() -> None:
+    text = "name: x\nlanguage: de-de\nagent: llm\nprompt: y\nmatch:\n  trunk: [pbx, locl]\n"
+    assert mistakes(text, trunks=["local", "pbx"], languages=["en"], llm=False) == [
+        "plan.yaml:2: language: the recogniser does not understand 'de-de'; it understands en; "
+        "or name another engines.asr.provider in appliance.yaml",
+        "plan.yaml:3: agent: there is no language model; set engines.llm.provider in appliance.yaml, or agent: flow",
+        "plan.yaml:6: match.trunk.1: there is no trunk 'locl'; did you mean 'local'?",
+    ]
+
+
+def test_words_that_the_recogniser_does_not_know() -> None:
+    text = in_line(
+        """
+a:
+  ask: What?
+  expect:
+    pizza: [a pizza zugzwang, zugzwang]
+    tea:
+      - a chaya please
+b: {ask: And then, expect: [qwertz please]}
+bye: {hang_up: Goodbye.}
+""",
+        "pronunciations: {chaya: CH AY AH}\n",
+    )
+    assert mistakes(text, missing_words=Lexicon().missing) == [
+        "plan.yaml:6: flow.a.expect.pizza.0: the recogniser does not know 'zugzwang'; "
+        "reword it, or add the phones under pronunciations: {zugzwang: ...}",
+        "plan.yaml:9: flow.b.expect.qwertz please.0: the recogniser does not know 'qwertz'; "
+        "reword it, or add the phones under pronunciations: {qwertz: ...}",
+    ]
+
+
+def test_folders_and_files_that_are_not_there() -> None:
+    Path("empty").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        load_dialplans([Path("empty"), Path("absent")])
+    assert [str(m) for m in caught.value.mistakes] == [
+        "absent:1: file: cannot be read: no such file or directory; check its path",
+        "empty:1: file: the folder holds no *.yaml file; add one, or name another folder under dialplans.paths",
+    ]
+
+
+# --- anything at all --------------------------------------------------------------------------------------------------
+
+_KEYS = "a b c name flow say ask expect keys digits slot next branch when default goto hang_up no_input then lines"
+_words = st.sampled_from(_KEYS.split())
+_scalars = st.none() | st.booleans() | st.integers(0, 12) | st.text(max_size=5) | _words
+_steps = st.dictionaries(
+    _words,
+    st.recursive(_scalars, lambda s: st.lists(s, max_size=3) | st.dictionaries(_words, s, max_size=3)),
+    max_size=5,
+)
+_likely_steps = (
+    st.fixed_dictionaries({"say": _words}, optional={"next": _words})
+    | st.fixed_dictionaries({"goto": _words})
+    | st.fixed_dictionaries({"hang_up": _words})
+    | st.fixed_dictionaries({"branch": _words, "when": st.dictionaries(_words, _words), "default": _words})
+    | st.fixed_dictionaries({"ask": _words, "expect": st.lists(_words)}, optional={"next": _words, "slot": _words})
+)
+_lines = st.fixed_dictionaries(
+    {"name": _words, "flow": st.dictionaries(_words, _likely_steps | _steps, max_size=5)},
+    optional={"match": _steps, "no_input": _steps, "greeting": _scalars, "pronunciations": _steps},
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_lines | st.fixed_dictionaries({"lines": st.lists(_lines | _scalars, max_size=3)}))
+def test_any_data_loads_or_is_a_config_error(data: Any) -> None:
+    try:
+        plan = load(yaml.safe_dump(data, sort_keys=False))
+    except ConfigError as error:
+        assert error.mistakes
+    else:
+        for line in plan.lines:
+            if line.agent == "flow":
+                Flow(line).start()
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(alphabet="aflow: {}[]-\n\t&*!'\"|>#name", max_size=80))
+def test_any_text_loads_or_is_a_config_error(text: str) -> None:
+    try:
+        load(text)
+    except ConfigError as error:
+        assert error.mistakes
