@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Engine, Row, Table, bindparam, func, select, update
+from sqlalchemy import Engine, Row, Table, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +28,7 @@ from appliance.events import (
     CallRinging,
     CallStarted,
     Disposition,
+    HangupBy,
     RecordingFinished,
     RecordingStarted,
     TurnFinished,
@@ -235,7 +236,8 @@ class CallStore:
         """Mark every call of this box that the record still has in progress as interrupted; say how many.
 
         Run at start, before the first call. ``ended_at`` is the last sign of life: the newest of start, ringing,
-        answer, last turn and the end of the recording. Recordings that were not closed are repaired.
+        answer, last turn and the end of the recording. Recordings that were not closed are repaired, those of calls
+        that had just ended included.
         """
         engine = self._require_engine()
         last_turn = (
@@ -244,17 +246,23 @@ class CallStore:
         query = (
             select(_calls, last_turn.c.last)
             .outerjoin(last_turn, last_turn.c.call_id == _calls.c.id)
-            .where(_calls.c.disposition == Disposition.IN_PROGRESS.value, _calls.c.box == self._box)
+            .where(
+                _calls.c.box == self._box,
+                or_(
+                    _calls.c.disposition == Disposition.IN_PROGRESS.value,
+                    and_(_calls.c.recording_path.is_not(None), _calls.c.recording_frames.is_(None)),
+                ),
+            )
         )
         try:
             async with engine.connect() as connection:
                 rows = (await connection.execute(query)).all()
-            changes = await asyncio.to_thread(lambda: {row.id: _interrupted(row, reason) for row in rows})
+            changes = await asyncio.to_thread(lambda: {row.id: _after_crash(row, reason) for row in rows})
             if changes:
                 await self._commit(Batch(changes=changes))
         except (SQLAlchemyError, OSError) as error:
             raise _cannot("write", self._url, error) from error
-        return len(rows)
+        return sum("disposition" in change for change in changes.values())
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -390,26 +398,25 @@ def _upsert(dialect: str, table: Table, key: list[str]) -> Insert:
     return upsert
 
 
-def _interrupted(row: Row[Any], reason: str) -> dict[str, Any]:
-    """The columns to set on a call that a crash cut off."""
+def _after_crash(row: Row[Any], reason: str) -> dict[str, Any]:
+    """The columns to set on a call, or on its recording, that a crash cut off."""
+    change: dict[str, Any] = {}
     signs: list[datetime] = [
         when for when in (row.started_at, row.ringing_at, row.answered_at, row.last) if when is not None
     ]
-    change: dict[str, Any] = {
-        "disposition": Disposition.INTERRUPTED.value,
-        "hangup_by": "box",
-        "hangup_text": reason,
-    }
     if row.recording_path is not None and row.recording_frames is None:
+        frames = 0
         try:
             frames = wav.repair(Path(row.recording_path)).frames
         except (StoreError, OSError) as error:
             change["recording_problem"] = str(error)
-        else:
-            change["recording_frames"] = frames
-            began = row.answered_at or row.started_at
-            signs.append(began + timedelta(seconds=frames * FRAME_S))
-    change["ended_at"] = max(signs)
+        change["recording_frames"] = frames
+        signs.append((row.answered_at or row.started_at) + timedelta(seconds=frames * FRAME_S))
+    if row.disposition == Disposition.IN_PROGRESS.value:
+        change["disposition"] = Disposition.INTERRUPTED.value
+        change["hangup_by"] = HangupBy.BOX.value
+        change["hangup_text"] = reason
+        change["ended_at"] = max(signs)
     return change
 
 

@@ -169,14 +169,24 @@ async def test_calls_left_open_by_a_crash_are_interrupted_at_their_last_sign_of_
         store.recording_started(recording("recorded", str(wav)))
         store.recording_started(recording("lost-file", str(tmp_path / "gone.wav")))
         store.call_ended(ended("done"))
+        await store.call_started(started("just-ended"))
+        store.recording_started(recording("just-ended", str(wav)))
+        store.call_ended(ended("just-ended"))
     async with CallStore(url, box="elsewhere") as other:
         assert await other.interrupt_open_calls("the box was restarted") == 0
     async with CallStore(url, box="here") as store:
         assert await store.interrupt_open_calls("the box was restarted") == 4
         assert await store.interrupt_open_calls("the box was restarted") == 0
         calls = {call.id: call for call in await store.recent()}
-    assert {call.disposition for name, call in calls.items() if name != "done"} == {Disposition.INTERRUPTED.value}
+    assert {name for name, call in calls.items() if call.disposition == Disposition.INTERRUPTED.value} == {
+        "rang",
+        "talked",
+        "recorded",
+        "lost-file",
+    }
     assert calls["done"].disposition == Disposition.COMPLETED.value
+    assert (calls["just-ended"].disposition, calls["just-ended"].recording_frames) == ("completed", 1000)
+    assert calls["just-ended"].ended_at == after(20)
     assert calls["rang"].ended_at == after(0.1)
     assert calls["talked"].ended_at == after(12)
     assert (calls["recorded"].ended_at, calls["recorded"].recording_frames) == (after(21), 1000)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -296,6 +298,48 @@ def test_one_call_that_is_far_behind_does_not_keep_the_others_waiting(
     recorder.poll()
     assert order[:2] == [0, 1]
     assert len(read(tmp_path / "a.wav")) == 1500 * 160
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from appliance.ipc.messages import StartRecording
+from appliance.ipc.rings import AudioRings
+from appliance.store.recorder import Recorder
+
+recorder = Recorder(AudioRings.attach(int(sys.argv[1]), 4))
+recorder.handle(StartRecording("a", 0, 1, sys.argv[2], 0))
+for _ in sys.stdin:
+    recorder.poll()
+    print("polled", flush=True)
+"""
+
+
+def test_a_recording_whose_recorder_is_killed_plays_and_is_continued(media: Media, path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(media.rings.fd), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[media.rings.fd],
+        env={**os.environ, "PYTHONPATH": "."},
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(20):
+            media.talk(10)
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "polled\n"
+        process.kill()
+    assert np.array_equal(read(path)[:, 0], frames(200))
+    media.talk(40)
+    heir = Recorder(media.rings)
+    heir.handle(start(path))
+    heir.handle(StopRecording("a", 240))
+    assert heir.poll() == [RecordingStopped("a", str(path), 240, "")]
+    assert np.array_equal(read(path)[:, 1], -frames(240))
 
 
 def test_stopping_what_was_never_started_is_answered(recorder: Recorder) -> None:

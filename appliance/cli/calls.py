@@ -1,0 +1,223 @@
+"""``appliance calls``: what is on record, also while the box runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from appliance.config import load_settings
+from appliance.store.calls import CallStore
+from appliance.store.records import CallRecord, TurnRecord
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_BAR_COLUMNS: Final = 40
+_FRAME_S: Final = 0.02
+_COLUMNS: Final = ("ID", "STARTED", "FROM", "TO", "LINE", "DISPOSITION", "TALK")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """``appliance calls list|show``."""
+    parser = subparsers.add_parser("calls", help="list and show the calls on record", description=__doc__)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the newest calls first")
+    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many at most (default: 20)")
+    listing.set_defaults(run=run_list)
+    show = actions.add_parser("show", help="one call: what was said, when, and where the time went")
+    show.add_argument("id", metavar="ID", help="the call, or the beginning of its id")
+    show.set_defaults(run=run_show)
+    for action in (listing, show):
+        action.add_argument("--json", action="store_true", help="print JSON")
+        action.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml of the box")
+        action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """0, also when there is no call yet."""
+
+    async def main() -> list[CallRecord]:
+        reader = await CallStore.open_read_only(load_settings(args.config, args.set).store.url)
+        try:
+            return await reader.recent(args.limit)
+        finally:
+            await reader.close()
+
+    calls = asyncio.run(main())
+    if args.json:
+        print(json.dumps([_without_turns(call) for call in calls], indent=2))
+    else:
+        print(table(calls))
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """1 where no call, or more than one, has an id that begins so."""
+
+    async def main() -> tuple[CallRecord | None, list[str]]:
+        reader = await CallStore.open_read_only(load_settings(args.config, args.set).store.url)
+        try:
+            exact = await reader.get(args.id)
+            if exact is not None:
+                return exact, [exact.id]
+            found = await reader.find(args.id)
+            return (await reader.get(found[0]) if len(found) == 1 else None), found
+        finally:
+            await reader.close()
+
+    call, found = asyncio.run(main())
+    if call is None:
+        problem = (
+            f"several calls begin with {args.id}: {', '.join(found)}" if found else f"no call begins with {args.id}"
+        )
+        print(f"appliance calls show: {problem}; `appliance calls list` shows what there is", file=sys.stderr)
+        return 1
+    print(json.dumps(call.as_json(), indent=2) if args.json else describe(call))
+    return 0
+
+
+def table(calls: Sequence[CallRecord]) -> str:
+    """The calls in aligned columns, times in the machine's zone."""
+    rows = [_COLUMNS, *(_row(call) for call in calls)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines if calls else [*lines, "no calls yet"])
+
+
+def describe(call: CallRecord) -> str:
+    """One call as a page of text."""
+    caller = f"{printable(call.calling_name)} <{printable(call.calling)}>" if call.calling_name else call.calling
+    facts = [
+        ("call", f"{call.id}, {call.direction}, {call.disposition}"),
+        ("from", printable(caller)),
+        ("to", printable(call.called)),
+        ("line", f"{printable(call.line) or '(none)'} on trunk {printable(call.trunk) or '(none)'}"),
+        ("protocol", f"{call.protocol} {printable(call.protocol_call_id)}"),
+        ("started", _local(call.started_at)),
+        ("answered", _answer(call)),
+        ("ended", _end(call)),
+        ("slots", ", ".join(f"{printable(k)} = {printable(str(v))}" for k, v in call.slots.items())),
+        ("recording", _recording(call)),
+    ]
+    lines = [f"{name:<10} {value}" for name, value in facts if value]
+    for turn in call.turns:
+        lines += ["", *_turn(turn)]
+    return "\n".join(lines)
+
+
+def waterfall(spans: dict[str, list[float]]) -> list[str]:
+    """Stages as bars on one scale of ms after speech end, in order of their start."""
+    if not spans:
+        return []
+    begin = min(0.0, *(start for start, _ in spans.values()))
+    length = max(max(end for _, end in spans.values()) - begin, 1.0)
+    name_width = max(map(len, spans))
+    lines = []
+    for stage, (start, end) in sorted(spans.items(), key=lambda item: (item[1][0], item[1][1])):
+        first = round((start - begin) / length * _BAR_COLUMNS)
+        last = max(round((end - begin) / length * _BAR_COLUMNS), first + 1)
+        bar = (" " * first + "#" * (last - first))[: _BAR_COLUMNS + 1]
+        lines.append(f"{stage:<{name_width}} |{bar:<{_BAR_COLUMNS + 1}}| {start:.0f} to {end:.0f} ms")
+    return lines
+
+
+def printable(text: str) -> str:
+    """What a peer sent, without the characters that move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def _row(call: CallRecord) -> tuple[str, ...]:
+    return (
+        call.id,
+        _local(call.started_at),
+        _short(call.calling),
+        _short(call.called),
+        printable(call.line) or "-",
+        call.disposition,
+        "-" if call.talk_s is None else f"{call.talk_s:.1f} s",
+    )
+
+
+def _turn(turn: TurnRecord) -> list[str]:
+    lines = []
+    if turn.by != "none":
+        said = printable(turn.caller_text) or "(nothing)"
+        notes = ["by key"] if turn.by == "key" else []
+        if turn.confidence is not None:
+            notes.append(f"confidence {turn.confidence:.2f}")
+        if not turn.accepted:
+            notes.append("not expected")
+        lines.append(f"{_clock(turn.speech_start_s)}  caller  {said}{_in_brackets(notes)}")
+    replied_s = None
+    if turn.latency_ms is not None and turn.speech_end_s is not None:
+        replied_s = turn.speech_end_s + turn.latency_ms / 1000
+    notes = [f"after {turn.latency_ms:.0f} ms"] if turn.latency_ms is not None else []
+    if turn.interrupted:
+        notes.append("interrupted")
+    reply = printable(turn.heard_text if turn.interrupted else turn.agent_text)
+    if reply or notes:
+        lines.append(f"{_clock(replied_s)}  agent   {reply or '(nothing heard)'}{_in_brackets(notes)}")
+    lines += [f"{'':17}{line}" for line in waterfall(turn.waterfall)]
+    return lines
+
+
+def _answer(call: CallRecord) -> str:
+    if call.answered_at is None:
+        return ""
+    return f"after {(call.answered_at - call.started_at).total_seconds():.2f} s"
+
+
+def _end(call: CallRecord) -> str:
+    if call.ended_at is None:
+        return ""
+    talk = "" if call.talk_s is None else f" after {call.talk_s:.1f} s of talk"
+    reason = " ".join(part for part in (str(call.hangup_code or ""), printable(call.hangup_text)) if part)
+    return f"{_local(call.ended_at)}{talk}, by {call.hangup_by or 'nobody'}{_in_brackets([reason] if reason else [])}"
+
+
+def _recording(call: CallRecord) -> str:
+    if call.recording_path is None:
+        return ""
+    length = "" if call.recording_frames is None else f", {call.recording_frames * _FRAME_S:.1f} s"
+    problem = f", incomplete: {call.recording_problem}" if call.recording_problem else ""
+    return f"{call.recording_path}{length}{problem}"
+
+
+def _local(when: datetime) -> str:
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _clock(seconds: float | None) -> str:
+    """Minutes and seconds after the answer."""
+    if seconds is None:
+        return f"{'':7}"
+    return f"{int(seconds // 60):d}:{seconds % 60:04.1f}".rjust(7)
+
+
+def _in_brackets(notes: list[str]) -> str:
+    return f" ({', '.join(notes)})" if notes else ""
+
+
+def _short(address: str) -> str:
+    """A SIP address without scheme and parameters, cut to a column."""
+    text = printable(address).removeprefix("sip:").removeprefix("sips:").partition(";")[0]
+    return text if len(text) <= 32 else f"{text[:31]}…"
+
+
+def _without_turns(call: CallRecord) -> dict[str, object]:
+    plain = call.as_json()
+    del plain["turns"]
+    return plain
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
