@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
 from appliance.errors import StoreError
 from appliance.store import schema
+from appliance.store.calls import CallStore
 from appliance.store.models import Base
 
 
@@ -52,3 +53,24 @@ def test_reading_what_is_no_call_record_says_so(tmp_path: Path) -> None:
     with engine.connect() as connection, pytest.raises(StoreError, match="holds no call record"):
         schema.check(connection)
     engine.dispose()
+
+
+async def test_an_upgrade_that_is_cut_off_leaves_the_database_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"
+    upgrade = schema.upgrade
+
+    def cut_off(connection: Connection) -> None:
+        upgrade(connection)
+        raise OSError("killed")
+
+    monkeypatch.setattr(schema, "upgrade", cut_off)
+    with pytest.raises(StoreError, match="killed"):
+        await CallStore(url).open()
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    monkeypatch.undo()
+    async with CallStore(url) as store:
+        assert await store.recent() == []

@@ -1,0 +1,104 @@
+"""The same record on PostgreSQL, in a cluster of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.store.calls import CallStore
+from tests.store.facts import after, answered, ended, recorded, recording, ringing, started, turn
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The URL of an empty database on a Unix socket."""
+    if importlib.util.find_spec("asyncpg") is None:
+        pytest.skip("asyncpg is not installed: pip install -e '.[postgres]'")
+    programs = {name: _find(name) for name in ("initdb", "pg_ctl")}
+    if not all(programs.values()):
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed (Debian: postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="appliance-pg-"))
+    # PostgreSQL refuses to run as root.
+    as_whom: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    if as_whom:
+        shutil.chown(folder, **as_whom)
+
+    def run(*command: str) -> None:
+        subprocess.run(
+            command, check=True, cwd=folder, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_whom
+        )
+
+    data = str(folder / "data")
+    run(str(programs["initdb"]), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+    run(str(programs["pg_ctl"]), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield f"postgresql+asyncpg://postgres@/postgres?host={folder}"
+    finally:
+        run(str(programs["pg_ctl"]), "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def _find(program: str) -> str | None:
+    found = shutil.which(program)
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    return found or (str(installed[-1]) if installed else None)
+
+
+async def test_a_call_is_kept_as_in_sqlite(cluster: str) -> None:
+    async with CallStore(cluster, box="here") as store:
+        await store.call_started(started(calling_name="a\x00b\ud800"))
+        for event in (ringing(), answered(), recording(), turn(), turn(number=2), ended(), recorded()):
+            store.observe(event)
+        await store.flush()
+        call = await store.get("c1")
+        assert call is not None
+        assert (call.started_at, call.ended_at, call.disposition) == (after(0), after(20), "completed")
+        assert call.slots == {"day": "tuesday", "count": 3}
+        assert [t.latency_ms for t in call.turns] == [600.0, 600.0]
+        assert call.turns[0].waterfall["asr"] == [100.0, 200.0]
+    async with CallStore(cluster) as again:
+        assert len(await again.recent()) == 1
+    reader = await CallStore.open_read_only(cluster)
+    assert await reader.find("c") == ["c1"]
+    await reader.close()
+
+
+async def test_one_box_does_not_end_the_calls_of_another(cluster: str) -> None:
+    async with CallStore(cluster, box="a") as first, CallStore(cluster, box="b") as second:
+        await asyncio.gather(*(first.call_started(started(f"a{n}")) for n in range(200)))
+        await second.call_started(started("b0"))
+        assert await second.interrupt_open_calls("restart") == 1
+        assert await first.interrupt_open_calls("restart") == 200
+
+
+async def test_a_row_that_breaks_a_rule_is_dropped_alone(cluster: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with CallStore(cluster, box="here") as store:
+        store.turn(turn("nobody"))
+        await store.call_started(started("somebody"))
+        assert await store.get("somebody") is not None
+        assert store.stats.dropped == 1
+    assert "call nobody: the database refuses a row" in caplog.text
+
+
+async def test_a_lost_connection_is_made_again(cluster: str) -> None:
+    async with CallStore(cluster, box="here", retry_first_s=0.01) as store:
+        await store.call_started(started("before"))
+        async with CallStore(cluster, box="other") as killer, killer._require_engine().connect() as connection:
+            await connection.exec_driver_sql(
+                "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+                "and datname is not null"
+            )
+        await store.call_started(started("after"))
+        assert await store.get("after") is not None
