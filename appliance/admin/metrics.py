@@ -25,10 +25,7 @@ from appliance.events import (
     RecordingStarted,
     TurnFinished,
 )
-from appliance.ipc.messages import LegClosed, MediaStats, ProcessState, WorkerStats
-
-PACING_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 40.0, 100.0)
-"""Upper bounds of the buckets of MediaStats.lateness; one more bucket counts what is later still."""
+from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
 
 _LATENCY_BOUNDS_S: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _STAGE_BOUNDS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from appliance.conversation import brain
-from appliance.conversation.clauses import cut
+from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
 from appliance.conversation.llm_brain import LlmBrain
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Line
@@ -60,8 +60,8 @@ class FlowBrain:
         for action in self._actions(heard):
             match action:
                 case flow.Say(text, interruptible):
-                    for clause in cut(text):
-                        yield brain.Say(clause, interruptible)
+                    for sentence in _sentences(text):
+                        yield brain.Say(sentence, interruptible)
                 case flow.Listen():
                     yield brain.Listen(self._expectation(action))
                 case flow.SetSlot(name, value):
@@ -98,3 +98,9 @@ class FlowBrain:
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
         )
+
+
+def _sentences(text: str) -> list[str]:
+    """A fixed text in whole sentences: there is no model to wait for, so the first piece need not be short."""
+    cutter = ClauseCutter(first_words=MAX_CHARACTERS, first_max_words=MAX_CHARACTERS)
+    return [*cutter.push(text), *cutter.finish()]

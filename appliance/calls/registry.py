@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from appliance.calls.session import CallSession, Services
@@ -27,7 +27,6 @@ class CallRegistry:
         lines: of the dialplan, in order.
         services: what every call uses.
         max_calls, max_cps: what the box takes on; one more is answered 503 with Retry-After.
-        refused: called with the status of every call that was not let in.
     """
 
     def __init__(
@@ -37,13 +36,11 @@ class CallRegistry:
         *,
         max_calls: int,
         max_cps: float,
-        refused: Callable[[int], None],
     ) -> None:
         self._lines = lines
         self._services = services
         self._max_calls = max_calls
         self._max_cps = max_cps
-        self._refused = refused
         self._recent: deque[float] = deque()
         self._sessions: dict[CallSession, asyncio.Task[None]] = {}
         self._empty = asyncio.Event()
@@ -116,5 +113,4 @@ class CallRegistry:
         return ""
 
     def _refuse(self, leg: Leg, status: int, reason: str) -> None:
-        self._refused(status)
         leg.reject(status, reason, retry_after_s=_RETRY_AFTER_S if status == 503 else None)

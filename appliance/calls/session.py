@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from appliance.calls.brains import make_brain
 from appliance.calls.recording import RecorderClient
@@ -31,11 +31,15 @@ from appliance.events import (
     RecordingFinished,
     RecordingStarted,
 )
+from appliance.ipc.messages import LegClosed
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
 from appliance.signalling.leg import HangupCause, Leg
 
 logger = logging.getLogger(__name__)
+
+_RECORD_TIMEOUT_S: Final = 3.0
+"""An answer waits this long for the record to hold the call; a caller waits no longer than that."""
 
 
 class CallLog(Protocol):
@@ -46,8 +50,7 @@ class CallLog(Protocol):
         ...
 
     def say(self, event: CallEvent) -> None: ...
-    def barge_in(self) -> None: ...
-    def asr_rejected(self) -> None: ...
+    def leg_closed(self, leg: LegClosed) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,15 @@ class CallSession:
         )
         try:
             self._media = await services.media.open_leg(self)
-            await started
-        except (MediaError, StoreError) as error:
-            logger.error("call %s refused: %s", self.call_id, error)
+            async with asyncio.timeout(_RECORD_TIMEOUT_S):
+                await started
+        except (MediaError, StoreError, TimeoutError) as error:
+            reason = str(error) or f"the record could not be written within {_RECORD_TIMEOUT_S:.0f} s"
+            logger.error("call %s refused: %s", self.call_id, reason)
             self._leg.reject(503, "Service Unavailable", retry_after_s=5)
+            started.cancel()
             await asyncio.gather(started, return_exceptions=True)
-            return Outcome(Disposition.REJECTED, HangupBy.BOX, 503, str(error))
+            return Outcome(Disposition.REJECTED, HangupBy.BOX, 503, reason)
         if self._over.done():
             return self._over.result()
         self._connect_conversation(self._media)
@@ -201,7 +207,6 @@ class CallSession:
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
-            on_barge_in=services.log.barge_in,
         )
         self._listening = Listening(
             media.slot,
@@ -238,7 +243,9 @@ class CallSession:
     async def _close_media(self, media: MediaLegHandle) -> None:
         recorder = self._services.recorder
         recorded = None
-        await media.close()
+        closed = await media.close()
+        if closed is not None:
+            self._services.log.leg_closed(closed)
         if recorder is not None and recorder.active(self.call_id):
             recorded = await recorder.stop(self.call_id, media)
         media.release()
@@ -268,8 +275,6 @@ class CallSession:
     def _turn_finished(self, turn: TurnLog) -> None:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
-        if not event.accepted:
-            self._services.log.asr_rejected()
         self._services.log.say(event)
 
     def _finish(self, outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config import load_settings
+from appliance.dialplan.loader import load_lines
 from appliance.ipc.logs import configure_logging
 from appliance.server.supervisor import StartError, Supervisor
 
@@ -34,6 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 after an orderly stop, 1 where the box could not start."""
     settings = load_settings(args.config, args.set)
+    load_lines(settings)
     configure_logging("supervisor", settings.log.level)
     try:
         return asyncio.run(Supervisor(settings).run())

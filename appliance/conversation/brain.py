@@ -61,7 +61,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Spoken:
-    """All that was to be said has been said; comes where a reply neither listens nor hangs up."""
+    """All that was to be said has been said, or was cut short; comes after every reply that does not hang up."""
 
 
 Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken

@@ -66,13 +66,11 @@ class Dialogue:
         barge_in: bool,
         now: Callable[[], float],
         on_turn: Callable[[TurnLog], None],
-        on_barge_in: Callable[[], None],
     ) -> None:
         self._brain = brain
         self._barge_in = barge_in
         self._now = now
         self._on_turn = on_turn
-        self._count_barge_in = on_barge_in
         self._inputs: deque[_Pending] = deque(maxlen=_MAX_INPUTS)
         self._arrived = asyncio.Event()
         self._said = asyncio.Event()
@@ -123,7 +121,6 @@ class Dialogue:
     def barged_in(self) -> None:
         """The caller speaks over the agent."""
         if self._talking and self._interruptible:
-            self._count_barge_in()
             self._interrupt()
 
     def silent(self) -> None:
@@ -256,15 +253,29 @@ class Dialogue:
                 await self._say_alone(_FAREWELL)
                 return Ended("the agent's engines failed")
             await self._say_alone(_APOLOGY)
-            self._listen_now()
+            assert self._listening is not None
+            self._listening.machine.listen()
             return None
         self._failures = 0
         return ended
 
     async def _carry_out(self, value: Input) -> Ended | None:
+        assert self._listening is not None
+        ended = await self._speak_reply(value)
+        if ended is None:
+            ended = await self._speak_reply(Spoken())
+        if ended is not None:
+            return ended
+        self._listening.machine.listen()
+        if isinstance(value, Key) and self._key_timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._put(KeysEnded()))
+        return None
+
+    async def _speak_reply(self, value: Input) -> Ended | None:
+        """Do the steps of one reply as they come, and wait until what they say has been said or cut short."""
         assert self._speaker is not None and self._listening is not None
         utterance: Utterance | None = None
-        listens = False
         ended: Ended | None = None
         steps = self._brain.reply(value)
         try:
@@ -278,14 +289,12 @@ class Dialogue:
                             utterance = self._begin_utterance(interruptible)
                         self._speaker.add(utterance, text)
                     case Listen(expectation):
-                        listens = True
                         self._key_timeout_s = expectation.key_timeout_s
                         self._listening.expect(expectation)
                     case HangUp(reason):
                         ended = Ended(reason)
-                if utterance is not None and utterance.over and not utterance.complete:
-                    listens = True  # interrupted: the rest of the reply is not wanted, what was listened for still is
-                    break
+                if utterance is not None and utterance.over:
+                    break  # interrupted: the rest of the reply is not wanted
         finally:
             if utterance is not None:
                 self._speaker.finish(utterance)
@@ -296,15 +305,7 @@ class Dialogue:
             await self._until_said()
             if not self._turn.interrupted:
                 self._brain.was_heard(self._turn.heard_text)
-        if ended is not None:
-            return ended
-        self._listen_now()
-        if not listens:
-            self._put(Spoken())
-        if isinstance(value, Key) and self._key_timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._put(KeysEnded()))
-        return None
+        return ended
 
     def _begin_utterance(self, interruptible: bool) -> Utterance:
         assert self._speaker is not None and self._listening is not None
@@ -325,7 +326,3 @@ class Dialogue:
         while self._talking:
             await self._said.wait()
             self._said.clear()
-
-    def _listen_now(self) -> None:
-        assert self._listening is not None
-        self._listening.machine.listen()

@@ -11,6 +11,9 @@ from typing import Final
 from appliance.ipc.channel import Channel, connect
 from appliance.ipc.messages import Alive, AnyMessage, Hello, Ready, Stop
 
+EXIT_UNUSABLE: Final = 3
+"""Exit code of a child that cannot work as configured: restarting it would not help."""
+
 _ALIVE_EVERY_S: Final = 1.0
 
 

@@ -11,9 +11,12 @@ in every process.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+PACING_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 40.0, 100.0)
+"""Upper bounds of the buckets of MediaStats.lateness; one more bucket counts what is later still."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -226,7 +229,7 @@ class MediaTimeout(Message, frozen=True):
 
 
 class MediaStats(Message, frozen=True):
-    """Once a second. ``lateness`` is a histogram of how late ticks began (see media/tick.py for its bounds)."""
+    """Once a second: what happened since the last one. ``lateness`` is a histogram of how late ticks began."""
 
     ticks: int
     skipped: int
@@ -354,7 +357,7 @@ class Failed(Message, frozen=True):
 
 
 class WorkerStats(Message, frozen=True):
-    """Once a second, from every engine worker."""
+    """Once a second, from every engine worker; counts since its start."""
 
     name: str
     queued: int

@@ -16,14 +16,15 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from typing import Final
 
 import uvloop
 
 from appliance.config import Settings
-from appliance.errors import MediaError
+from appliance.errors import ApplianceError, MediaError
 from appliance.ipc.channel import Channel, serve
-from appliance.ipc.child import SupervisorLink
+from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink
 from appliance.ipc.logs import configure_logging
 from appliance.ipc.messages import (
     AnyMessage,
@@ -47,6 +48,8 @@ from appliance.media.tick import FRAME_S, AudioClock
 from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
+from appliance.plugins import vad_models
+from appliance.plugins.registry import ProviderRegistry
 from appliance.rtp.dtmf import DtmfSender
 
 logger = logging.getLogger(__name__)
@@ -173,11 +176,7 @@ async def run(settings: Settings, rings: AudioRings) -> None:
     loop = asyncio.get_running_loop()
     link = SupervisorLink("media")
     await link.open(settings.runtime_dir)
-    vad = None
-    if settings.engines.vad.provider == "silero":
-        model = ModelStore(model_directory(settings.models_dir)).read("silero_vad")
-        vad = BatchVad(model, rings.capacity)
-        vad.warm_up()
+    vad = _load_vad(settings, rings.capacity)
     media = MediaProcess(settings, rings, vad)
     listener = await serve(settings.runtime_dir / "media.sock", media.connected)
     metronome = Metronome(FRAME_S, media.clock.run)
@@ -195,6 +194,33 @@ async def run(settings: Settings, rings: AudioRings) -> None:
     media.close()
     listener.close()
     link.close()
+
+
+def _load_vad(settings: Settings, capacity: int) -> BatchVad | None:
+    """The configured model over all slots, warm; None where the energy alone is to decide.
+
+    Raises:
+        EngineError, ModelFileError: it cannot be loaded; says how to fix it.
+    """
+    engine = settings.engines.vad
+    registry = ProviderRegistry([("vad_models", vad_models)])
+    models = _Models(ModelStore(model_directory(settings.models_dir)))
+    model: bytes | None = registry.create("vad", engine.provider, engine.options, models)
+    if model is None:
+        return None
+    vad = BatchVad(model, capacity)
+    vad.warm_up()
+    return vad
+
+
+class _Models:
+    """What a provider may ask for."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    def model(self, name: str) -> bytes:
+        return self._store.read(name)
 
 
 async def _housekeeping(media: MediaProcess) -> None:
@@ -224,7 +250,11 @@ def main() -> None:
     except PermissionError:
         logger.warning("media runs at normal priority: no CAP_SYS_NICE (see `appliance doctor`)")
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
-    uvloop.run(run(settings, rings))
+    try:
+        uvloop.run(run(settings, rings))
+    except ApplianceError as error:
+        logger.error("%s", error)
+        sys.exit(EXIT_UNUSABLE)
 
 
 if __name__ == "__main__":

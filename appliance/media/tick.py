@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from appliance.audio import g711, level
 from appliance.audio.conceal import FADE_FRAMES, conceal, merge
 from appliance.errors import RtpError
-from appliance.ipc.messages import AnyMessage, Digit, MediaStats, MediaTimeout, PlayoutDone, PlayoutStarted, Tick
+from appliance.ipc.messages import (
+    PACING_BOUNDS_MS,
+    AnyMessage,
+    Digit,
+    MediaStats,
+    MediaTimeout,
+    PlayoutDone,
+    PlayoutStarted,
+    Tick,
+)
 from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
 from appliance.media.leg import MediaLeg
 from appliance.media.ports import Receiver
@@ -28,9 +37,6 @@ from appliance.rtp.packet import parse
 logger = logging.getLogger(__name__)
 
 FRAME_S: Final = 0.02
-PACING_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 40.0, 100.0)
-"""Upper bounds of MediaStats.lateness; one more bucket counts what is later still."""
-
 _HEADER_BYTES: Final = 12
 _MAX_CATCH_UP: Final = 10
 _QUIET_BELOW: Final = 0.2

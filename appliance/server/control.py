@@ -7,38 +7,36 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import Final
+from collections import Counter
 
 import uvloop
+from aiohttp import web
 
-from appliance.admin.app import start_http
+from appliance.admin.app import make_app
 from appliance.admin.metrics import Metrics
+from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
 from appliance.clock import SystemClock
 from appliance.config import Settings
-from appliance.dialplan.loader import load_dialplans
+from appliance.dialplan.loader import load_lines
 from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
-from appliance.ipc.child import SupervisorLink
+from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink
 from appliance.ipc.logs import configure_logging
-from appliance.ipc.messages import AnyMessage, Drain, Drained, ProcessState
+from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, ProcessState
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
 from appliance.server.plan import ENGINE_KINDS
-from appliance.server.status import Status
 from appliance.signalling.sip_endpoint import SipEndpoint
 from appliance.signalling.sip_legs import TrunkRule
 from appliance.store.calls import CallStore
 
 logger = logging.getLogger(__name__)
-
-_EXIT_UNUSABLE: Final = 3
-_STATS_EVERY_S: Final = 1.0
 
 
 class EventLog:
@@ -56,11 +54,8 @@ class EventLog:
         self._store.observe(event)
         self._metrics.observe(event)
 
-    def barge_in(self) -> None:
-        self._metrics.barge_in()
-
-    def asr_rejected(self) -> None:
-        self._metrics.asr_rejected()
+    def leg_closed(self, leg: LegClosed) -> None:
+        self._metrics.leg_closed(leg)
 
 
 class Control:
@@ -71,7 +66,7 @@ class Control:
         self._workers = workers
         self._rings = rings
         self._metrics = Metrics()
-        self._status = Status()
+        self._status = BoxStatus(["media", "recorder", "control", *workers], self._metrics)
         self._clock = SystemClock()
         self._draining: asyncio.Task[None] | None = None
         self._link = SupervisorLink("control", self._from_supervisor)
@@ -84,6 +79,7 @@ class Control:
         store = CallStore(settings.store.url)
         await store.open()
         interrupted = await store.interrupt_open_calls("the appliance stopped without ending the call")
+        self._metrics.calls_recovered(interrupted)
         if interrupted:
             logger.warning("%d calls were cut off when the appliance last stopped; they are marked so", interrupted)
         media = MediaClient(settings.runtime_dir, self._rings.capacity, self._media_host())
@@ -115,21 +111,20 @@ class Control:
             services,
             max_calls=settings.limits.max_calls,
             max_cps=settings.limits.max_cps,
-            refused=self._metrics.call_refused,
         )
         self._registry = registry
         endpoints = await self._listen(registry)
-        http = await start_http(self._status, self._metrics, settings.listen.http.host, settings.listen.http.port)
-        housekeeping = asyncio.create_task(self._housekeeping(store, endpoints))
+        http = await self._serve_http()
+        self._status.add_check("record", lambda: store.stats.failing)
+        self._metrics.watch_store(lambda: store.stats)
+        self._metrics.watch_sip(lambda: _sum_counters(endpoints))
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
         await registry.end_all("the appliance is stopping")
-        housekeeping.cancel()
-        await asyncio.gather(housekeeping, return_exceptions=True)
         for endpoint in endpoints:
             await endpoint.stop()
-        await http.close()
+        await http.cleanup()
         for pool in pools.values():
             await pool.stop()
         if recorder is not None:
@@ -139,10 +134,7 @@ class Control:
         self._link.close()
 
     def _load_lines(self) -> tuple[Line, ...]:
-        settings = self._settings
-        plan = load_dialplans(
-            settings.dialplans.paths, trunks=settings.trunks, llm=settings.engines.llm.provider != "none"
-        )
+        plan = load_lines(self._settings)
         for warning in plan.warnings:
             logger.warning("%s", warning)
         return plan.lines
@@ -176,6 +168,19 @@ class Control:
             endpoints.append(endpoint)
         return endpoints
 
+    async def _serve_http(self) -> web.AppRunner:
+        where = self._settings.listen.http
+        runner = web.AppRunner(make_app(self._status), access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, where.host, where.port).start()
+        except OSError as error:
+            raise ApplianceError(
+                f"cannot listen for HTTP on {where.host}:{where.port}/tcp: {error.strerror or error}; stop the program "
+                "that has it, or set another listen.http.port"
+            ) from error
+        return runner
+
     def _media_host(self) -> str:
         listen = self._settings.listen
         return listen.advertised or listen.rtp_host
@@ -183,8 +188,7 @@ class Control:
     def _from_supervisor(self, message: AnyMessage) -> None:
         match message:
             case ProcessState():
-                self._status.process(message)
-                self._metrics.process_state(message)
+                self._status.process_state(message)
             case Drain():
                 self._status.draining = True
                 self._draining = asyncio.create_task(self._drain(message.deadline_s))
@@ -195,13 +199,12 @@ class Control:
         await self._registry.drain(deadline_s)
         self._link.send(Drained())
 
-    async def _housekeeping(self, store: CallStore, endpoints: list[SipEndpoint]) -> None:
-        while True:
-            self._metrics.set_active_calls(self._registry.active)
-            self._metrics.store_stats(store.stats)
-            for endpoint in endpoints:
-                self._metrics.sip_counters(endpoint.counters)
-            await asyncio.sleep(_STATS_EVERY_S)
+
+def _sum_counters(endpoints: list[SipEndpoint]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for endpoint in endpoints:
+        total.update(endpoint.counters)
+    return dict(total)
 
 
 def main() -> None:
@@ -220,7 +223,7 @@ def main() -> None:
         uvloop.run(control.run())
     except (ApplianceError, OSError) as error:
         logger.error("%s", error)
-        sys.exit(_EXIT_UNUSABLE)
+        sys.exit(EXIT_UNUSABLE)
 
 
 if __name__ == "__main__":

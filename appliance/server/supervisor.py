@@ -21,6 +21,7 @@ from typing import Any, Final
 from appliance.config import Settings
 from appliance.errors import ApplianceError
 from appliance.ipc.channel import Channel, Listener, serve
+from appliance.ipc.child import EXIT_UNUSABLE
 from appliance.ipc.messages import (
     Alive,
     AnyMessage,
@@ -41,8 +42,6 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 60.0
 SILENT_LIMIT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 8.0
-EXIT_UNUSABLE: Final = 3
-"""Exit code of a child that cannot work as configured: restarting it would not help."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_AFTER_S: Final = 30.0
 _MAX_RUNTIME_DIR: Final = 80

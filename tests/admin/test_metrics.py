@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from appliance.admin.metrics import PACING_BOUNDS_MS, Metrics
+from appliance.admin.metrics import Metrics
 from appliance.events import Disposition, InputBy, Stage
-from appliance.ipc.messages import LegClosed, MediaStats, ProcessState, WorkerStats
-from appliance.media import tick
+from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
 from appliance.store.writer import WriterStats
 from tests.store import facts
 
@@ -70,10 +69,6 @@ def test_every_value_of_a_label_that_is_an_enumeration_is_documented() -> None:
     for enumeration in (InputBy, Stage, [d for d in Disposition if d is not Disposition.IN_PROGRESS]):
         for member in enumeration:
             assert f"`{member.value}`" in text
-
-
-def test_the_bounds_are_those_media_counts_by() -> None:
-    assert PACING_BOUNDS_MS == tick.PACING_BOUNDS_MS
 
 
 def test_a_call_is_counted_by_what_became_of_it(metrics: Metrics) -> None:
