@@ -6,6 +6,7 @@ would start.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -23,6 +24,11 @@ from typing import Any
 from appliance.errors import ApplianceError
 
 HOST = "127.0.0.1"
+_MODULES = {
+    "appliance.media.process": "media",
+    "appliance.store.process": "recorder",
+    "appliance.server.control": "control",
+}
 _RTP_SPAN = 1024
 _POLL_S = 0.05
 
@@ -215,19 +221,20 @@ def _inherited_environment() -> dict[str, str]:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(child) for child in task.read_text().split()]
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
     return found + [grandchild for child in found for grandchild in _children(child)]
 
 
 def _process_name(pid: int) -> str:
-    """``control`` of ``python -m appliance.control``; ``asr-0`` where ``--name asr-0`` stands on the command line."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    """The supervisor's name of a child, from its command line."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return f"pid-{pid}"
     if "--name" in words[:-1]:
         return words[words.index("--name") + 1]
-    for word in words[1:]:
-        if word.startswith("appliance."):
-            return word.split(".")[1]
-    return f"pid-{pid}"
+    return next((name for module, name in _MODULES.items() if module in words), f"pid-{pid}")
 
 
 def _kill(pid: int) -> None:
