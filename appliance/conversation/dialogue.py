@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -95,10 +94,9 @@ class Dialogue:
             pending = await self._next()
             self._begin_turn(pending)
             self._reply = asyncio.create_task(self._answer(pending.value))
-            with contextlib.suppress(asyncio.CancelledError):
-                ended = await self._wait_for_reply()
-                if ended is not None:
-                    return ended
+            ended = await self._wait_for_reply()
+            if ended is not None:
+                return ended
 
     async def close(self) -> None:
         """Stop everything and report the turn under way."""

@@ -174,9 +174,20 @@ def test_the_caller_hangs_up_while_the_agent_speaks() -> None:
         made = VirtualCall(flow_line())
         await asyncio.sleep(1.0)
         made.hangs_up()
-        ended = await made.over()
+        ended = await made.over(1.0)
         assert (ended.disposition, ended.hangup_by) == (Disposition.COMPLETED, HangupBy.CALLER)
         assert made.media.closed
+
+    run_virtual(call())
+
+
+def test_the_caller_hangs_up_while_listened_to() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await made.until_quiet()
+        made.hangs_up()
+        ended = await made.over(1.0)
+        assert ended.hangup_by is HangupBy.CALLER
 
     run_virtual(call())
 
