@@ -12,10 +12,9 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """One process now. ``shared_kib`` is what it has touched of the calls' audio, which ``resident_kib`` leaves out."""
+    """One process now. ``resident_kib`` is all of it, what it has touched of the calls' shared audio included."""
 
     resident_kib: int
-    shared_kib: int
     files: int
     segments: int
     threads: int
@@ -38,15 +37,13 @@ def usage(pid: int) -> Usage:
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
     )  # fmt: skip
     resident = int(status["VmRSS"].split()[0])
-    shared = int(status["RssShmem"].split()[0])
     maps = {
         line.split(None, 5)[5]
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
         if "memfd:" in line or "/dev/shm/" in line
     }
     return Usage(
-        resident_kib=resident - shared,
-        shared_kib=shared,
+        resident_kib=resident,
         files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         segments=len(maps),
         threads=int(status["Threads"]),
