@@ -54,7 +54,7 @@ from appliance.rtp.dtmf import DtmfSender
 
 logger = logging.getLogger(__name__)
 
-_MEDIA_NICE: Final = -15
+_REAL_TIME_PRIORITY: Final = 1
 _STATS_EVERY_S: Final = 1.0
 _COLLECT_EVERY_S: Final = 5.0
 
@@ -234,6 +234,18 @@ async def _housekeeping(media: MediaProcess) -> None:
             gc.collect(0)
 
 
+def _take_priority() -> None:
+    """Run before everything else on the core: real-time where that is permitted.
+
+    Nice values would not do: the kernel weighs them within a session only (autogroups), and a fair scheduler may let a
+    process finish its slice before one that has just woken.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_REAL_TIME_PRIORITY))
+    except PermissionError:
+        logger.warning("media runs at normal priority: no CAP_SYS_NICE (see `appliance doctor`)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="appliance-media", description="Started by `appliance serve`.")
     parser.add_argument("--settings-fd", type=int, required=True)
@@ -245,10 +257,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.media.core is not None:
         os.sched_setaffinity(0, {settings.media.core})
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, _MEDIA_NICE)
-    except PermissionError:
-        logger.warning("media runs at normal priority: no CAP_SYS_NICE (see `appliance doctor`)")
+    _take_priority()
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
     try:
         uvloop.run(run(settings, rings))

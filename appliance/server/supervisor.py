@@ -174,7 +174,6 @@ class Supervisor:
             pass_fds=(self._settings_fd, self._rings_fd),
             env=child_environment(dict(os.environ)),
             preexec_fn=pin,
-            start_new_session=True,
         )
 
     def _give_up(self, reason: str) -> None:
