@@ -22,6 +22,16 @@ from tests.bench import lines, processes
 from tests.bench.report import Bar, percentiles
 
 LIMIT_S = 0.005
+_BURN = """
+import sys
+if "appliance.server.control" in sys.orig_argv:
+    import json, threading
+    text = "[" + ",".join(['{"name": "value", "number": 12345.678}'] * (50_000_000 // 41)) + "]"
+    def burn():
+        while True:
+            json.loads(text)
+    threading.Thread(target=burn, daemon=True).start()
+"""
 
 
 def errors(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], int]:
@@ -37,13 +47,20 @@ def errors(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], in
     return np.concatenate(found), missing
 
 
+def _burning_control(folder: Path) -> Path:
+    """A folder for PYTHONPATH that makes the control process parse a 50 MB JSON, over and over, in a thread."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(_BURN)
+    return folder / "site"
+
+
 def measure(bar: Bar, count: int, seconds: float, burn: bool) -> None:
     name = f"{count} calls{', neighbours burning' if burn else ''}"
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="bar7-") as folder_name:
         folder = Path(folder_name)
         settings = lines.settings(folder, asr="pocketsphinx" if burn else "fake")
-        environment = {"APPLIANCE_DEBUG_BURN_JSON": "1"} if burn else {}
+        environment = {"PYTHONPATH": str(_burning_control(folder))} if burn else {}
         with Box(folder / "box", settings, environment) as box:
             out = folder / "arrivals.npz"
             command = [sys.executable, "-m", "tests.bench.load_calls", "--port", str(box.sip_port)]

@@ -34,27 +34,27 @@ def labelled_end(clip: Path) -> int | None:
     return None
 
 
-async def converse(box: Box, number: str, clip: Path, turns: int, bar: Bar) -> list[Turn]:
-    """Say the clip ``turns`` times, each after the agent has finished."""
-    pcm = read_wav(clip)
-    end = labelled_end(clip)
-    by_level = speech_bounds(pcm, RATE_HZ)[1] / RATE_HZ
-    bar.note(
-        f"{clip.name}: speech end {f'{end / RATE_HZ:.2f} s by label' if end else 'no label'}, {by_level:.2f} by level"
-    )
+async def converse(box: Box, number: str, clips: list[Path], turns: int, bar: Bar) -> list[Turn]:
+    """Say one clip after the other, each when the agent has finished, until there were ``turns`` of them."""
+    spoken = [(clip, read_wav(clip), labelled_end(clip)) for clip in clips]
     found: list[Turn] = []
     async with BareUac(("127.0.0.1", box.sip_port)) as uac, Softphone(uac) as phone:
         await phone.dial(box.uri(number))
         bar.note(f"answered after {(phone.answered_at - phone.dialled_at) * 1e3:.1f} ms")
         first = await phone.wait_agent_speech(10.0, since=phone.dialled_at)
         bar.note(f"INVITE to first packet of the greeting {(first - phone.dialled_at) * 1e3:.0f} ms")
-        for _ in range(turns):
+        for index in range(turns):
+            clip, pcm, end = spoken[index % len(spoken)]
             await phone.wait_agent_silent(30.0, quiet_s=0.8)
             speech_end = await phone.play(pcm, end)
             try:
                 found.append(await phone.wait_reply(speech_end, 10.0))
             except NothingHeard as error:
-                bar.note(str(error))
+                bar.note(f"{clip.name}: {error}")
+                continue
+            level_end = speech_bounds(pcm, RATE_HZ)[1] / RATE_HZ
+            labelled = f"{end / RATE_HZ:.2f} s by label" if end else "no label"
+            bar.note(f"{clip.name}: {found[-1].latency_s * 1e3:.0f} ms (end {labelled}, {level_end:.2f} by level)")
     return found
 
 
@@ -77,15 +77,15 @@ def _bar(start: float, end: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--clip", type=Path, help="WAV of the caller (default: the weather question)")
+    parser.add_argument("--clip", type=Path, nargs="+", help="WAVs of the caller (default: every recorded sentence)")
     parser.add_argument("--line", default=lines.ASSISTANT, help="number to call")
     args = parser.parse_args()
     bar = Bar(6, f"turn latency, {args.turns} turns, standard fakes")
     with tempfile.TemporaryDirectory(prefix="bar6-") as name:
         folder = Path(name)
-        clip = args.clip or lines.question(folder)
+        clips = args.clip or [lines.question(folder), *lines.human_speech(folder)]
         with Box(folder / "box", lines.settings(folder)) as box:
-            found = asyncio.run(converse(box, args.line, clip, args.turns, bar))
+            found = asyncio.run(converse(box, args.line, clips, args.turns, bar))
             (call,) = records.wait_settled(box.database, 1)
             bar.require(box.stop() == 0, "the box did not leave with exit code 0")
         latencies = [turn.latency_s for turn in found]
