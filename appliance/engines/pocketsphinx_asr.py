@@ -1,9 +1,9 @@
 """The embedded recogniser: PocketSphinx with a closed grammar of what the dialplan expects just then.
 
-Two searches run over the same audio. The **grammar** says which of the expected phrases fits best; it always finds one
-if there is anything like speech. The **phone loop** (any phone after any phone) says how well the sounds can be explained
-at all. Where the grammar explains them nearly as well as the phone loop, the phrase was said; where it is far behind,
-something else was. Figures and how they were taken: ``docs/engines-asr.md``.
+Two searches run over the same audio. The **grammar** says which of the expected phrases fits best; it nearly always
+finds one. The **phone loop** (any phone after any phone) says how well the sounds can be explained at all. Where the
+grammar explains them nearly as well as the phone loop, the phrase was said; where it is far behind, something else was.
+Figures and how they were taken: ``docs/engines-asr.md``.
 
 PocketSphinx holds the interpreter lock for a whole decode: this runs in a worker process of its own, one utterance at a
 time. Source of the method: likelihood-ratio utterance verification against a phone-loop filler model.
@@ -164,7 +164,7 @@ class PocketSphinxRecogniser:
         audio = _to_model_rate(pcm)
         words = self._decode(grammar, audio)
         text = " ".join(word for word, *_ in words if not _is_filler(word))
-        if not text:
+        if not _is_whole(text, phrases):
             return _NOTHING
         score = _score(words, self._decode(_PHONE_LOOP, audio))
         margin = score.margin - self._rejection
@@ -184,13 +184,13 @@ class PocketSphinxRecogniser:
         scale = _LOOP_SCALE if search == _PHONE_LOOP else 1.0
         return [
             (
-                _plain(segment.word),
-                segment.start_frame,
-                segment.end_frame,
-                scale * math.log(max(segment.ascore, 1e-300)),
+                _plain(part.word),
+                part.start_frame,
+                part.end_frame,
+                scale * math.log(max(part.ascore, 1e-300)),
             )
-            for segment in decoder.seg()
-            if segment.word != "</s>"
+            for part in decoder.seg()
+            if part.word != "</s>"
         ]
 
     # --- grammars -------------------------------------------------------------------------------------------------
@@ -248,6 +248,21 @@ class PocketSphinxRecogniser:
         return spellings
 
 
+def _is_whole(text: str, phrases: tuple[str, ...]) -> bool:
+    """Whether ``text`` is an expected phrase to its end: where nothing fits, the search ends in the middle of one."""
+    for phrase in phrases:
+        digits = DIGITS_PATTERN.fullmatch(phrase)
+        if digits is None:
+            if text == normalise(phrase):
+                return True
+            continue
+        spoken = text.split()
+        low, high = (int(group) if group else None for group in digits.groups())
+        if (low or 1) <= len(spoken) <= (high or MAX_DIGITS) and all(word in _DIGIT_WORDS for word in spoken):
+            return True
+    return False
+
+
 def _digit_string(low: int, high: int) -> str:
     """JSGF for ``low`` to ``high`` digits."""
     low, high = max(1, min(low, MAX_DIGITS)), max(1, min(high, MAX_DIGITS))
@@ -259,8 +274,8 @@ def _digit_string(low: int, high: int) -> str:
 
 
 def _to_model_rate(pcm: NDArray[np.int16]) -> bytes:
-    louder = soxr.resample(pcm.astype(np.float32), IN_HZ, MODEL_HZ)
-    return np.clip(np.rint(louder), -32768, 32767).astype(np.int16).tobytes()
+    wide: NDArray[np.float32] = soxr.resample(pcm.astype(np.float32), IN_HZ, MODEL_HZ)
+    return bytes(np.clip(np.rint(wide), -32768, 32767).astype(np.int16).tobytes())
 
 
 def _plain(word: str) -> str:
