@@ -38,8 +38,8 @@ def _key(request: Request, method: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _merge_key(request: Request) -> tuple[str, ...]:
-    return (request.call_id, request.from_.tag or "", str(request.cseq.number), request.method)
+def _merge_key(request: Request, method: str = "") -> tuple[str, ...]:
+    return (request.call_id, request.from_.tag or "", str(request.cseq.number), method or request.method)
 
 
 class TransactionLayer:
@@ -96,6 +96,10 @@ class TransactionLayer:
     def merged(self, request: Request) -> bool:
         """Whether the same request has also come another way, and is being served (§8.2.2.2)."""
         return _merge_key(request) in self._by_merge_key
+
+    def acknowledged(self, ack: Request) -> Transaction | None:
+        """The INVITE with the Call-ID, From tag and CSeq number of this ACK, whatever its branch and To tag."""
+        return self._by_merge_key.get(_merge_key(ack, "INVITE"))
 
     def open_server(self, request: Request, destination: Address) -> Transaction:
         """A transaction for a request that belongs to none. Its responses go to ``destination``."""

@@ -257,7 +257,7 @@ class UserAgent:
     def _receive_request(self, request: Request, source: Address, now: float) -> None:
         destination = _note_source(request, source)
         if request.method == "ACK":
-            self._receive_ack(request, now)
+            self._receive_ack(request, source, now)
             return
         transaction = self.layer.find_server(server_key(request))
         if transaction is not None:
@@ -290,16 +290,32 @@ class UserAgent:
         except RemoteSipError as error:
             self._refuse(transaction, request, error.status_hint or 400, now)
 
-    def _receive_ack(self, request: Request, now: float) -> None:
+    def _receive_ack(self, request: Request, source: Address, now: float) -> None:
         transaction = self.layer.find_server(server_key(request))
         taken = transaction is not None and transaction.handle(TransactionEvent.ACK, now) is not None
         if taken and transaction is not None and transaction.status >= 300:
             return
-        call = self._dialogs.get(incoming_key(request))
+        call = self._dialogs.get(incoming_key(request)) or self._acknowledged_loosely(request, source)
         if call is not None:
             call.on_ack(request, now)
         elif transaction is None:
             self.counters["strays"] += 1
+
+    def _acknowledged_loosely(self, request: Request, source: Address) -> Call | None:
+        """The call that an ACK with a wrong To tag is about.
+
+        pyVoIP 1.6.8 (and what is built on it) makes up a new To tag for the ACK of a 2xx, so that no dialog matches
+        (§12.2.2). Call-ID, From tag and CSeq number still name one INVITE: a second with the same three is refused
+        while the first is served (§8.2.2.2), and a peer that forks acknowledges another's 2xx at that one's Contact,
+        not here (§13.2.2.4). Without the To tag these three are all of the caller's making, so the ACK must also come
+        from the host that sent the INVITE. Only ACK is read so: for everything else the dialog must match.
+        """
+        transaction = self.layer.acknowledged(request)
+        call = transaction.owner if transaction is not None else None
+        if not isinstance(call, Call) or call.source[0] != source[0]:
+            return None
+        self.counters["acks_matched_loosely"] += 1
+        return call
 
     def _on_cancel(self, transaction: Transaction, request: Request, invite: Transaction | None, now: float) -> None:
         """Answer the CANCEL, then end the INVITE where it is still open (§9.2)."""

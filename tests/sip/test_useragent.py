@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import LocalSipError
-from appliance.sip.events import Event, IncomingCall
+from appliance.sip.events import Confirmed, Event, IncomingCall
 from appliance.sip.message import Response, read_message
 from appliance.sip.uri import Address, SipUri
 from appliance.sip.useragent import Limits, UserAgent
@@ -169,6 +169,46 @@ def test_cancel_finds_its_invite_by_branch() -> None:
     peer.agent.handle_timer(100.0)
     assert peer.hear() == []
     assert len(peer.agent.layer) == 0
+
+
+def test_an_ack_with_a_made_up_to_tag_stops_the_200() -> None:
+    """As pyVoIP 1.6.8 sends it: the INVITE's branch, Call-ID, From tag and CSeq, and a To tag of its own."""
+    peer = Peer()
+    peer.say(make_request(body=OFFER))
+    (event,) = peer.events
+    assert isinstance(event, IncomingCall)
+    event.call.accept(OFFER, 0.0)
+    (ok,) = peer.hear()
+    assert peer.say(make_request("ACK", to_tag="made-up"), now=0.1) == []
+    assert isinstance(peer.events[-1], Confirmed)
+    peer.agent.handle_timer(1.0)
+    assert peer.hear() == []
+    assert peer.agent.counters["acks_matched_loosely"] == 1
+    assert peer.answer(make_request("BYE", to_tag="made-up", cseq="2", branch="z9hG4bKx")).status == 481
+    assert peer.answer(make_request("BYE", to_tag=ok.to.tag or "", cseq="2", branch="z9hG4bKy")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("ack", "source"),
+    [
+        (make_request("ACK", to_tag="made-up"), ("203.0.113.9", PEER[1])),
+        (make_request("ACK", to_tag="made-up", call_id="call-2"), PEER),
+        (make_request("ACK", to_tag="made-up", from_tag="other"), PEER),
+        (make_request("ACK", to_tag="made-up", cseq="2"), PEER),
+    ],
+    ids=["another host", "another call", "another caller", "another request"],
+)
+def test_an_ack_that_could_be_anothers_leaves_the_200_going(ack: bytes, source: Address) -> None:
+    peer = Peer()
+    peer.say(make_request(body=OFFER))
+    (event,) = peer.events
+    assert isinstance(event, IncomingCall)
+    event.call.accept(OFFER, 0.0)
+    peer.hear()
+    assert peer.say(ack, source) == []
+    peer.agent.handle_timer(0.5)
+    (again,) = peer.hear()
+    assert (again.status, again.cseq.method) == (200, "INVITE")
 
 
 def test_requests_out_of_order_are_500() -> None:
