@@ -1,4 +1,7 @@
-"""Bar 2: Debian's SIPp, its built-in caller, 300 calls of 8 s at 20 a second against ``appliance serve``."""
+"""Bar 2: Debian's SIPp, its built-in caller, 300 calls of 8 s at 20 a second against ``appliance serve``.
+
+The box is the one that is shipped: its own dialplan and the embedded engines; only ports and folders are chosen here.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import tempfile
 from pathlib import Path
 
 from appliance.cli.box import HOST, Box, free_port
-from tests.bench import lines, records
+from tests.bench import records
 from tests.bench.report import Bar, require_command
 
 
 def run_sipp(box: Box, folder: Path, calls: int, rate: int, talk_ms: int) -> subprocess.CompletedProcess[str]:
     """Run SIPp to its end in ``folder``, where it leaves its statistics."""
-    command = ["sipp", f"{HOST}:{box.sip_port}", "-sn", "uac", "-s", lines.LISTENER, "-i", HOST]
+    command = ["sipp", f"{HOST}:{box.sip_port}", "-sn", "uac", "-i", HOST]
     command += ["-p", str(free_port()), "-mi", HOST, "-mp", str(free_port() & ~1), "-m", str(calls), "-r", str(rate)]
     command += ["-d", str(talk_ms), "-nostdin", "-trace_stat", "-stf", "stat.csv", "-fd", "1"]
     command += ["-trace_counts", "-trace_err", "-error_file", "errors.log", "-timeout", "120s", "-timeout_error"]
@@ -40,7 +43,7 @@ def main() -> int:
     bar = Bar(2, f"SIPp, {args.calls} calls at {args.rate}/s")
     with tempfile.TemporaryDirectory(prefix="bar2-") as name:
         folder = Path(name)
-        with Box(folder / "box", lines.settings(folder)) as box:
+        with Box(folder / "box") as box:
             done = run_sipp(box, folder, args.calls, args.rate, args.talk_ms)
             found = records.wait_settled(box.database, args.calls)
             left = box.stop()

@@ -18,9 +18,16 @@ from appliance.audio.level import rms_dbfs
 from appliance.cli.rtp_stream import FRAME_SAMPLES, SPEECH_DBFS
 
 _ETH_P_ALL = 3
-_SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS = 35
 _PACKET_HOST = 0
 _ETHERNET, _UDP = 14, 8
+
+
+def kernel_time(ancillary: list[tuple[int, int, bytes]]) -> float:
+    """CLOCK_REALTIME at which the kernel took a datagram, out of what came with it (SO_TIMESTAMPNS was asked for)."""
+    data = next(data for level, kind, data in ancillary if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS))
+    seconds, nanoseconds = struct.unpack_from("qq", data)
+    return float(seconds + nanoseconds * 1e-9)
 
 
 def may_capture() -> bool:
@@ -39,7 +46,7 @@ class RtpCapture:
         self._ports = range(int(first), int(last) + 1)
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.bind(("lo", 0))
         self._socket.settimeout(0.1)
         self._packets: list[tuple[float, int, bytes]] = []
@@ -69,9 +76,8 @@ class RtpCapture:
             rtp = data[udp + _UDP :]
             if source not in self._ports or len(rtp) < 12 or rtp[0] >> 6 != 2 or rtp[1] & 127 not in (0, 8):
                 continue
-            seconds, nanoseconds = struct.unpack_from("qq", ancillary[0][2])
             with self._changed:
-                self._packets.append((seconds + nanoseconds * 1e-9, rtp[1] & 127, rtp[12:]))
+                self._packets.append((kernel_time(ancillary), rtp[1] & 127, rtp[12:]))
                 self._changed.notify_all()
 
     def mark(self) -> int:
