@@ -24,7 +24,7 @@ def main() -> int:
     bar.require(may_capture(), "looking at the loopback interface needs root (CAP_NET_RAW)")
     with tempfile.TemporaryDirectory(prefix="bar4-") as name:
         folder = Path(name)
-        with Box(folder / "box", lines.settings(folder, tts="espeak")) as box:
+        with Box(folder / "box", lines.settings(folder, asr="pocketsphinx", tts="espeak")) as box:
             for which in args.phones if may_capture() else []:
                 if problem := {"baresip": baresip, "pyvoip": pyvoip}[which].missing():
                     bar.require(False, problem)

@@ -46,9 +46,10 @@ class StaticMedia:
 async def endpoint(
     on_call: Callable[[SipLeg], None] = lambda leg: None,
     trunks: tuple[TrunkRule, ...] = (LOOPBACK,),
+    port: int = 0,
     **settings: object,
 ) -> AsyncIterator[SipEndpoint]:
-    running = SipEndpoint("127.0.0.1", 0, trunks=trunks, on_call=on_call, **settings)  # type: ignore[arg-type]
+    running = SipEndpoint("127.0.0.1", port, trunks=trunks, on_call=on_call, **settings)  # type: ignore[arg-type]
     await running.start()
     try:
         yield running
@@ -296,6 +297,45 @@ async def test_stopping_says_goodbye_to_every_call() -> None:
             assert {(await call.wait_ended()).by for call in calls} == {"agent"}
         assert box.counters["calls"] == 0
         await box.stop()
+
+
+async def test_after_a_restart_a_peer_of_a_lost_call_is_told_that_it_is_over() -> None:
+    """Killed, the process says no BYE; the peer learns it from the 481 to whatever it sends next."""
+    fresh: list[SipLeg] = []
+
+    async with raw_peer() as peer:
+        first = SipEndpoint("127.0.0.1", 0, trunks=(LOOPBACK,), on_call=lambda leg: leg.answer(StaticMedia()))
+        await first.start()
+        where = ("127.0.0.1", first.port)
+        peer.transport.sendto(peer.request("INVITE", body=SDP), where)
+        tag = to_tag(await peer.expect("SIP/2.0 200"))
+        peer.transport.sendto(peer.request("ACK", to_tag=tag), where)
+        peer.transport.sendto(peer.request("INFO", cseq=2, to_tag=tag), where)
+        await peer.expect("SIP/2.0 200")
+        await die(first)
+        async with endpoint(fresh.append, port=first.port) as again:
+            assert peer.heard.empty()
+            peer.transport.sendto(peer.request("ACK", to_tag=tag), where)
+            for cseq, (method, body) in enumerate((("INVITE", SDP), ("INFO", ""), ("OPTIONS", ""), ("BYE", "")), 3):
+                peer.transport.sendto(peer.request(method, cseq=cseq, to_tag=tag, body=body), where)
+                answer = await peer.expect("SIP/2.0")
+                assert answer.startswith("SIP/2.0 481"), (method, answer)
+                assert f"CSeq: {cseq} {method}" in answer
+                assert to_tag(answer) == tag
+            assert again.counters["strays"] == 1
+            assert again.counters["calls"] == 0
+    assert fresh == []
+
+
+async def die(running: SipEndpoint) -> None:
+    """End it as ``kill -9`` would: the socket is gone, and nothing was said."""
+    assert running._transport is not None
+    sock = running._transport.get_extra_info("socket")
+    running._transport.abort()
+    if running._wakeup is not None:
+        running._wakeup.cancel()
+    while sock.fileno() >= 0:
+        await asyncio.sleep(0)
 
 
 async def test_a_port_in_use_says_what_to_do() -> None:
