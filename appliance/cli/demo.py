@@ -24,7 +24,7 @@ from appliance.store.records import CallRecord, TurnRecord
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-SCRIPT: Final = ("I'd like to book a table", "a table for four", "half past seven", "yes that's right")
+SCRIPT: Final = ("I'd like to book a table", "a table for two", "half past eight", "that is right")
 """What the caller of the demonstration says to the shipped ``dialplans/reception.yaml``."""
 TURNS_WANTED: Final = 3
 CALL_TIMEOUT_S: Final = 90.0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from appliance.errors import ApplianceError, EngineError
 
-CALLER_VOICE: Final = "en-us+f3"
+CALLER_VOICE: Final = "en-us+f2"
 """Another voice than the one that the agent speaks with."""
 _LENGTH: Final = struct.Struct("<I")
 _TIMEOUT_S: Final = 30.0
