@@ -35,14 +35,18 @@ _POLL_S: Final = 0.1
 class Conversation:
     """The call so far. ``latencies_ms`` are those of the wire, as the softphone measured them, one for each reply."""
 
-    said: list[str] = field(default_factory=list)
+    said: list[tuple[float, str]] = field(default_factory=list)
+    told: int = 0
+    ended: str = ""
     latencies_ms: list[float | None] = field(default_factory=list)
     understood: int = 0
     printed: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def line(self, who: str, text: str) -> None:
-        print(f"{time.monotonic() - self.began:6.1f} s  {who:<10} {text}", flush=True)
+    def line(self, who: str, text: str, at: float | None = None) -> None:
+        """One line of the conversation; ``at`` is when it happened, if not just now."""
+        when = time.monotonic() if at is None else at
+        print(f"{when - self.began:6.1f} s  {who:<10} {text}", flush=True)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -116,15 +120,14 @@ def _tell_caller(event: dict[str, Any], talk: Conversation) -> None:
         case "answered":
             talk.line("answered", f"after {event['after_s'] * 1e3:.0f} ms")
         case "speaking":
-            talk.said.append(event["what"])
+            talk.said.append((time.monotonic(), event["what"]))
             talk.latencies_ms.append(None)
-            talk.line("caller", event["what"])
         case "reply":
             talk.latencies_ms[-1] = event["latency_ms"]
         case "no_reply":
             talk.line("problem", "no reply")
         case "ended":
-            talk.line("hung up", f"by {'the caller' if event['by'] == 'us' else 'the agent'}")
+            talk.ended = "the caller" if event["by"] == "us" else "the agent"
 
 
 async def _watch_record(reader: CallReader, talk: Conversation) -> None:
@@ -141,9 +144,18 @@ def _tell_turns(record: CallRecord, talk: Conversation) -> None:
     for turn in record.turns[talk.printed :]:
         talk.printed += 1
         if turn.by == "voice":
+            _tell_what_was_said(talk)
             talk.line("understood", _understanding(turn, talk))
         if turn.agent_text:
             talk.line("agent", turn.agent_text if not turn.interrupted else f"{turn.heard_text} (interrupted)")
+
+
+def _tell_what_was_said(talk: Conversation) -> None:
+    """The caller's words beside what was made of them: the record has a turn when its reply is over."""
+    if talk.told < len(talk.said):
+        at, text = talk.said[talk.told]
+        talk.told += 1
+        talk.line("caller", text, at)
 
 
 def _understanding(turn: TurnRecord, talk: Conversation) -> str:
@@ -173,6 +185,8 @@ async def _settled(reader: CallReader, talk: Conversation, timeout_s: float = 5.
 
 def _conclude(box: Box, talk: Conversation, record: CallRecord | None, code: int) -> int:
     wire = [f"{latency:.0f}" if latency is not None else "none" for latency in talk.latencies_ms]
+    if talk.ended:
+        talk.line("hung up", f"by {talk.ended}")
     print()
     print(f"{talk.understood} of {len(talk.said)} turns understood and answered")
     print(f"latency on the wire, from the end of speech to the reply: {', '.join(wire)} ms")
