@@ -13,7 +13,7 @@ from tests.bench import lines
 from tests.bench.report import Bar
 from tests.peers import baresip, pyvoip
 from tests.peers.capture import may_capture
-from tests.peers.phone import Phone, faults, make_call
+from tests.peers.phone import MAX_GAP_S, Phone, faults, make_call
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def one_call(bar: Bar, box: Box, which: str, digit: str, folder: Path) -> None:
     bar.figure(
         f"{name}: speech {seen.greeting_s:.1f} + {seen.branch_s:.1f} s, worst gap {seen.worst_gap_s * 1e3:.1f} ms"
     )
-    for fault in faults(seen, digit):
+    for fault in faults(seen, digit, MAX_GAP_S):
         bar.require(False, f"{name}: {fault}")
 
 

@@ -6,6 +6,7 @@ to do so (CAP_NET_RAW); :func:`may_capture` tells.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -49,7 +50,7 @@ class RtpCapture:
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.bind(("lo", 0))
         self._socket.settimeout(0.1)
-        self._packets: list[tuple[float, int, bytes]] = []
+        self._packets: list[tuple[float, int, int, bytes]] = []
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="rtp-capture")
@@ -77,7 +78,8 @@ class RtpCapture:
             if source not in self._ports or len(rtp) < 12 or rtp[0] >> 6 != 2 or rtp[1] & 127 not in (0, 8):
                 continue
             with self._changed:
-                self._packets.append((kernel_time(ancillary), rtp[1] & 127, rtp[12:]))
+                sequence = int.from_bytes(rtp[2:4], "big")
+                self._packets.append((kernel_time(ancillary), rtp[1] & 127, sequence, rtp[12:]))
                 self._changed.notify_all()
 
     def mark(self) -> int:
@@ -90,7 +92,7 @@ class RtpCapture:
         with self._changed:
             packets = self._packets[since:]
         loud = 0
-        for _, payload_type, payload in packets:
+        for _, payload_type, _, payload in packets:
             samples = g711.decode(np.frombuffer(payload, np.uint8), payload_type == 8)
             loud += len(samples) // FRAME_SAMPLES * bool(rms_dbfs(samples[None])[0] > SPEECH_DBFS)
         return loud * 0.02
@@ -106,8 +108,14 @@ class RtpCapture:
     def worst_gap_s(self) -> float:
         """Longest time between two packets in a row."""
         with self._changed:
-            times = [at for at, _, _ in self._packets]
+            times = [packet[0] for packet in self._packets]
         return float(np.diff(times).max()) if len(times) > 1 else 0.0
+
+    def missing(self) -> int:
+        """Places where a sequence number does not follow the one before it; of one call at a time."""
+        with self._changed:
+            sequences = [packet[2] for packet in self._packets]
+        return sum((after - before) % 65536 != 1 for before, after in itertools.pairwise(sequences))
 
     def count(self) -> int:
         return self.mark()
