@@ -1,0 +1,46 @@
+"""Control's side of the engine workers, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from appliance.engines.client import EnginePool
+from appliance.ipc.channel import Channel, serve
+from appliance.ipc.messages import AnyMessage, JudgeTurn, TurnVerdict
+
+
+async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_path: Path) -> None:
+    """Its listening socket lives on for a moment after its connections."""
+    loop = asyncio.get_running_loop()
+    path = tmp_path / "turn-0.sock"
+    asked = 0
+
+    def dying(connection: socket.socket) -> Channel:
+        nonlocal asked
+        asked += 1
+        channel = Channel(connection, loop, lambda message: channel.close())
+        return channel
+
+    def healthy(connection: socket.socket) -> Channel:
+        def answer(message: AnyMessage) -> None:
+            if isinstance(message, JudgeTurn):
+                channel.send(TurnVerdict(message.request, 0.7, 0.0, 0.0))
+
+        channel = Channel(connection, loop, answer)
+        return channel
+
+    old = await serve(path, dying)
+    pool = EnginePool("turn", ["turn-0"], tmp_path)
+    await pool.start()
+    verdict = asyncio.create_task(pool.judge_turn(JudgeTurn(pool.number(), 0, 1, 0, 160, loop.time() + 5.0)))
+    loop.call_later(0.03, old.close)
+    async with asyncio.timeout(5.0):
+        while path.exists():
+            await asyncio.sleep(0.005)
+        new = await serve(path, healthy)
+        assert (await verdict).probability == 0.7
+    assert asked == 1
+    await pool.stop()
+    new.close()
