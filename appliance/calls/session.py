@@ -45,8 +45,12 @@ _RECORD_TIMEOUT_S: Final = 3.0
 class CallLog(Protocol):
     """Where a call's events go: the record first, then whoever counts."""
 
-    async def started(self, event: CallStarted) -> None:
-        """Returns when the record holds the call. Raises StoreError where it cannot."""
+    def started(self, event: CallStarted) -> asyncio.Future[None]:
+        """Puts the call on its way into the record; done when the record holds it.
+
+        Raises:
+            StoreError: at once or when awaited, where it cannot.
+        """
         ...
 
     def say(self, event: CallEvent) -> None: ...
@@ -120,11 +124,14 @@ class CallSession:
         """Ring at once; answer when the record holds the call and a port is open. An outcome means it ended here."""
         services = self._services
         self._leg.ring()
-        started = asyncio.ensure_future(services.log.started(self._started_event()))
-        services.log.say(
-            CallRinging(call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc())
-        )
+        started: asyncio.Future[None] | None = None
         try:
+            started = services.log.started(self._started_event())
+            services.log.say(
+                CallRinging(
+                    call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
+                )
+            )
             self._media = await services.media.open_leg(self)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
                 await started
@@ -132,8 +139,8 @@ class CallSession:
             reason = str(error) or f"the record could not be written within {_RECORD_TIMEOUT_S:.0f} s"
             logger.error("call %s refused: %s", self.call_id, reason)
             self._leg.reject(503, "Service Unavailable", retry_after_s=5)
-            started.cancel()
-            await asyncio.gather(started, return_exceptions=True)
+            if started is not None:
+                started.cancel()
             return Outcome(Disposition.REJECTED, HangupBy.BOX, 503, reason)
         if self._over.done():
             return self._over.result()

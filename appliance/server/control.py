@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections import Counter
@@ -46,9 +47,9 @@ class EventLog:
         self._store = store
         self._metrics = metrics
 
-    async def started(self, event: CallStarted) -> None:
+    def started(self, event: CallStarted) -> asyncio.Future[None]:
         self._metrics.observe(event)
-        await self._store.call_started(event)
+        return self._store.call_started(event)
 
     def say(self, event: CallEvent) -> None:
         self._store.observe(event)
@@ -175,9 +176,10 @@ class Control:
         try:
             await web.TCPSite(runner, where.host, where.port).start()
         except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise ApplianceError(
-                f"cannot listen for HTTP on {where.host}:{where.port}/tcp: {error.strerror or error}; stop the program "
-                "that has it, or set another listen.http.port"
+                f"cannot listen for HTTP on {where.host}:{where.port}/tcp: {reason}; stop the program that has it, or "
+                "set another listen.http.port"
             ) from error
         return runner
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -138,8 +137,8 @@ class CallStore:
 
     # --- what calls say -------------------------------------------------------------------------------------------
 
-    def call_started(self, started: CallStarted) -> Awaitable[None]:
-        """Queue the call at once; awaiting the result waits until it is committed.
+    def call_started(self, started: CallStarted) -> asyncio.Future[None]:
+        """Queue the call at once; awaiting the result waits until it is committed. Nobody has to.
 
         Raises:
             StoreError: at once, when the record is so far behind that no call should be taken; when awaited, if the

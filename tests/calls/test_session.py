@@ -50,7 +50,7 @@ def test_a_call_from_ring_to_record() -> None:
             await asyncio.sleep(0.2)
         ended = await made.over()
         assert made.leg.told == ["ring", "answer", "hangup"]
-        assert [type(event) for event in made.log.events[:3]] == [CallRinging, CallStarted, CallAnswered]
+        assert [type(event) for event in made.log.events[:3]] == [CallStarted, CallRinging, CallAnswered]
         assert (ended.disposition, ended.hangup_by) == (Disposition.COMPLETED, HangupBy.AGENT)
         assert ended.slots["drink"] == "tea"
         assert ended.slots["pin"] == "1234"

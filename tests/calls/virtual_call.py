@@ -189,9 +189,9 @@ class Log:
 
     events: list[CallEvent] = field(default_factory=list)
 
-    async def started(self, event: CallStarted) -> None:
-        await asyncio.sleep(0.005)
+    def started(self, event: CallStarted) -> asyncio.Future[None]:
         self.events.append(event)
+        return asyncio.ensure_future(asyncio.sleep(0.005))
 
     def say(self, event: CallEvent) -> None:
         self.events.append(event)
