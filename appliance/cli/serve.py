@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config import load_settings
-from appliance.dialplan.loader import load_lines
+from appliance.cli.check import examine
+from appliance.errors import ConfigError
 from appliance.ipc.logs import configure_logging
+from appliance.server import preflight
 from appliance.server.supervisor import StartError, Supervisor
 
 if TYPE_CHECKING:
@@ -33,12 +34,23 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 after an orderly stop, 1 where the box could not start."""
-    settings = load_settings(args.config, args.set)
-    load_lines(settings)
+    """0 after an orderly stop, 1 where the box could not start.
+
+    Raises:
+        ConfigError: settings, engine options or dialplans are wrong; with every mistake in any of them.
+    """
+    report = examine(args.config, args.set)
+    if report.mistakes or report.settings is None:
+        raise ConfigError(list(report.mistakes))
+    settings = report.settings
     configure_logging("supervisor", settings.log.level)
+    supervisor = Supervisor(settings)
     try:
-        return asyncio.run(Supervisor(settings).run())
+        with supervisor.alone():
+            problems = preflight.problems(settings)
+            for problem in problems:
+                print(f"appliance serve: {problem}", file=sys.stderr)
+            return 1 if problems else asyncio.run(supervisor.run())
     except StartError as error:
         print(f"appliance serve: {error}", file=sys.stderr)
         return 1

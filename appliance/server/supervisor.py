@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from appliance.config import Settings
@@ -70,6 +71,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._runtime_dir = settings.runtime_dir.absolute()
         self._children: dict[str, _Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -83,14 +85,9 @@ class Supervisor:
         Raises:
             StartError: a process could not start as configured.
         """
-        self._make_runtime_dir()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        with self._lock():
-            return await self._run()
-
-    async def _run(self) -> int:
         capacity = self._settings.limits.max_calls
         rings = AudioRings.create(capacity)
         self._capacity = capacity
@@ -275,30 +272,43 @@ class Supervisor:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         listener.close()
 
-    # --- the runtime directory ------------------------------------------------------------------------------------
-
-    def _make_runtime_dir(self) -> None:
-        directory = self._settings.runtime_dir.absolute()
-        if len(str(directory)) > _MAX_RUNTIME_DIR:
-            raise StartError(
-                f"runtime_dir {directory} is too long for socket names; set one of {_MAX_RUNTIME_DIR} characters"
-            )
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"runtime_dir {directory} cannot be made: {error.strerror}; set another one") from error
-        self._runtime_dir = directory
+    # --- its own folders ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self._runtime_dir / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StartError(
-                    f"another appliance runs with {self._runtime_dir}; stop it, or set another runtime_dir"
-                ) from error
+    def alone(self) -> Iterator[None]:
+        """Hold the state and the runtime directory; :meth:`run` must run within.
+
+        Two boxes on one record would each take the calls of the other for interrupted ones.
+
+        Raises:
+            StartError: a directory cannot be made, or another box has it.
+        """
+        if len(str(self._runtime_dir)) > _MAX_RUNTIME_DIR:
+            raise StartError(
+                f"runtime_dir {self._runtime_dir} is too long for socket names; "
+                f"set one of {_MAX_RUNTIME_DIR} characters"
+            )
+        with (
+            _held("state_dir", self._settings.state_dir.absolute(), 0o755),
+            _held("runtime_dir", self._runtime_dir, 0o700),
+        ):
             yield
+
+
+@contextlib.contextmanager
+def _held(key: str, directory: Path, mode: int) -> Iterator[None]:
+    """Make the directory where it is missing and lock it."""
+    try:
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        file = (directory / "lock").open("w")
+    except OSError as error:
+        raise StartError(f"{key} {directory} cannot be used: {error.strerror}; set another one") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(f"another appliance runs with {key} {directory}; stop it, or set another one") from error
+        yield
 
 
 async def _ended(child: _Child) -> None:

@@ -93,19 +93,9 @@ class SipEndpoint(asyncio.DatagramProtocol):
             OSError: where the port is taken or the address is not ours; the message says what to change.
         """
         self._loop = asyncio.get_running_loop()
-        try:
-            transport, _ = await self._loop.create_datagram_endpoint(
-                lambda: self, local_addr=(self._local_host, self._local_port)
-            )
-        except OSError as error:
-            where = join_host_port(self._local_host, self._local_port)
-            raise OSError(
-                error.errno,
-                f"cannot listen for SIP on {where}/udp: {error.strerror or error}; stop the program that has it, or "
-                "set another listen.sip port",
-            ) from error
+        sock = self._bind()
+        transport, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
         self._transport = transport
-        sock = transport.get_extra_info("socket")
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         except OSError as error:
@@ -121,6 +111,20 @@ class SipEndpoint(asyncio.DatagramProtocol):
             limits=self._limits,
         )
         self._agent.accepting = self._accepting
+
+    def _bind(self) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in self._local_host else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.bind((self._local_host, self._local_port))
+        except OSError as error:
+            sock.close()
+            where = join_host_port(self._local_host, self._local_port)
+            raise OSError(
+                f"cannot listen for SIP on {where}/udp: {error.strerror or error}; stop the program that has it, or "
+                "set another listen.sip port"
+            ) from error
+        return sock
 
     async def stop(self) -> None:
         """Hang up what is left, wait a moment for the answers, and close the socket."""

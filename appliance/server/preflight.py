@@ -1,0 +1,63 @@
+"""What can be seen to be wrong before any process is started: said at once, all of it, with the remedy.
+
+The processes check again for themselves; this only spares the operator a start that takes seconds and fails with the
+first problem it meets.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+from appliance.config import Settings
+from appliance.engines.builtin import provider_registry
+from appliance.errors import EngineError, ModelFileError
+from appliance.models.store import ModelStore, model_directory
+from appliance.plugins.registry import KINDS
+
+
+def problems(settings: Settings) -> list[str]:
+    """Ports that cannot be bound and model files that are missing or corrupt; one line each."""
+    return [*_sockets(settings), *_models(settings)]
+
+
+def _sockets(settings: Settings) -> Iterator[str]:
+    for number, sip in enumerate(settings.listen.sip):
+        yield from _unbindable("SIP", sip.host, sip.port, socket.SOCK_DGRAM, f"listen.sip.{number}.port")
+    http = settings.listen.http
+    yield from _unbindable("HTTP", http.host, http.port, socket.SOCK_STREAM, "listen.http.port")
+
+
+def _unbindable(what: str, host: str, port: int, kind: socket.SocketKind, key: str) -> Iterator[str]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    protocol = "udp" if kind is socket.SOCK_DGRAM else "tcp"
+    try:
+        with socket.socket(family, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            if kind is socket.SOCK_STREAM:
+                probe.listen()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        yield (
+            f"cannot listen for {what} on {host}:{port}/{protocol}: {reason}; "
+            f"stop the program that has it, or set another {key}"
+        )
+
+
+def _models(settings: Settings) -> Iterator[str]:
+    registry = provider_registry()
+    store = ModelStore(model_directory(settings.models_dir))
+    for kind in KINDS:
+        try:
+            provider = registry.provider(kind, getattr(settings.engines, kind).provider)
+        except EngineError as error:
+            yield f"engines.{kind}.{error}"
+            continue
+        for name in provider.models:
+            try:
+                store.read(name)
+            except ModelFileError as error:
+                yield str(error)
