@@ -140,6 +140,12 @@ def _register(value: Any) -> Any:
     return False
 
 
+def _no_plugins(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value:
+        raise _unavailable("plugin", value[0], "leave plugins.enabled empty")
+    return value
+
+
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
@@ -265,7 +271,7 @@ class Store(Section):
         description="SQLAlchemy URL of the database. Below `state_dir`.",
     )
     recordings: Path = Field(default=Path("var/recordings"), description="Folder of the recordings. Below `state_dir`.")
-    retention_days: int = Field(default=30, ge=1, description="Age at which records and recordings may be deleted.")
+    retention_days: int = Field(default=30, ge=1, description="Age at which records and recordings are deleted.")
 
 
 class Recording(Section):
@@ -299,12 +305,6 @@ class Log(Section):
     )
 
 
-class Http(Section):
-    """How the HTTP server behaves."""
-
-    timeout_s: Seconds = Field(default=10.0, description="A request that takes longer is given up.")
-
-
 class Dialplans(Section):
     """Who answers which number."""
 
@@ -322,7 +322,9 @@ class Plugins(Section):
         default_factory=lambda: (shipped_dir("plugins"),),
         description="Folders or files of plugins, relative to this file.",
     )
-    enabled: tuple[Name, ...] = Field(default=(), description="Plugins to load, by name.")
+    enabled: Annotated[tuple[Name, ...], AfterValidator(_no_plugins)] = Field(
+        default=(), description="Plugins to load, by name. Not available in this version."
+    )
 
 
 class Settings(Section):
@@ -342,7 +344,6 @@ class Settings(Section):
     recording: Recording = Field(default=Recording(), description="Recording of calls.")
     limits: Limits = Field(default=Limits(), description="How much the box takes on.")
     media: Media = Field(default=Media(), description="The audio clock.")
-    http: Http = Field(default=Http(), description="How the HTTP server behaves.")
     log: Log = Field(default=Log(), description="Log lines.")
     dialplans: Dialplans = Field(default=Dialplans(), description="Who answers which number.")
     plugins: Plugins = Field(default=Plugins(), description="Plugins.")

@@ -36,6 +36,7 @@ from appliance.server.plan import ENGINE_KINDS
 from appliance.signalling.sip_endpoint import SipEndpoint
 from appliance.signalling.sip_legs import TrunkRule
 from appliance.store.calls import CallStore
+from appliance.store.retention import keep_expiring
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +120,15 @@ class Control:
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
         self._metrics.watch_sip(lambda: _sum_counters(endpoints))
+        forgetting = asyncio.create_task(
+            keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
+        )
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
         await registry.end_all("the appliance is stopping")
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
         for endpoint in endpoints:
             await endpoint.stop()
         await http.cleanup()
