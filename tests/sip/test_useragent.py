@@ -25,7 +25,7 @@ class Peer:
     """Speaks to one user agent and reads its answers."""
 
     def __init__(self, **settings: object) -> None:
-        self.agent = make_agent(CALLED, **settings)
+        self.agent = make_agent(CALLED, **settings)  # type: ignore[arg-type]
         self.events: list[Event] = []
         self.went_to: list[Address] = []
 
