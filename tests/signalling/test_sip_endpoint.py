@@ -16,8 +16,8 @@ import pytest
 
 from appliance.errors import LocalSipError, RemoteSipError
 from appliance.signalling.leg import HangupCause, Leg, RtpParams
-from appliance.signalling.sip_endpoint import SipEndpoint, TrunkRule
-from appliance.signalling.sip_legs import SipLeg
+from appliance.signalling.sip_endpoint import SipEndpoint
+from appliance.signalling.sip_legs import SipLeg, TrunkRule
 from appliance.sip.transaction import Timing
 
 LOOPBACK = TrunkRule("local", (ipaddress.ip_network("127.0.0.0/8"),), ("pcmu", "pcma"))
