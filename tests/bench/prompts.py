@@ -58,7 +58,7 @@ def read_wav(path: Path) -> npt.NDArray[np.int16]:
     if rate == RATE_HZ:
         return pcm.astype(np.int16)
     resampled = soxr.resample(pcm.astype(np.float32), rate, RATE_HZ)
-    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(resampled), -32768, 32767), dtype=np.int16)
 
 
 def folder() -> Path:
