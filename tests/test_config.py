@@ -129,7 +129,7 @@ def test_what_the_box_writes_follows_state_dir() -> None:
 
 def test_dialplans_lie_beside_the_file_that_names_them() -> None:
     path = write("dialplans: {paths: [mine]}\nplugins: {paths: [/abs]}\n", "etc/appliance.yaml")
-    box = load_settings(path, ["plugins.enabled=[crm]"], environ={})
+    box = load_settings(path, ["limits.drain_s=1"], environ={})
     assert box.dialplans.paths == (Path("etc/mine"),)
     assert box.plugins.paths == (Path("/abs"),)
     overridden = load_settings(path, ["dialplans.paths=[here]"], environ={})

@@ -18,6 +18,7 @@ PURE = (
     "rtp",
     "carriers",
     "audio",
+    "conversation/budget.py",
     "conversation/turns.py",
     "dialplan/schema.py",
     "dialplan/matcher.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import ChannelClosed, StaleSlot
-from appliance.ipc.channel import Channel, connect
+from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
 from appliance.ipc.messages import AnyMessage, RecordingStopped, StartRecording, StopRecording
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaLegHandle
@@ -99,6 +99,7 @@ class RecorderClient:
             await lost.wait()
             if self._active:
                 logger.warning("the recorder is gone; %d recordings continue when it is back", len(self._active))
+            await asyncio.sleep(LAST_BREATH_S)
 
     def _received(self, message: AnyMessage) -> None:
         if isinstance(message, RecordingStopped):

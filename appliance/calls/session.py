@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from appliance.calls.brains import make_brain
 from appliance.calls.recording import RecorderClient
 from appliance.clock import Clock
+from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker, Voice
@@ -68,6 +69,7 @@ class Services:
     log: CallLog
     asr: EnginePool | None
     turn: EnginePool | None
+    verdicts: VerdictBudget
     tts: EnginePool
     llm: EnginePool | None
     asr_timeout_s: float
@@ -221,6 +223,7 @@ class CallSession:
             TurnMachine(_turn_config(line)),
             services.asr,
             services.turn,
+            services.verdicts,
             language=line.language,
             asr_timeout_s=services.asr_timeout_s,
             delay_s=lambda: int(services.rings.delay[media.slot]) * FRAME_S,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.conversation.brain import Expectation
+from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.fillers import ends_in_filler
 from appliance.conversation.turns import (
     FRAME_S,
@@ -68,6 +69,7 @@ class Listening:
         slot, generation: of the media leg, whose ring the engines read.
         machine: the turn machine.
         asr, turn: the engine workers; None where the box has no such engine.
+        verdicts: the box's budget of turn verdicts.
         language: of the line.
         asr_timeout_s: a recognition that takes longer has failed.
         delay_s: how much later than its arrival at the socket the newest frame is heard (the jitter buffer).
@@ -83,6 +85,7 @@ class Listening:
         machine: TurnMachine,
         asr: EnginePool | None,
         turn: EnginePool | None,
+        verdicts: VerdictBudget,
         *,
         language: str,
         asr_timeout_s: float,
@@ -96,6 +99,8 @@ class Listening:
         self.machine = machine
         self._asr = asr
         self._turn = turn
+        self._verdicts = verdicts
+        self._asked_in_pause = 0
         self._language = language
         self._asr_timeout_s = asr_timeout_s
         self._delay_s = delay_s
@@ -145,9 +150,12 @@ class Listening:
             case FirstSilence():
                 self._first_silence_at = self._at
                 self._verdict_asked_at = self._verdict_at = None
+                self._asked_in_pause = 0
                 self._recognise(action)
             case AskTurnModel():
-                self._spawn(self._judge(action))
+                self._asked_in_pause += 1
+                if self._verdicts.take(self._at, second=self._asked_in_pause > 1):
+                    self._spawn(self._judge(action))
             case SpeechResumed():
                 self._cancel_attempts()
             case TurnCommitted():

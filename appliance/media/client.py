@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from appliance.errors import ChannelClosed, MediaError
-from appliance.ipc.channel import Channel, connect
+from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
 from appliance.ipc.messages import (
     AnyMessage,
     CloseLeg,
@@ -209,10 +209,12 @@ class MediaClient:
     async def _keep(self) -> None:
         while True:
             await self._lost.wait()
+            await asyncio.sleep(LAST_BREATH_S)
             try:
                 await self._connect()
             except ChannelClosed as error:
                 logger.error("media: %s", error)
+                self._lost.set()
 
     def _gone(self) -> None:
         for leg in list(self._legs.values()):

@@ -183,6 +183,7 @@ async def run(settings: Settings, rings: AudioRings) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    _take_priority()
     metronome.start(loop)
     housekeeping = asyncio.create_task(_housekeeping(media))
     link.ready()
@@ -235,7 +236,7 @@ async def _housekeeping(media: MediaProcess) -> None:
 
 
 def _take_priority() -> None:
-    """Run before everything else on the core: real-time where that is permitted.
+    """Run before everything else on the core: real-time where that is permitted. To be called when all is loaded.
 
     Nice values would not do: the kernel weighs them within a session only (autogroups), and a fair scheduler may let a
     process finish its slice before one that has just woken.
@@ -257,7 +258,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.media.core is not None:
         os.sched_setaffinity(0, {settings.media.core})
-    _take_priority()
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
     try:
         uvloop.run(run(settings, rings))

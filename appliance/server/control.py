@@ -21,6 +21,7 @@ from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
 from appliance.clock import SystemClock
 from appliance.config import Settings
+from appliance.conversation.budget import VerdictBudget
 from appliance.dialplan.loader import load_lines
 from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
@@ -102,6 +103,7 @@ class Control:
             log=EventLog(store, self._metrics),
             asr=pools.get("asr"),
             turn=pools.get("turn"),
+            verdicts=VerdictBudget(),
             tts=tts,
             llm=pools.get("llm"),
             asr_timeout_s=settings.engines.asr.timeout_s,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from appliance.calls.session import CallSession, Services
+from appliance.conversation.budget import VerdictBudget
 from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
 from appliance.events import CallEnded, CallEvent, CallStarted, TurnFinished
@@ -228,6 +229,7 @@ class VirtualCall:
             log=self.log,
             asr=engines,
             turn=engines,
+            verdicts=VerdictBudget(),
             tts=engines,
             llm=engines if llm else None,
             asr_timeout_s=5.0,
