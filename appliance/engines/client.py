@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from appliance.errors import ChannelClosed, EngineError
-from appliance.ipc.channel import Channel, connect
+from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
 from appliance.ipc.messages import (
     AnyMessage,
     Cancel,
@@ -38,9 +38,6 @@ OnAnswer: TypeAlias = Callable[[Answer], None]
 _ATTEMPTS: Final = 3
 _RECONNECT_S: Final = 60.0
 _MAX_WAITING: Final = 2000
-_LAST_BREATH_S: Final = 0.05
-"""A process that is killed closes its connections before the socket it listens on; what connects in between is lost
-at once, and every request that goes that way has one attempt less."""
 
 
 @dataclass
@@ -200,7 +197,7 @@ class EnginePool:
             await lost.wait()
             self._channels[index] = None
             self._fail_over(index)
-            await asyncio.sleep(_LAST_BREATH_S)
+            await asyncio.sleep(LAST_BREATH_S)
 
     def _flush_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()

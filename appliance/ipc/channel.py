@@ -183,6 +183,11 @@ async def serve(path: Path, on_connect: Callable[[socket.socket], Channel]) -> L
     return listener
 
 
+LAST_BREATH_S: Final = 0.05
+"""A process that is killed closes its connections before the socket it listens on. Whoever connects again at once
+reaches it once more and loses the connection at once; this much later it is gone."""
+
+
 async def connect(
     path: Path, on_message: OnMessage, on_close: OnClose = lambda: None, *, timeout_s: float = 10.0
 ) -> Channel:
