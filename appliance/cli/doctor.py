@@ -99,15 +99,20 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(config: Path | None, overrides: list[str]) -> list[Finding]:
     """Look at everything. What needs the settings is left out where they can't be read."""
-    findings = [python(), *libraries(), *models(), processors(), scheduling()]
+    findings = [python(), *libraries(), processors(), scheduling()]
     try:
         settings = _settings(config, overrides)
     except ModuleNotFoundError:
-        return findings
+        return [*findings, *models()]
     except ConfigError as error:
         remedy = "appliance check says more"
-        return [*findings, *(Finding("configuration", Verdict.PROBLEM, str(m), remedy) for m in error.mistakes)]
+        return [
+            *findings,
+            *models(),
+            *(Finding("configuration", Verdict.PROBLEM, str(m), remedy) for m in error.mistakes),
+        ]
     findings.append(Finding("configuration", Verdict.OK, str(config or "the embedded default")))
+    findings += models(settings.models_dir)
     findings += sockets(_sockets_of(settings))
     findings += [
         writable("runtime folder", Path(settings.runtime_dir)),
@@ -145,8 +150,8 @@ def libraries() -> Iterable[Finding]:
     yield Finding("libraries", Verdict.OK, ", ".join(there))
 
 
-def models() -> Iterable[Finding]:
-    store = ModelStore(model_directory())
+def models(directory: Path | None = None) -> Iterable[Finding]:
+    store = ModelStore(model_directory(directory))
     for check in [*map(store.check, MODEL_FILES), *map(check_packaged, PACKAGED_MODELS)]:
         if check.usable:
             yield Finding(check.name, Verdict.OK, str(check.path or check.state.value))

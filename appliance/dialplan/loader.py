@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ def load_dialplans(
         document = read_document(path)
         mistakes += document.mistakes
         for root in _line_roots(document, mistakes):
-            line, wrong = _read_line(document, root, missing_words)
+            around = partial(_surroundings, document, root, trunks=trunks, languages=languages, llm=llm)
+            line, wrong = _read_line(document, root, missing_words, around)
             mistakes += wrong
             if line is None:
                 continue
-            mistakes += _surroundings(document, root, line, trunks, languages, llm)
             file, number = document.origin(root)
             if line.name in sources:
                 hint = "give each line a name of its own"
@@ -154,7 +155,10 @@ def _line_roots(document: Document, mistakes: list[Mistake]) -> list[KeyPath]:
 
 
 def _read_line(
-    document: Document, root: KeyPath, missing_words: MissingWords | None
+    document: Document,
+    root: KeyPath,
+    missing_words: MissingWords | None,
+    around: Callable[[Line], list[Mistake]],
 ) -> tuple[Line | None, list[Mistake]]:
     """The line at ``root``; None where it could not be understood, or has no name to go by."""
     raw = look_up(document.data, root)
@@ -180,6 +184,7 @@ def _read_line(
     for problem in problems(draft, missing_words):
         origin = document.origin((*root, *locate(raw, problem.path)))
         mistakes.append(Mistake(*origin, dotted((*root, *problem.path)), problem.what, problem.hint))
+    mistakes += around(checked.value)
     return checked.value if named else None, mistakes
 
 
@@ -187,6 +192,7 @@ def _surroundings(
     document: Document,
     root: KeyPath,
     line: Line,
+    *,
     trunks: Collection[str] | None,
     languages: Collection[str] | None,
     llm: bool,

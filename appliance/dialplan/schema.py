@@ -44,7 +44,11 @@ def _next(value: Any) -> Any:
 
 
 def _spoken(value: Any) -> Any:
-    return {"text": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"text": value}
+    if not isinstance(value, dict | Spoken):
+        raise fault(f"must be text, not {value!r}", "write the words to say, in quotes if they look like a number")
+    return value
 
 
 def _key(value: str) -> str:

@@ -147,7 +147,8 @@ class ModelStore:
 
     def _load(self, entry: ModelFile) -> tuple[bytes | None, Check]:
         path = self.path(entry)
-        remedy = f"run 'appliance models pull {entry.name}'"
+        elsewhere = f" with --directory {self.directory}" if self.directory != model_directory() else ""
+        remedy = f"run 'appliance models pull {entry.name}'{elsewhere}"
         try:
             content = path.read_bytes()
         except FileNotFoundError:

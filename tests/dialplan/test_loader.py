@@ -376,3 +376,12 @@ def test_any_text_loads_or_is_a_config_error(text: str) -> None:
         load(text)
     except ConfigError as error:
         assert error.mistakes
+
+
+def test_a_line_without_a_name_is_checked_against_the_box_all_the_same() -> None:
+    found = mistakes("match: {trunk: locla}\ngreeting: 7\nflow: {bye: {hang_up: Bye.}}\n", trunks=["local"])
+    assert found == [
+        "plan.yaml:1: match.trunk: there is no trunk 'locla'; did you mean 'local'?",
+        "plan.yaml:1: name: is missing; add 'name:'",
+        "plan.yaml:2: greeting: must be text, not 7; write the words to say, in quotes if they look like a number",
+    ]
