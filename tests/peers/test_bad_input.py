@@ -32,7 +32,7 @@ from tests.peers.small_disk import full, small_disk
 pytestmark = pytest.mark.peer
 
 RECORD_DISK, RECORDING_DISK = "record", "recordings"
-WORST_GAP_S = 0.1
+WORST_GAP_S = 0.2
 """The pacing itself is a bar of its own; this only tells an undisturbed call from one that stood still."""
 
 
