@@ -217,7 +217,8 @@ class Listening:
                     JudgeTurn(number, self._slot, self._generation, start, end, self._at + _VERDICT_DEADLINE_S)
                 )
         except (EngineError, TimeoutError) as error:
-            logger.warning("slot %d: no turn verdict (%s); silence alone decides", self._slot, error)
+            reason = str(error) or f"none within {_VERDICT_DEADLINE_S:g} s"
+            logger.warning("slot %d: no turn verdict (%s); silence alone decides", self._slot, reason)
             return
         self._verdict_at = asyncio.get_running_loop().time()
         for action in self.machine.verdict(ask.ask, verdict.probability):
@@ -239,7 +240,8 @@ class Listening:
                     result = await attempt.task
                 text, confidence, accepted = result.text, result.confidence, result.accepted
             except (EngineError, TimeoutError) as error:
-                logger.error("slot %d: recognition failed: %s", self._slot, error)
+                reason = str(error) or f"no result within {self._asr_timeout_s:g} s"
+                logger.error("slot %d: recognition failed: %s", self._slot, reason)
             stages.append(
                 StageTiming(Stage.ASR, attempt.asked_at, attempt.done_at or asyncio.get_running_loop().time())
             )

@@ -208,7 +208,7 @@ class EnginePool:
     def _fail_over(self, index: int) -> None:
         orphans = [number for number, pending in self._pending.items() if pending.worker == index]
         if orphans:
-            logger.warning("%s died with %d requests; asking elsewhere", self._names[index], len(orphans))
+            logger.warning("%s died with %d requests; they are asked again", self._names[index], len(orphans))
         for number in orphans:
             pending = self._pending[number]
             pending.attempts += 1

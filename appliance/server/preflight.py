@@ -6,7 +6,7 @@ first problem it meets.
 
 from __future__ import annotations
 
-import os
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -24,9 +24,9 @@ def problems(settings: Settings) -> list[str]:
 
 def _sockets(settings: Settings) -> Iterator[str]:
     for number, sip in enumerate(settings.listen.sip):
-        yield from _unbindable("SIP", sip.host, sip.port, socket.SOCK_DGRAM, f"listen.sip.{number}.port")
+        yield from _unbindable("SIP", sip.host, sip.port, socket.SOCK_DGRAM, f"listen.sip.{number}")
     http = settings.listen.http
-    yield from _unbindable("HTTP", http.host, http.port, socket.SOCK_STREAM, "listen.http.port")
+    yield from _unbindable("HTTP", http.host, http.port, socket.SOCK_STREAM, "listen.http")
 
 
 def _unbindable(what: str, host: str, port: int, kind: socket.SocketKind, key: str) -> Iterator[str]:
@@ -40,11 +40,16 @@ def _unbindable(what: str, host: str, port: int, kind: socket.SocketKind, key: s
             if kind is socket.SOCK_STREAM:
                 probe.listen()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        yield (
-            f"cannot listen for {what} on {host}:{port}/{protocol}: {reason}; "
-            f"stop the program that has it, or set another {key}"
-        )
+        reason = error.strerror or str(error)
+        yield f"cannot listen for {what} on {host}:{port}/{protocol}: {reason}; {_remedy(error, key)}"
+
+
+def _remedy(error: OSError, key: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"stop the program that has it, or set another {key}.port"
+    if error.errno == errno.EACCES:
+        return f"allow CAP_NET_BIND_SERVICE, or set {key}.port above 1023"
+    return f"set {key}.host to an address of this machine"
 
 
 def _models(settings: Settings) -> Iterator[str]:

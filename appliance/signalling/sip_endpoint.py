@@ -319,7 +319,9 @@ class SipEndpoint(asyncio.DatagramProtocol):
             try:
                 choose(parse_sdp(event.offer), trunk.codecs)
             except RemoteSipError as error:
-                logger.info("offer refused: %s", error, extra={"call_id": call.call_id})
+                logger.info(
+                    "offer from %s refused: %s", join_host_port(*call.source), error, extra={"call_id": call.call_id}
+                )
                 call.reject(error.status_hint or 400, self.now())
                 return
         info = call_info(event.request, self._random_token(), trunk.name, call.source)
