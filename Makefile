@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # Independent programs that tests talk to, and recorded prompts for the recognition bar.
 PEERS := sip-tester baresip-core tshark sox asterisk-core-sounds-en-wav
 PYTEST := $(BIN)/python -m pytest
-BARS := sipp_load lossy softphones asr_wire turn_latency pacing crash soak_calls
+BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls
 
 .PHONY: help
 help: ## what can be made
