@@ -106,8 +106,8 @@ def compile_grammar(phrases: Iterable[str], pronunciations: Iterable[tuple[str, 
     for phrase in phrases:
         digits = _DIGIT_STRING.fullmatch(phrase.strip())
         if digits:
-            fewest, most = (int(group) if group else None for group in digits.groups())
-            strings.append(_bounded(phrase, fewest or 1, most or MAX_DIGITS))
+            fewest, most = (int(group) for group in digits.groups(default="0"))
+            strings.append(_bounded(phrase, fewest, most) if digits[1] else (1, MAX_DIGITS))
             continue
         text = normalise(phrase)
         if text in texts:

@@ -181,13 +181,8 @@ class TelephoneFeatures:
         logs: Floats = np.log(energy + floor)
         return logs
 
-    def cepstra(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """The utterance's cepstra, channel removed, (frames, 13), 100 frames a second.
-
-        Args:
-            pcm: int16 mono at 8 kHz.
-        """
-        bands = self.bands(pcm)
+    def cepstra(self, bands: Floats) -> npt.NDArray[np.float32]:
+        """The model's cepstra for :meth:`bands`' result, channel removed, (frames, 13)."""
         if not len(bands):
             return np.zeros((0, CEPSTRA), dtype=np.float32)
         return self._complete((bands - self._channel(bands)).astype(np.float32))
