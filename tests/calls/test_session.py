@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from appliance.dialplan.schema import Line
-from appliance.events import CallAnswered, CallRinging, CallStarted, Disposition, HangupBy, InputBy, Stage
-from tests.calls.virtual_call import VirtualCall
+from appliance.errors import MediaError
+from appliance.events import CallAnswered, CallEnded, CallRinging, CallStarted, Disposition, HangupBy, InputBy, Stage
+from tests.calls.virtual_call import Media, VirtualCall
 from tests.engines.virtual_time import run_virtual
 
 FLOW: dict[str, Any] = {
@@ -311,4 +314,19 @@ def test_a_broken_model_is_apologised_for_and_then_ends_the_call() -> None:
         ended = await made.over()
         assert ended.hangup_text == "the agent's engines failed"
 
+    run_virtual(call())
+
+
+def test_a_call_refused_because_media_is_down_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(media: Media, listener: object) -> Media:
+        raise MediaError("the media process is down; it is being restarted")
+
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        ended = await made.over()
+        assert made.leg.told[:2] == ["ring", "reject 503"]
+        assert [type(event) for event in made.log.events] == [CallStarted, CallRinging, CallEnded]
+        assert (ended.disposition, ended.hangup_code) == (Disposition.REJECTED, 503)
+
+    monkeypatch.setattr(Media, "open_leg", down)
     run_virtual(call())
