@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -125,6 +126,9 @@ class Control:
         forgetting = asyncio.create_task(
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
+        # What was made at start stays; without it, cycles of finished calls are looked for, and found, soon.
+        gc.collect()
+        gc.freeze()
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()

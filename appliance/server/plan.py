@@ -70,11 +70,13 @@ def worker_names(kind: str, settings: Settings, core_count: int) -> list[str]:
 
 
 def child_environment(environment: dict[str, str]) -> dict[str, str]:
-    """One thread for every numeric library: the processes themselves are the parallelism."""
+    """One thread for every numeric library: the processes themselves are the parallelism. Few malloc arenas: with one
+    for every thread, memory that one frees is of no use to the next."""
     capped = dict(environment)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         capped[name] = "1"
     capped["PYTHONUNBUFFERED"] = "1"
+    capped.setdefault("MALLOC_ARENA_MAX", "2")
     return capped
 
 
