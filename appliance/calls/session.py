@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from appliance.calls.brains import make_brain
 from appliance.calls.recording import RecorderClient
 from appliance.clock import Clock
+from appliance.conversation.brain import Brain
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.listening import Listening
@@ -98,6 +99,7 @@ class CallSession:
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
         self._slots: dict[str, str] = {}
+        self._brain: Brain | None = None
         self._dialogue: Dialogue | None = None
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
@@ -195,7 +197,7 @@ class CallSession:
                 hangup_by=outcome.by,
                 hangup_code=outcome.code,
                 hangup_text=outcome.text,
-                slots=dict(self._brain.slots) if self._answered_at is not None else {},
+                slots=dict(self._brain.slots) if self._brain is not None and self._answered_at is not None else {},
             )
         )
         logger.info(
@@ -205,14 +207,22 @@ class CallSession:
             outcome.by.value,
             f" ({outcome.text})" if outcome.text else "",
         )
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
+        self._leg.on_hangup = self._leg.on_digits = None
+        self._dialogue = self._listening = self._speaker = self._media = None
+        self._brain = None
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _connect_conversation(self, media: MediaLegHandle) -> None:
         services, line = self._services, self._line
-        self._brain = make_brain(line, self._leg.info, services.llm, services.llm_timeout_s, services.clock.monotonic)
+        brain = make_brain(line, self._leg.info, services.llm, services.llm_timeout_s, services.clock.monotonic)
+        self._brain = brain
         self._dialogue = Dialogue(
-            self._brain,
+            brain,
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
