@@ -107,6 +107,7 @@ class Dialogue:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         self._finish_turn()
+        self._listening = self._speaker = self._reply = self._stopping = None
 
     # --- what the ears, the mouth and the keys say ----------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import os
 import signal
 import sys
 from collections import Counter
+from typing import Final
 
 import uvloop
 from aiohttp import web
@@ -41,6 +43,8 @@ from appliance.store.calls import CallStore
 from appliance.store.retention import keep_expiring
 
 logger = logging.getLogger(__name__)
+
+_TIDY_EVERY_S: Final = 15.0
 
 
 class EventLog:
@@ -126,15 +130,14 @@ class Control:
         forgetting = asyncio.create_task(
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
-        # What was made at start stays; without it, cycles of finished calls are looked for, and found, soon.
-        gc.collect()
-        gc.freeze()
+        tidying = asyncio.create_task(_keep_tidy(), name="memory")
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
         await registry.end_all("the appliance is stopping")
         forgetting.cancel()
-        await asyncio.gather(forgetting, return_exceptions=True)
+        tidying.cancel()
+        await asyncio.gather(forgetting, tidying, return_exceptions=True)
         for endpoint in endpoints:
             await endpoint.stop()
         await http.cleanup()
@@ -212,6 +215,19 @@ class Control:
     async def _drain(self, deadline_s: float) -> None:
         await self._registry.drain(deadline_s)
         self._link.send(Drained())
+
+
+async def _keep_tidy() -> None:
+    """Keep memory at what the calls need: what was made at start is left out of every collection, cycles of finished
+    calls are collected now and then, and what the C library holds on to is given back."""
+    gc.collect()
+    gc.freeze()
+    library = ctypes.CDLL(None)
+    while True:
+        await asyncio.sleep(_TIDY_EVERY_S)
+        gc.collect()
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
 
 
 def _sum_counters(endpoints: list[SipEndpoint]) -> dict[str, int]:
