@@ -580,6 +580,10 @@ class Call:
         self._unacknowledged = None
         dialogs = [*self._forks.values(), *([self.dialog] if self.dialog is not None else [])]
         self._host.forget(self, dialogs)
+        # Transactions live for 32 s more to absorb what is repeated; they need nothing of the call for that.
+        for transaction in (self._invite, self._reinvite):
+            if transaction is not None and self.role is Role.UAS:
+                transaction.owner = None
         self._host.emit(CallClosed(self))
 
 
