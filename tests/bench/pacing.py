@@ -25,12 +25,20 @@ LIMIT_S = 0.005
 _BURN = """
 import sys
 if "appliance.server.control" in sys.orig_argv:
-    import json, threading
+    import json, pathlib, threading, time
     text = "[" + ",".join(['{"name": "value", "number": 12345.678}'] * (50_000_000 // 41)) + "]"
     def burn():
+        while not pathlib.Path(__file__).with_name("go").exists():
+            time.sleep(0.1)
         while True:
             json.loads(text)
     threading.Thread(target=burn, daemon=True).start()
+if "appliance.engines.worker" in sys.orig_argv and "asr-0" in sys.orig_argv:
+    import threading
+    def spin():
+        while True:
+            sum(range(100_000))
+    threading.Thread(target=spin, daemon=True).start()
 """
 
 
@@ -48,7 +56,11 @@ def errors(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], in
 
 
 def _burning_control(folder: Path) -> Path:
-    """A folder for PYTHONPATH that makes the control process parse a 50 MB JSON, over and over, in a thread."""
+    """A folder for PYTHONPATH: control parses a 50 MB JSON, over and over, in a thread, and a worker never rests.
+
+    Control begins when a file ``go`` appears in the folder: beside a thread that holds the interpreter lock for a
+    second at a time, it would take minutes to start.
+    """
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(_BURN)
     return folder / "site"
@@ -75,6 +87,8 @@ def measure(bar: Bar, count: int, seconds: float, burn: bool) -> None:
             began = spent = 0.0
             for line in load.stdout:
                 if line.startswith("measuring"):
+                    if burn:
+                        (folder / "site" / "go").touch()
                     pids = {**box.processes(), "callers": load.pid}
                     before = {process: processes.processor_s(pid) for process, pid in pids.items()}
                     began = time.monotonic()
