@@ -21,6 +21,9 @@ _DIGIT_WORDS: Final = (*DIGITS, "oh")
 _FURTHER_DIGIT: Final = 1e-15
 """Weight of every digit beyond the fewest, so that the noise between digits does not become one."""
 
+_BROKEN_OFF: Final = 1e-8
+"""Weight of ending inside a phrase: a caller who pauses there has not said it, and is heard so far."""
+
 Arc: TypeAlias = tuple[int, int, float] | tuple[int, int, float, str]
 """(from, to, probability) or (from, to, probability, dictionary entry)."""
 
@@ -87,6 +90,15 @@ class _Network:
     def join(self, state: int, final: int) -> None:
         self.arcs.append((state, final, 1.0))
 
+    def break_off(self, final: int) -> None:
+        """Let every state but the first be the last, reluctantly."""
+        ends = {arc[0] for arc in self.arcs if arc[1] == final}
+        self.arcs += [
+            (state, final, _BROKEN_OFF)
+            for state in sorted(set().union(*map(dict.values, self._next)))
+            if state not in ends
+        ]
+
 
 def compile_grammar(phrases: Iterable[str], pronunciations: Iterable[tuple[str, str]], dictionary: Lexicon) -> Grammar:
     """The network of ``phrases``.
@@ -131,6 +143,7 @@ def compile_grammar(phrases: Iterable[str], pronunciations: Iterable[tuple[str, 
         raise EngineError(
             "nothing is expected that could be heard: a list of phrases with words in them is needed", retryable=False
         )
+    network.break_off(final)
     for fewest, most in dict.fromkeys(strings):
         _add_digit_string(network, final, fewest, most)
     return Grammar(tuple(network.arcs), final, frozenset(texts), tuple(dict.fromkeys(strings)), entries, words)

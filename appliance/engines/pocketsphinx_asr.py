@@ -36,6 +36,8 @@ MAX_ADDED_ENTRIES: Final = 20_000
 _THRESHOLD: Final = 0.5
 _LONGEST_PHONE_FRAMES: Final = 30
 """On average over a phrase; a word stretched further is a hum, a hiss or a cry."""
+_MOST: Final = 0.6
+"""Of a phrase's words: with rejection off, an end that was not heard does no harm."""
 _PHONE_LOOP: Final = "phone loop"
 _PHONE_LOOP_SCALE: Final = 1024.0
 """The phone loop reports log likelihoods divided by this (the shift of senone scores); the grammar does not."""
@@ -52,6 +54,7 @@ class Hypothesis:
     Attributes:
         text: one of the expected phrases, as ``normalise`` writes it; the best guess where not accepted; "" where
             nothing like speech was heard. Digit strings are digit words: ``"four oh two"`` is ``"four zero two"``.
+            Where a phrase was clearly begun and not finished, its words so far (and not accepted).
         confidence: 0 to 1, that this and nothing else was said. 1.0 with rejection off, where it is not measured.
         accepted: false where something unexpected, or nothing, was said.
         evidence: the figures behind the confidence; None where they were not measured.
@@ -157,14 +160,24 @@ class PocketSphinxRecogniser:
         if not heard:
             return NOTHING
         text = grammar.complete(heard)
-        if not reject:
-            return Hypothesis(text or grammar.nearest(heard), 1.0, True)
+        if text is not None and not reject:
+            return Hypothesis(text, 1.0, True)
         evidence = weigh(words, self._decode_phones(cepstra), len(cepstra))
+        if text is None:
+            return self._broken_off(heard, grammar, evidence, reject)
         confidence = evidence.confidence
-        # The first: the audio ended before any phrase did.
-        if text is None or evidence.word_frames > _LONGEST_PHONE_FRAMES * self._phones_in(heard, grammar):
-            return Hypothesis(text or grammar.nearest(heard), min(confidence, self._threshold / 2), False, evidence)
+        if evidence.word_frames > _LONGEST_PHONE_FRAMES * self._phones_in(heard, grammar):
+            return Hypothesis(text, min(confidence, self._threshold / 2), False, evidence)
         return Hypothesis(text, confidence, confidence >= self._threshold, evidence)
+
+    def _broken_off(self, heard: tuple[str, ...], grammar: Grammar, evidence: Evidence, reject: bool) -> Hypothesis:
+        """A phrase that was begun and not finished: the caller pauses, or said something else that begins alike."""
+        doubted = min(evidence.confidence, self._threshold / 2)
+        if evidence.confidence >= self._threshold:
+            return Hypothesis(" ".join(heard), doubted, False, evidence)
+        nearest = grammar.nearest(heard)
+        most_of_it = len(heard) >= _MOST * len(nearest.split())
+        return Hypothesis(nearest, doubted, not reject and most_of_it, evidence)
 
     def _phones_in(self, heard: tuple[str, ...], grammar: Grammar) -> int:
         spoken = {word: phones for entry, phones in grammar.entries.items() for word in [grammar.words[entry]]}

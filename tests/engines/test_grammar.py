@@ -8,13 +8,15 @@ from appliance.engines.grammar import MAX_DIGITS, Grammar, compile_grammar
 from appliance.engines.lexicon import DIGITS, Lexicon
 from appliance.errors import EngineError
 
+BROKEN_OFF = (1e-8,)
+
 
 def grammar(*phrases: str, pronunciations: tuple[tuple[str, str], ...] = ()) -> Grammar:
     return compile_grammar(phrases, pronunciations, Lexicon())
 
 
 def sentences(of: Grammar, limit: int = 10_000) -> set[tuple[str, ...]]:
-    """Every word sequence from the first state to the last."""
+    """Every word sequence from the first state to the last that is not broken off."""
     found: set[tuple[str, ...]] = set()
     ahead: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     while ahead:
@@ -22,14 +24,14 @@ def sentences(of: Grammar, limit: int = 10_000) -> set[tuple[str, ...]]:
         if state == of.final:
             found.add(said)
             assert len(found) <= limit
-        ahead.extend((arc[1], said + tuple(arc[3:])) for arc in of.arcs if arc[0] == state)
+        ahead.extend((arc[1], said + tuple(arc[3:])) for arc in of.arcs if arc[0] == state and arc[2:] != BROKEN_OFF)
     return found
 
 
 def test_phrases_share_their_beginnings() -> None:
     compiled = grammar("Book a table.", "book a room", "no")
     assert sentences(compiled) == {("book", "a", "table"), ("book", "a", "room"), ("no",)}
-    assert sum(len(arc) == 4 for arc in compiled.arcs) == 5
+    assert sum(len(arc) == 4 for arc in compiled.arcs) == 5  # book a table room no
 
 
 def test_the_same_phrase_twice_is_one() -> None:
@@ -47,6 +49,12 @@ def test_a_phrase_left_half_way_is_no_phrase() -> None:
     assert compiled.complete(("please", "try")) is None
     assert compiled.nearest(("please", "try")) == "please try again"
     assert compiled.nearest(("nothing", "alike")) == "nothing alike"
+
+
+def test_every_phrase_may_be_broken_off_inside() -> None:
+    compiled = grammar("call me back", "call me", "no")
+    ends = {arc[0] for arc in compiled.arcs if arc[1] == compiled.final and arc[2:] == BROKEN_OFF}
+    assert len(ends) == 1  # after "call"
 
 
 def test_digit_strings_have_as_many_digits_as_were_asked_for() -> None:

@@ -55,6 +55,15 @@ def test_another_sentence_is_rejected(
     assert heard.confidence < 0.5
 
 
+@pytest.mark.parametrize("reject", [False, True])
+def test_a_phrase_broken_off_is_heard_so_far(
+    recogniser: PocketSphinxRecogniser, say: Callable[[str], Pcm], reject: bool
+) -> None:
+    phrases = ("please enter your number followed by the pound key", "cancel my booking", "speak to somebody")
+    heard = recogniser.recognise(say("please enter your number"), phrases, reject=reject)
+    assert (heard.text, heard.accepted) == ("please enter your number", False)
+
+
 def test_the_threshold_can_be_set(say: Callable[[str], Pcm]) -> None:
     strict = PocketSphinxRecogniser(rejection=1.0)
     assert not strict.recognise(say(BOOKING[0]), BOOKING, reject=True).accepted
