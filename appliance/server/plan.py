@@ -17,7 +17,8 @@ class ProcessSpec:
     """One supervised process.
 
     ``module`` is run with ``python -m``; ``rings`` tells whether it maps the calls' audio. ``cores`` is None where it
-    may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself.
+    may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself. After
+    ``silent_limit_s`` without a sign of life it is killed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ProcessSpec:
     rings: bool = True
     cores: frozenset[int] | None = None
     idle: bool = False
+    silent_limit_s: float = 20.0
 
 
 def media_core(cores: frozenset[int], settings: Settings) -> int | None:
@@ -57,7 +59,16 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
             for name in worker_names(kind, settings, len(cores))
         )
     workers = [spec.name for spec in specs if spec.module == WORKER_MODULE]
-    specs.append(ProcessSpec("control", "appliance.server.control", ("--workers", ",".join(workers)), cores=others))
+    # Control may be slow and yet alive; killing it ends every call, so it is given much longer.
+    specs.append(
+        ProcessSpec(
+            "control",
+            "appliance.server.control",
+            ("--workers", ",".join(workers)),
+            cores=others,
+            silent_limit_s=120.0,
+        )
+    )
     return specs
 
 

@@ -41,7 +41,6 @@ from appliance.server.plan import ProcessSpec, child_environment, command, plan
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 60.0
-SILENT_LIMIT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 8.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_AFTER_S: Final = 30.0
@@ -232,7 +231,7 @@ class Supervisor:
             notify("WATCHDOG=1")
             for child in self._children.values():
                 silent_s = loop.time() - child.alive_at
-                limit_s = SILENT_LIMIT_S if child.ready.is_set() else START_TIMEOUT_S
+                limit_s = child.spec.silent_limit_s if child.ready.is_set() else START_TIMEOUT_S
                 if silent_s > limit_s and child.process is not None and child.process.returncode is None:
                     logger.error("%s has said nothing for %.0f s and is killed", child.spec.name, silent_s)
                     child.process.kill()
