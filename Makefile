@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Independent programs that tests talk to, and recorded prompts for the recognition bar.
-PEERS := sip-tester baresip-core tshark sox asterisk-core-sounds-en-wav
+PEERS := sip-tester baresip-core tshark sox asterisk-core-sounds-en asterisk-core-sounds-en-wav
 PYTEST := $(BIN)/python -m pytest
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls
 
