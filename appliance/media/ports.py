@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 from collections import deque
@@ -16,7 +17,7 @@ Address: TypeAlias = tuple[str, int]
 _DSCP_EF: Final = 46 << 2
 _MAX_DATAGRAM: Final = 2048
 _MAX_PER_TICK: Final = 16
-_REUSE_AFTER_PORTS: Final = 64
+_NOT_THIS_HOST: Final = frozenset({errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 class PortPool:
@@ -61,9 +62,6 @@ class PortPool:
         port = sock.getsockname()[1]
         sock.close()
         self._free.append(port)
-
-
-_NOT_THIS_HOST: Final = frozenset({99, 13})  # EADDRNOTAVAIL, EACCES
 
 
 class Receiver:
