@@ -4,7 +4,8 @@
     ├── ConfigError              a file an operator wrote is wrong; carries every mistake at once
     ├── SipError
     │   ├── LocalSipError        our own code broke the protocol (a bug)
-    │   └── RemoteSipError       the peer did; ``status_hint`` becomes the response
+    │   ├── RemoteSipError       the peer did; ``status_hint`` becomes the response
+    │   └── SipUnreachable       no way to the peer: its name, the connection or TLS failed (an OSError too)
     ├── RtpError                 a packet that is not RTP, or not for us
     ├── IpcError
     │   ├── ChannelClosed        the process at the other end is gone
@@ -12,6 +13,7 @@
     ├── EngineError              an engine could not do what was asked; ``retryable`` says whether another worker may
     ├── ModelFileError           a model file is missing, corrupt or cannot be fetched
     ├── MediaError               no RTP port, no free slot
+    ├── DialError                a number may not be dialled, or the call did not come about; ``status`` as SIP says it
     └── StoreError               the record could not be written or read
 
 Messages say how to fix what is wrong, in the operator's words.
@@ -72,6 +74,10 @@ class RemoteSipError(SipError):
         super().__init__(message)
 
 
+class SipUnreachable(SipError, OSError):
+    """A SIP peer cannot be reached: its name is unknown, nothing answers, or TLS with it failed."""
+
+
 class RtpError(ApplianceError):
     """A datagram on an RTP port that is not a packet of this call."""
 
@@ -102,6 +108,19 @@ class ModelFileError(ApplianceError):
 
 class MediaError(ApplianceError):
     """The media process could not open or change a leg."""
+
+
+class DialError(ApplianceError):
+    """A call could not be placed.
+
+    ``status`` is the SIP status that says why (403: not allowed, 404: no route, 486: busy ...); ``cause`` is a word
+    for the metrics; the message says how to fix it.
+    """
+
+    def __init__(self, message: str, *, status: int, cause: str) -> None:
+        self.status = status
+        self.cause = cause
+        super().__init__(message)
 
 
 class StoreError(ApplianceError):

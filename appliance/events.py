@@ -2,7 +2,8 @@
 
 One call, in order::
 
-    CallStarted ─▶ CallRinging ─▶ CallAnswered ─▶ RecordingStarted ─▶ TurnFinished* ─▶ CallEnded ─▶ RecordingFinished
+    CallStarted ─▶ CallRinging ─▶ CallAnswered ─▶ RecordingStarted ─▶ TurnFinished* ─▶ LineMeasured ─▶ CallEnded
+         │              │                                                              and RecordingFinished
          └──────────────┴────────────────────── CallEnded (refused, cancelled, not answered)
 
 The call's session says each fact once, to every :class:`CallObserver`: the record (:mod:`appliance.store`) keeps
@@ -162,6 +163,22 @@ class RecordingFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineMeasured:
+    """How the line was over the whole call, from the audio that came and the peer's own reports (RTCP).
+
+    ``mos`` is the E-model's estimate of what the box heard and ``mos_far`` of what the other side heard, 1.0 to 4.5.
+    ``loss_percent`` counts packets that never came or came too late. None where nothing is known.
+    """
+
+    call_id: str
+    mos: float | None
+    mos_far: float | None
+    loss_percent: float
+    jitter_ms: float
+    round_trip_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
     """The caller said something (or nothing, ``by`` is NONE) and the agent's reply is over.
 
@@ -241,7 +258,14 @@ class CallEnded:
 
 
 CallEvent: TypeAlias = (
-    CallStarted | CallRinging | CallAnswered | RecordingStarted | TurnFinished | CallEnded | RecordingFinished
+    CallStarted
+    | CallRinging
+    | CallAnswered
+    | RecordingStarted
+    | TurnFinished
+    | LineMeasured
+    | CallEnded
+    | RecordingFinished
 )
 
 

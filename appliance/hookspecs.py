@@ -74,6 +74,31 @@ class Provider:
 Providers = Mapping[str, Provider]
 
 
+@dataclass(frozen=True)
+class IdentityClaim:
+    """What an Identity header claims of a call (RFC 8224). All of it comes from the peer; nothing has been checked.
+
+    Attributes:
+        token: the whole signed text, ``header.claims.signature``.
+        certificate: URL of the signer's certificate.
+        attest: "A", "B", "C", or "" where it is not given.
+        origin: the number signed for.
+        destinations: the numbers signed for as called.
+        issued_at: seconds since 1970.
+        calling: the number the call came from.
+        called: the number it was sent to.
+    """
+
+    token: str
+    certificate: str
+    attest: str
+    origin: str
+    destinations: tuple[str, ...]
+    issued_at: int
+    calling: str
+    called: str
+
+
 @hookspec
 def appliance_vad_providers() -> Providers | None:
     """Who can tell speech from noise, for all calls in one batch, every 20 ms.
@@ -119,4 +144,16 @@ def appliance_tts_providers() -> Providers | None:
 
     The factory returns an ``appliance.api.Engine``; its ``run`` gets ``SynthesiseRequest`` and answers each with any
     number of ``context.speak`` (int16 samples at 8 kHz), the last of them with ``last=True``.
+    """
+
+
+@hookspec(firstresult=True)
+def appliance_verify_identity(claim: IdentityClaim) -> str | None:
+    """Is the caller who the Identity header says?
+
+    * When: an INVITE with an Identity header has come, in the control process, before a line is chosen.
+    * Budget: 5 ms, since signalling waits. Fetch and keep certificates elsewhere; what is not at hand has no verdict.
+    * Result: the first that is not None is the call's ``verstat``, in place of the network's own:
+      "TN-Validation-Passed", "TN-Validation-Failed" or "No-TN-Validation". Lines match on it (``match.verstat``).
+    * Exception: logged; the network's own verdict stands.
     """

@@ -270,7 +270,7 @@ def test_a_child_process_gets_the_same_settings() -> None:
 def test_every_mistake_at_once_each_at_its_line() -> None:
     text = """\
 listen:
-  sip: [{transport: tls, prt: 5060}]
+  sip: [{transport: ws, prt: 5060}]
   http: {port: 5060x}
   http: {port: 1}
   rtp_ports: 5000
@@ -279,9 +279,9 @@ trunks:
   p:
     kind: sip
     allow: [127.0.0.1/8, nowhere]
-    register: true
-    srtp: required
-    codecs: [g722]
+    register: maybe
+    srtp: preferred
+    codecs: [g729]
 limits:
   max_calls: 0
 log: {level: warn}
@@ -291,7 +291,8 @@ runtime_dir: 5
 """
     assert mistakes(text) == [
         "appliance.yaml:2: listen.sip.0.prt: unknown key; did you mean 'port'?",
-        "appliance.yaml:2: listen.sip.0.transport: transport 'tls' is not available in this version; use udp",
+        "appliance.yaml:2: listen.sip.0.transport: transport 'ws' is not available in this version; "
+        "use udp, tcp or tls",
         "appliance.yaml:3: listen.http.port: must be a whole number, not '5060x'",
         "appliance.yaml:4: listen.http: is given twice; the first is on line 3; keep one",
         "appliance.yaml:5: listen.rtp_ports: '5000' is not a range of ports; write it as 16384-18383",
@@ -299,11 +300,9 @@ runtime_dir: 5
         "appliance.yaml:10: trunks.p.allow.0: '127.0.0.1/8' has bits set behind its prefix; did you mean 127.0.0.0/8?",
         "appliance.yaml:10: trunks.p.allow.1: 'nowhere' is not a network; "
         "write an address or a network such as 10.0.0.0/8",
-        "appliance.yaml:11: trunks.p.register: register 'true' is not available in this version; "
-        "have the peer send calls to this box's address, and list it under allow",
-        "appliance.yaml:12: trunks.p.srtp: srtp 'required' is not available in this version; "
-        "calls on this trunk are not encrypted; write off, or leave it out",
-        "appliance.yaml:13: trunks.p.codecs.0: codec 'g722' is not available in this version; use pcmu, pcma",
+        "appliance.yaml:11: trunks.p.register: must be true or false, not 'maybe'",
+        "appliance.yaml:12: trunks.p.srtp: must be one of off, optional, required, not 'preferred'",
+        "appliance.yaml:13: trunks.p.codecs.0: must be one of pcmu, pcma, g722, opus, not 'g729'; did you mean 'g722'?",
         "appliance.yaml:15: limits.max_calls: must be at least 1, not 0",
         "appliance.yaml:16: log.level: must be one of debug, info, warning, error, not 'warn'; did you mean 'warning'?",
         "appliance.yaml:17: engins: unknown key; did you mean 'engines'?",
@@ -383,6 +382,75 @@ engines: {denoise: {provider: webrtc}}
         "appliance.yaml:7: engines.denoise.provider: denoise provider 'webrtc' is not available in this version; "
         "use none",
     ]
+
+
+def test_trunks_and_routes_that_do_not_fit_each_other() -> None:
+    text = """\
+listen:
+  sip: [{transport: tls, port: 5061}, {port: 5060, cert: box.pem}, {transport: tcp, port: 8080}]
+trunks:
+  a: {kind: sip, register: true, proxy: sip:a.example}
+  b: {kind: sip, auth: challenge, username: u, qualify_s: 30}
+  c: {kind: sip, proxy: [sip:c1.example, "sip:c2.example;transport=tls"], tls: {cert: mine.pem}}
+routes:
+  - {to: "+49", trunks: [a, d]}
+  - {trunks: b}
+"""
+    assert mistakes(text) == [
+        "appliance.yaml:1: listen.http.port: 127.0.0.1:8080/tcp is already listen.sip.2; choose another port",
+        "appliance.yaml:2: listen.sip.0: tls needs a certificate and its key; "
+        "add cert: and key:, each the path of a PEM file",
+        "appliance.yaml:2: listen.sip.1: udp has no certificate; remove cert and key, or set transport: tls",
+        "appliance.yaml:2: listen.sip.1.cert: box.pem cannot be read: no such file or directory; check its path",
+        "appliance.yaml:4: trunks.a.register: needs to know where, and as whom; add proxy: and username:",
+        "appliance.yaml:5: trunks.b.auth: challenge needs something to check; add username: and password:",
+        "appliance.yaml:5: trunks.b.qualify_s: there is nobody to ask; add proxy:",
+        "appliance.yaml:6: trunks.c.tls: cert and key go together; add the other one",
+        "appliance.yaml:6: trunks.c.tls.cert: mine.pem cannot be read: no such file or directory; check its path",
+        "appliance.yaml:8: routes.0.trunks.0: trunk 'a' may dial no number; "
+        "list what it may under trunks.a.allow_prefixes",
+        "appliance.yaml:8: routes.0.trunks.1: there is no trunk 'd'; known: a, b, c",
+        "appliance.yaml:9: routes.1.trunks.0: trunk 'b' cannot be called; add trunks.b.proxy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trunk", "expected"),
+    [
+        ("proxy: pbx.example", "proxy: 'pbx.example' is not a SIP URI; write it as sip:host, sip:host:port or"),
+        ("proxy: 'sip:a;transport=sctp'", "proxy: 'sctp' is not a SIP transport; write transport=udp"),
+        ("ptime_ms: 25", "ptime_ms: must be 10, 20, 30, 40, 50 or 60, not 25"),
+        ("session_timer_s: 30", "session_timer_s: must be 0 (off) or at least 90, not 30; 1800 is usual"),
+        ("allow_prefixes: ['+49*1']", "allow_prefixes.0: '+49*1' is not the beginning of a number"),
+        ("region: Germany", "region: 'Germany' is not a country; write two capitals, such as DE or US"),
+        ("headers_out: {Via: x}", "headers_out.Via: 'Via' is written by the protocol itself; leave it out"),
+        ("headers_in: ['X Account']", "headers_in.0: 'X Account' is not the name of a header; write it as X-Account"),
+        (r'headers_out: {X-A: "a\r\nb"}', "headers_out.X-A: holds a line break or a control character"),
+        ("allow_kinds: [adult]", "allow_kinds.0: must be one of premium, emergency, shared_cost, satellite"),
+    ],
+)
+def test_what_a_trunk_is_told_about_its_values(trunk: str, expected: str) -> None:
+    assert mistakes(f"trunks: {{p: {{kind: sip, {trunk}}}}}")[0].startswith(f"appliance.yaml:1: trunks.p.{expected}")
+
+
+def test_a_trunk_dials_nothing_and_transfers_nothing_unless_told() -> None:
+    trunk = load("trunks: {p: {kind: sip, proxy: sip:10.0.0.1}}").trunks["p"]
+    assert (trunk.allow_prefixes, trunk.allow_kinds, trunk.allow_transfer, trunk.srtp) == ((), (), False, "off")
+    assert trunk.proxy == ("sip:10.0.0.1",)
+
+
+def test_certificates_lie_beside_the_configuration() -> None:
+    for name in ("ca.pem", "c.pem", "k.pem", "hold.wav"):
+        write("x", f"etc/{name}")
+    text = """\
+listen: {sip: [{transport: tls, cert: c.pem, key: k.pem}]}
+trunks: {p: {kind: sip, proxy: "sip:a;transport=tls", tls: {ca: ca.pem}}}
+media: {hold_music: hold.wav}
+"""
+    box = load_settings(write(text, "etc/appliance.yaml"), [], environ={})
+    assert (box.listen.sip[0].cert, box.listen.sip[0].key) == (Path("etc/c.pem"), Path("etc/k.pem"))
+    assert (box.trunks["p"].tls.ca, box.media.hold_music) == (Path("etc/ca.pem"), Path("etc/hold.wav"))
+    assert Settings.model_validate_json(box.dump_json()) == box
 
 
 def test_a_mistake_found_later_still_has_its_line() -> None:

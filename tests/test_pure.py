@@ -19,6 +19,7 @@ PURE = (
     "carriers",
     "audio",
     "conversation/budget.py",
+    "conversation/endpointing.py",
     "conversation/turns.py",
     "dialplan/schema.py",
     "dialplan/matcher.py",

@@ -18,12 +18,14 @@ def make_app(box: BoxStatus) -> web.Application:
 
     * ``/healthz``  200 while the event loop of the control process turns
     * ``/readyz``   200 when calls are taken, else 503; JSON says what stands in the way
+    * ``/trunks``   how each trunk is, as JSON: registered, reachable, calls, what happened
     * ``/metrics``  Prometheus, text or OpenMetrics as asked for
     """
     app = web.Application()
     app[BOX] = box
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
+    app.router.add_get("/trunks", _trunks)
     app.router.add_get("/metrics", _metrics)
     return app
 
@@ -36,6 +38,10 @@ async def _healthz(request: web.Request) -> web.Response:
 async def _readyz(request: web.Request) -> web.Response:
     reasons = request.app[BOX].not_ready()
     return web.json_response({"ready": not reasons, "not_ready": reasons}, status=503 if reasons else 200)
+
+
+async def _trunks(request: web.Request) -> web.Response:
+    return web.json_response(request.app[BOX].trunk_states())
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -26,13 +26,16 @@ from appliance.events import (
     TurnFinished,
 )
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
+from appliance.signalling.routes import REFUSALS, Router
+from appliance.signalling.trunks import COUNTED, TrunkTable
 
 _LATENCY_BOUNDS_S: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _STAGE_BOUNDS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SETUP_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 _TALK_BOUNDS_S: Final = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+_MOS_BOUNDS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4)
 
-_SIP_STATES: Final = {"calls", "transactions", "timers"}
+_SIP_STATES: Final = {"calls", "transactions", "timers", "connections"}
 """Of the SIP endpoint's counters, those that say what is held now."""
 
 
@@ -115,6 +118,14 @@ class Metrics:
             "RTP packets that did not become audio, counted when their leg closed",
             ["reason"],
             registry=r,
+        )
+        self._rtcp = Counter("appliance_rtcp_packets", "RTCP packets of calls", ["direction"], registry=r)
+        self._mos = Histogram(
+            "appliance_call_mos",
+            "E-model score of a call, once it is over",
+            ["side"],
+            registry=r,
+            buckets=_MOS_BOUNDS,
         )
         # Workers
         self._requests = Counter(
@@ -199,6 +210,8 @@ class Metrics:
         self._rtp_sent.inc(stats.sent)
         self._rtp_received.inc(stats.received)
         self._rtp_concealed.inc(stats.concealed)
+        self._rtcp.labels("sent").inc(stats.rtcp_sent)
+        self._rtcp.labels("received").inc(stats.rtcp_received)
         self._underruns.inc(stats.underruns)
         self._queue_depth.labels("media").set(stats.outbox)
         self._drops.labels("media").inc(stats.dropped)
@@ -210,6 +223,11 @@ class Metrics:
         self._rtp_bad.labels("lost").inc(leg.lost)
         self._rtp_bad.labels("late").inc(leg.late)
         self._rtp_bad.labels("stranger").inc(leg.strangers)
+        self._rtp_bad.labels("duplicate").inc(leg.duplicates)
+        self._rtp_bad.labels("unauthentic").inc(leg.srtp_failures)
+        for side, score in (("heard", leg.mos), ("far", leg.mos_far)):
+            if score:
+                self._mos.labels(side).observe(score)
 
     def worker_stats(self, stats: WorkerStats) -> None:
         """What an engine worker counts since its start; one that counts less than before was restarted."""
@@ -240,6 +258,11 @@ class Metrics:
         """Read a SIP endpoint's counters: events by name, and what it holds now."""
         self._pulled.sip = counters
 
+    def watch_trunks(self, trunks: TrunkTable, router: Router) -> None:
+        """Read how the trunks are, and which numbers were not dialled."""
+        self._pulled.trunks = trunks
+        self._pulled.router = router
+
     def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
         """Read the depth of a queue in this process."""
         self._queue_depth.labels(name).set_function(depth)
@@ -253,6 +276,8 @@ class _Pulled:
         self.processes: dict[str, ProcessState] = {}
         self.store: Callable[[], StoreCounters] | None = None
         self.sip: Callable[[], Mapping[str, int]] | None = None
+        self.trunks: TrunkTable | None = None
+        self.router: Router | None = None
 
     def collect(self) -> Iterator[Metric]:
         yield self._pacing()
@@ -261,6 +286,10 @@ class _Pulled:
             yield from _store(self.store())
         if self.sip is not None:
             yield from _sip(self.sip())
+        if self.trunks is not None:
+            yield from _trunks(self.trunks)
+        if self.router is not None:
+            yield _refused(self.router)
 
     def _pacing(self) -> Metric:
         """A histogram without a sum: media counts buckets and does not keep the values."""
@@ -310,6 +339,39 @@ def _store(stats: StoreCounters) -> Iterator[Metric]:
         ("dropped", "Writes of the record that were lost", stats.dropped),
     ):
         yield CounterMetricFamily(f"appliance_store_{name}", text, value=value)
+
+
+def _trunks(trunks: TrunkTable) -> Iterator[Metric]:
+    registered = GaugeMetricFamily(
+        "appliance_trunk_registered", "1 while the box is registered with the trunk", labels=["trunk"]
+    )
+    reachable = GaugeMetricFamily(
+        "appliance_trunk_reachable", "1 while the trunk answers our OPTIONS", labels=["trunk"]
+    )
+    round_trip = GaugeMetricFamily(
+        "appliance_trunk_round_trip_seconds", "Of the last OPTIONS that was answered", labels=["trunk"]
+    )
+    calls = GaugeMetricFamily("appliance_trunk_calls", "Calls on the trunk now, both ways", labels=["trunk"])
+    events = CounterMetricFamily("appliance_trunk_events", "What happened on the trunk", labels=["trunk", "event"])
+    for rule in trunks:
+        state = trunks.state(rule.name)
+        if state.registered is not None:
+            registered.add_metric([rule.name], float(state.registered))
+        if state.reachable is not None:
+            reachable.add_metric([rule.name], float(state.reachable))
+        if state.round_trip_ms is not None:
+            round_trip.add_metric([rule.name], state.round_trip_ms / 1000)
+        calls.add_metric([rule.name], state.calls)
+        for event in COUNTED:
+            events.add_metric([rule.name, event], state.counters[event])
+    yield from (registered, reachable, round_trip, calls, events)
+
+
+def _refused(router: Router) -> Metric:
+    refused = CounterMetricFamily("appliance_dial_refused", "Numbers that were not dialled", labels=["cause"])
+    for cause in REFUSALS:
+        refused.add_metric([cause], router.refused[cause])
+    return refused
 
 
 def _sip(counters: Mapping[str, int]) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from appliance.admin.metrics import Metrics
 from appliance.clock import Clock, SystemClock
 from appliance.ipc.messages import ProcessState
+from appliance.signalling.trunks import COUNTED, TrunkTable
 
 
 class BoxStatus:
@@ -25,6 +26,8 @@ class BoxStatus:
         self._started_at = self._clock.monotonic()
         self._states = dict.fromkeys(expected, "starting")
         self._checks: dict[str, Callable[[], str]] = {}
+        self.trunks: TrunkTable | None = None
+        """Shown at /trunks."""
 
     @property
     def uptime_s(self) -> float:
@@ -38,6 +41,23 @@ class BoxStatus:
     def add_check(self, name: str, check: Callable[[], str]) -> None:
         """``check`` returns "" or, in words, why ``name`` keeps the box from taking calls (the record, say)."""
         self._checks[name] = check
+
+    def trunk_states(self) -> dict[str, dict[str, object]]:
+        """How each trunk is now, by name; what it does not do (register, be asked) is None."""
+        if self.trunks is None:
+            return {}
+        found: dict[str, dict[str, object]] = {}
+        for rule in self.trunks:
+            state = self.trunks.state(rule.name)
+            found[rule.name] = {
+                "registered": state.registered,
+                "registration": state.registration,
+                "reachable": state.reachable,
+                "round_trip_ms": state.round_trip_ms,
+                "calls": state.calls,
+                "events": {name: state.counters[name] for name in COUNTED},
+            }
+        return found
 
     def not_ready(self) -> dict[str, str]:
         """What keeps the box from taking calls: name to reason. Empty: it takes them."""

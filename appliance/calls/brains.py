@@ -48,7 +48,7 @@ class FlowBrain:
 
     def __init__(self, line: Line, info: CallInfo) -> None:
         self._line = line
-        self._flow = flow.Flow(line, caller=info.calling, called=info.called)
+        self._flow = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info))
         self._slots: dict[str, str] = {}
 
     @property
@@ -66,6 +66,14 @@ class FlowBrain:
                     yield brain.Listen(self._expectation(action))
                 case flow.SetSlot(name, value):
                     self._slots[name] = value
+                case flow.Transfer(target):
+                    yield brain.Transfer(
+                        target.to,
+                        target.trunk or "",
+                        target.kind == "attended",
+                        target.timeout_s,
+                        target.announce,
+                    )
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)
                     yield brain.HangUp(disposition)
@@ -87,6 +95,8 @@ class FlowBrain:
                 return self._flow.handle(flow.NoInput())
             case brain.Spoken():
                 return self._flow.handle(flow.Said())
+            case brain.TransferFailed():
+                return self._flow.handle(flow.TransferFailed())
 
     def _expectation(self, listen: flow.Listen) -> brain.Expectation:
         digits = listen.digits
@@ -98,6 +108,17 @@ class FlowBrain:
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
         )
+
+
+def variables(info: CallInfo) -> dict[str, str]:
+    """What ``${...}`` may stand for beside the numbers and the slots: what the network said about the call."""
+    about = info.about
+    return {
+        "caller.asserted": next(iter(about.asserted), ""),
+        "caller.verstat": about.verstat,
+        "diverted.number": about.diversions[0].number if about.diversions else "",
+        **{f"header.{name}": value for name, value in info.offered.items()},
+    }
 
 
 def _sentences(text: str) -> list[str]:

@@ -6,13 +6,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from appliance.calls.session import CallSession, Services
-from appliance.dialplan.matcher import match
+from appliance.dialplan.matcher import Circumstances, match
 from appliance.dialplan.schema import Line
 from appliance.events import Disposition
-from appliance.signalling.leg import Leg
+from appliance.hookspecs import IdentityClaim
+from appliance.plugins.call_hooks import CallHooks
+from appliance.signalling.leg import CallInfo, Leg
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ class CallRegistry:
         lines: of the dialplan, in order.
         services: what every call uses.
         max_calls, max_cps: what the box takes on; one more is answered 503 with Retry-After.
+        hooks: asked whether a signed caller is who it says.
     """
 
     def __init__(
@@ -36,11 +40,13 @@ class CallRegistry:
         *,
         max_calls: int,
         max_cps: float,
+        hooks: CallHooks | None = None,
     ) -> None:
         self._lines = lines
         self._services = services
         self._max_calls = max_calls
         self._max_cps = max_cps
+        self._hooks = hooks
         self._recent: deque[float] = deque()
         self._sessions: dict[CallSession, asyncio.Task[None]] = {}
         self._empty = asyncio.Event()
@@ -54,13 +60,17 @@ class CallRegistry:
 
     def admit(self, leg: Leg) -> None:
         """Take the call, or refuse it with a reason the peer can act on."""
-        refusal = self._refusal()
+        refusal = self._full() or self._no_room_on_trunk(leg.info.trunk)
+        if not refusal and (refusal := self._too_fast()):
+            self._give_back(leg.info.trunk)
         if refusal:
             logger.warning("call from %s refused: %s", leg.info.source, refusal)
             self._refuse(leg, 503, "Service Unavailable")
             return
-        line, reasons = match(self._lines, leg.info.trunk, leg.info.called, leg.info.calling)
+        info = leg.info = self._verified(leg.info)
+        line, reasons = match(self._lines, info.trunk, info.called, info.calling, _circumstances(info))
         if line is None:
+            self._give_back(info.trunk)
             logger.warning("no line answers %s on trunk %s: %s", leg.info.called, leg.info.trunk, "; ".join(reasons))
             self._refuse(leg, 404, "Not Found")
             return
@@ -94,16 +104,52 @@ class CallRegistry:
             for task in self._sessions.values():
                 task.cancel()
 
+    def _verified(self, info: CallInfo) -> CallInfo:
+        """The call with a plugin's verdict on its number, where it is signed and a plugin has one."""
+        if self._hooks is None or not info.about.identity:
+            return info
+        passport = info.about.identity[0]
+        verdict = self._hooks.verify_identity(
+            IdentityClaim(
+                token=passport.token,
+                certificate=passport.certificate,
+                attest=passport.attest,
+                origin=passport.origin,
+                destinations=passport.destinations,
+                issued_at=passport.issued_at,
+                calling=info.calling,
+                called=info.called,
+            )
+        )
+        return replace(info, about=replace(info.about, verstat=verdict)) if verdict else info
+
+    def _no_room_on_trunk(self, name: str) -> str:
+        """Take one call on the trunk: "" where there is room."""
+        trunks = self._services.trunks
+        if trunks is None or trunks.by_name(name) is None:
+            return ""
+        return trunks.take(name, asyncio.get_running_loop().time())
+
+    def _give_back(self, name: str) -> None:
+        trunks = self._services.trunks
+        if trunks is not None and trunks.by_name(name) is not None:
+            trunks.give_back(name)
+
     def _ended(self, session: CallSession) -> None:
         del self._sessions[session]
+        self._give_back(session.trunk)
         if not self._sessions:
             self._empty.set()
 
-    def _refusal(self) -> str:
+    def _full(self) -> str:
         if not self.accepting:
             return "the box is starting or draining"
         if len(self._sessions) >= self._max_calls:
             return f"limits.max_calls ({self._max_calls}) reached"
+        return ""
+
+    def _too_fast(self) -> str:
+        """Asked last: a call that its trunk had no room for must not count against those of other trunks."""
         now = asyncio.get_running_loop().time()
         while self._recent and now - self._recent[0] > 1.0:
             self._recent.popleft()
@@ -114,3 +160,9 @@ class CallRegistry:
 
     def _refuse(self, leg: Leg, status: int, reason: str) -> None:
         leg.reject(status, reason, retry_after_s=_RETRY_AFTER_S if status == 503 else None)
+
+
+def _circumstances(info: CallInfo) -> Circumstances:
+    about = info.about
+    diverted = tuple(entry.number for entry in about.diversions)
+    return Circumstances(diverted, about.verstat, info.offered)

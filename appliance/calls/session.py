@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from appliance.calls.brains import make_brain
+from appliance.calls.brains import make_brain, variables
 from appliance.calls.recording import RecorderClient
+from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.clock import Clock
-from appliance.conversation.brain import Brain
+from appliance.conversation.brain import Brain, Transfer
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
+from appliance.conversation.endpointing import FRAME_S, TurnConfig
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker, Voice
 from appliance.conversation.turn_log import TurnLog
-from appliance.conversation.turns import FRAME_S, TurnConfig, TurnMachine
+from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import MediaError, StoreError
@@ -30,13 +32,16 @@ from appliance.events import (
     Direction,
     Disposition,
     HangupBy,
+    LineMeasured,
     RecordingFinished,
     RecordingStarted,
 )
 from appliance.ipc.messages import LegClosed
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
-from appliance.signalling.leg import HangupCause, Leg
+from appliance.rtp.dtmf import KeyPresses
+from appliance.signalling.leg import HangupCause, Leg, TransferRequest
+from appliance.signalling.trunks import TrunkTable
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +81,8 @@ class Services:
     asr_timeout_s: float
     llm_timeout_s: float
     recordings: Path
+    trunks: TrunkTable | None = None
+    transfers: Transfers | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class CallSession:
 
     def __init__(self, leg: Leg, line: Line, services: Services) -> None:
         self.call_id = leg.info.leg_id
+        self.trunk = leg.info.trunk
         self._leg = leg
         self._line = line
         self._services = services
@@ -104,8 +112,14 @@ class CallSession:
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
         self._media: MediaLegHandle | None = None
+        self._keys = KeyPresses()
+        self._key_relay: KeyRelay | None = None
+        self._held = False
+        self._following: asyncio.Task[None] | None = None
         leg.on_hangup = self._hung_up
         leg.on_digits = self._digits
+        leg.on_held = self._hold
+        leg.on_transfer = self._follow
 
     # --- from ring to record --------------------------------------------------------------------------------------
 
@@ -181,6 +195,8 @@ class CallSession:
     async def _wind_up(self, outcome: Outcome) -> None:
         """Whatever happened: the leg is down, the media slot is free, the record is complete."""
         services = self._services
+        if self._following is not None:
+            self._following.cancel()
         self._leg.hangup(outcome.text)
         if self._dialogue is not None and self._listening is not None and self._speaker is not None:
             await self._dialogue.close()
@@ -197,7 +213,7 @@ class CallSession:
                 hangup_by=outcome.by,
                 hangup_code=outcome.code,
                 hangup_text=outcome.text,
-                slots=dict(self._brain.slots) if self._brain is not None and self._answered_at is not None else {},
+                slots=self._facts(),
             )
         )
         logger.info(
@@ -211,7 +227,7 @@ class CallSession:
 
     def _let_go(self) -> None:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
-        self._leg.on_hangup = self._leg.on_digits = None
+        self._leg.on_hangup = self._leg.on_digits = self._leg.on_held = self._leg.on_transfer = None
         self._dialogue = self._listening = self._speaker = self._media = None
         self._brain = None
 
@@ -226,6 +242,7 @@ class CallSession:
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
+            hand_on=self._hand_on,
         )
         self._listening = Listening(
             media.slot,
@@ -266,6 +283,7 @@ class CallSession:
         closed = await media.close()
         if closed is not None:
             self._services.log.leg_closed(closed)
+            self._services.log.say(_line_measured(self.call_id, closed))
         if recorder is not None and recorder.active(self.call_id):
             recorded = await recorder.stop(self.call_id, media)
         media.release()
@@ -292,6 +310,12 @@ class CallSession:
             calling_name=info.calling_name,
         )
 
+    def _facts(self) -> dict[str, str | int | float | bool | None]:
+        """What the record keeps beside the turns: answers, transfers, and the headers the trunk offers."""
+        offered = {f"header.{name}": value for name, value in self._leg.info.offered.items()}
+        answers = dict(self._brain.slots) if self._brain is not None and self._answered_at is not None else {}
+        return {**offered, **answers, **self._slots}
+
     def _turn_finished(self, turn: TurnLog) -> None:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
@@ -300,6 +324,42 @@ class CallSession:
     def _finish(self, outcome: Outcome) -> None:
         if not self._over.done():
             self._over.set_result(outcome)
+
+    # --- transfers and hold ----------------------------------------------------------------------------------------
+
+    async def _hand_on(self, transfer: Transfer) -> str | None:
+        """Hand the caller on, as the brain wants; the reason for the record, None where it failed."""
+        services, line = self._services, self._line
+        if services.transfers is None or self._media is None:
+            return None
+        info = self._leg.info
+        values = {"caller.number": info.calling, "call.id": self.call_id, "line.name": line.name, **variables(info)}
+        voice = Voice(line.language, line.voice.name, line.voice.rate)
+        voicing = Voicing(services.rings, services.tts, voice, services.clock.monotonic)
+        self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
+        reason = await services.transfers.hand_on(self._leg, self._media, transfer, values, voicing, self._send_keys_to)
+        self._slots["transfer"] = f"{transfer.to}: {reason or 'failed'}"
+        return reason
+
+    def _follow(self, request: TransferRequest) -> None:
+        """The caller's side wants somebody else to take its place."""
+        transfers, media = self._services.transfers, self._media
+        if transfers is None or media is None or self._answered_at is None or self._following is not None:
+            request.refuse(603)
+            return
+        self._following = asyncio.create_task(self._replace_caller(transfers, media, request))
+
+    async def _replace_caller(self, transfers: Transfers, media: MediaLegHandle, request: TransferRequest) -> None:
+        try:
+            if await transfers.follow(self._leg, media, request):
+                logger.info("call %s goes on with %s", self.call_id, request.target)
+                self._slots["transferred_to"] = request.target
+        finally:
+            self._following = None
+
+    def _hold(self, held: bool) -> None:
+        """The caller's side has put us on hold, or taken us off it."""
+        self._held = held
 
     # --- what the leg and media say -------------------------------------------------------------------------------
 
@@ -312,16 +372,28 @@ class CallSession:
         self._finish(Outcome(disposition, by, cause.code, cause.text))
 
     def _digits(self, digits: str) -> None:
-        if self._dialogue is not None:
-            for digit in digits:
+        self._pressed(digits, "info")
+
+    def _pressed(self, digits: str, way: str) -> None:
+        now = self._services.clock.monotonic()
+        for digit in digits:
+            if not self._keys.press(digit, way, now):
+                continue
+            if self._key_relay is not None:
+                self._key_relay(digit, way)
+            elif self._dialogue is not None:
                 self._dialogue.key(digit)
 
+    def _send_keys_to(self, relay: KeyRelay | None) -> None:
+        self._key_relay = relay
+
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
-        if self._listening is not None:
+        # On hold there is music or nothing: neither an answer nor a silence to ask about.
+        if self._listening is not None and not self._held:
             self._listening.on_tick(at, frame, level_dbfs, speech)
 
     def on_digit(self, digit: str, frame: int) -> None:
-        self._digits(digit)
+        self._pressed(digit, "media")
 
     def on_playout_started(self, utterance: int, frame: int, at: float) -> None:
         if self._speaker is not None:
@@ -336,6 +408,10 @@ class CallSession:
             self._speaker.on_flushed(utterance, played)
 
     def on_media_timeout(self, silent_s: float) -> None:
+        rule = self._services.trunks.by_name(self._leg.info.trunk) if self._services.trunks is not None else None
+        if self._held or (rule is not None and rule.media_timeout == "keep"):
+            logger.info("call %s: no RTP for %.0f s; the call is kept", self.call_id, silent_s)
+            return
         text = f"no RTP from the caller for {silent_s:.0f} s"
         self._finish(Outcome(Disposition.FAILED, HangupBy.BOX, 408, text))
 
@@ -350,4 +426,16 @@ def _turn_config(line: Line) -> TurnConfig:
         sure=(usual.sure[0], line.turn.min_silence_s),
         unsure=(usual.unsure[0], line.turn.max_silence_s),
         no_input_s=line.no_input.after_s,
+    )
+
+
+def _line_measured(call_id: str, leg: LegClosed) -> LineMeasured:
+    """What media says of a line, with None for what it does not know."""
+    return LineMeasured(
+        call_id=call_id,
+        mos=leg.mos or None,
+        mos_far=leg.mos_far or None,
+        loss_percent=leg.loss_percent,
+        jitter_ms=leg.jitter_ms,
+        round_trip_ms=leg.round_trip_ms if leg.round_trip_ms >= 0.0 else None,
     )

@@ -7,16 +7,19 @@ would start.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,11 @@ _MODULES = {
     "appliance.store.process": "recorder",
     "appliance.server.control": "control",
 }
-_RTP_SPAN = 1024
+_RTP_SPAN = 512
+_FIRST_RTP_PORT, _LAST_RTP_PORT = 10_000, 32_000
+_rtp_locks: dict[str, list[int]] = {}
+_LONGEST_RUNTIME_DIR = 80
+"""Names of sockets below it must fit into 107 bytes."""
 _POLL_S = 0.05
 
 
@@ -45,17 +52,40 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
 
 
 def free_rtp_range(span: int = _RTP_SPAN) -> str:
-    """``first-last`` of a range below the ephemeral ports whose ends nobody has bound."""
-    for _ in range(100):
-        first = random.randrange(10_000, 32_000 - span, 2)
+    """``first-last`` of a range below the ephemeral ports that no other box of this machine's tests has been given.
+
+    It is this process's until :func:`release_rtp_range`, by locks on files, so that boxes beside one another never
+    mix their audio, and who watches the wire knows whose packets they are.
+
+    Raises:
+        BoxError: every range is taken.
+    """
+    count = -(-span // _RTP_SPAN)
+    for first in range(_FIRST_RTP_PORT, _LAST_RTP_PORT - count * _RTP_SPAN, _RTP_SPAN):
+        locks: list[int] = []
         try:
-            for port in (first, first + span // 2, first + span - 1):
+            for block in range(first, first + count * _RTP_SPAN, _RTP_SPAN):
+                path = Path(tempfile.gettempdir()) / f"appliance-rtp-{block}.lock"
+                locks.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+                fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                    probe.bind((HOST, port))
+                    probe.bind((HOST, block))
         except OSError:
+            for lock in locks:
+                os.close(lock)
             continue
-        return f"{first}-{first + span - 1}"
-    raise BoxError("no free range of RTP ports between 10000 and 32000; is another box running?")
+        taken = f"{first}-{first + span - 1}"
+        _rtp_locks[taken] = locks
+        return taken
+    raise BoxError(
+        f"no free range of RTP ports between {_FIRST_RTP_PORT} and {_LAST_RTP_PORT}; are many other boxes running?"
+    )
+
+
+def release_rtp_range(taken: object) -> None:
+    """Give back a range of :func:`free_rtp_range`; anything else is ignored."""
+    for lock in _rtp_locks.pop(str(taken), []):
+        os.close(lock)
 
 
 class Box:
@@ -78,16 +108,22 @@ class Box:
         self.recordings = self.directory / "recordings"
         self.log = self.directory / "serve.log"
         self.environment = dict(environment or {})
+        runtime_dir = self.directory / "run"
+        if len(os.fsencode(runtime_dir)) > _LONGEST_RUNTIME_DIR:
+            runtime_dir = Path(tempfile.mkdtemp(prefix="box-"))
+            weakref.finalize(self, shutil.rmtree, runtime_dir, ignore_errors=True)
         self.settings: dict[str, object] = {
             "listen.sip": [{"transport": "udp", "host": HOST, "port": self.sip_port}],
             "listen.http.host": HOST,
             "listen.http.port": self.http_port,
-            "listen.rtp_ports": free_rtp_range(),
             "listen.media.port": free_port(socket.SOCK_STREAM),
             "state_dir": str(self.directory),
-            "runtime_dir": str(self.directory / "run"),
+            "runtime_dir": str(runtime_dir),
             **(settings or {}),
         }
+        if "listen.rtp_ports" not in self.settings:
+            self.settings["listen.rtp_ports"] = free_rtp_range()
+        weakref.finalize(self, release_rtp_range, self.settings["listen.rtp_ports"])
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

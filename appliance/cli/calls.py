@@ -104,6 +104,7 @@ def describe(call: CallRecord) -> str:
         ("ended", _end(call)),
         ("slots", ", ".join(f"{printable(k)} = {printable(str(v))}" for k, v in call.slots.items())),
         ("recording", _recording(call)),
+        ("quality", _quality(call)),
     ]
     lines = [f"{name:<10} {value}" for name, value in facts if value]
     for turn in call.turns:
@@ -187,6 +188,18 @@ def _recording(call: CallRecord) -> str:
     length = "" if call.recording_frames is None else f", {call.recording_frames * _FRAME_S:.1f} s"
     problem = f", incomplete: {call.recording_problem}" if call.recording_problem else ""
     return f"{call.recording_path}{length}{problem}"
+
+
+def _quality(call: CallRecord) -> str:
+    """How the line was; "" where nothing was measured."""
+    sides = (("heard", call.mos), ("far end", call.mos_far))
+    scores = [f"{side} MOS {score:.2f}" for side, score in sides if score is not None]
+    if not scores or call.loss_percent is None or call.jitter_ms is None:
+        return ""
+    figures = [*scores, f"{call.loss_percent:.1f} % lost", f"jitter {call.jitter_ms:.1f} ms"]
+    if call.round_trip_ms is not None:
+        figures.append(f"round trip {call.round_trip_ms:.0f} ms")
+    return ", ".join(figures)
 
 
 def _local(when: datetime) -> str:

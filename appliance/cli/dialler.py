@@ -10,7 +10,7 @@ from appliance.cli.rtp_stream import Codecs
 from appliance.cli.softphone import Answered, CallFailed
 from appliance.errors import RemoteSipError
 from appliance.signalling.leg import RtpParams
-from appliance.signalling.sip_endpoint import SipEndpoint
+from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg
 from appliance.sip.uri import SipUri
 
@@ -72,7 +72,9 @@ class SipDialler:
     """A :class:`~appliance.cli.softphone.Dialler` with a SIP socket of its own; ``async with`` opens and closes it."""
 
     def __init__(self, host: str, user: str = "softphone") -> None:
-        self._endpoint = SipEndpoint(host, 0, trunks=(), on_call=_refuse, user_agent_name="appliance call")
+        self._endpoint = SipEndpoint(
+            [ListenOn("udp", host, 0)], trunks=(), on_call=_refuse, user_agent_name="appliance call"
+        )
         self._host = host
         self._user = user
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from appliance.config.marks import Document, dotted, parse
 from appliance.config.marks import Path as KeyPath
 from appliance.config.settings import Settings, conflicts
-from appliance.config.validation import locate, nearest, validate
+from appliance.config.validation import Section, locate, nearest, validate
 from appliance.errors import ConfigError, Mistake
+
+M = TypeVar("M", bound=Section)
 
 SECRETS_FILE = "secrets.yaml"
 SECRET_VARIABLE = "APPLIANCE_SECRET_"
@@ -92,7 +94,8 @@ def examine_settings(
         return None, mistakes
     for key, what, hint in conflicts(checked.value):
         mistakes.append(_conflict(document, key, what, hint))
-    return _with_paths(checked.value, document, path), mistakes
+    settings = _with_paths(checked.value, document, path)
+    return settings, mistakes + _unreadable_files(settings)
 
 
 def _conflict(document: Document, key: KeyPath, what: str, hint: str) -> Mistake:
@@ -100,20 +103,51 @@ def _conflict(document: Document, key: KeyPath, what: str, hint: str) -> Mistake
 
 
 def _with_paths(settings: Settings, document: Document, path: Path | None) -> Settings:
-    """Dialplans and plugins lie beside the file that names them; what an override names, in the working directory."""
-    update = {}
-    if path is not None:
-        for name in ("dialplans", "plugins"):
-            section = getattr(settings, name)
-            found = []
-            for index, item in enumerate(section.paths):
-                key = (name, "paths", index)
-                from_file = key in document.origins and document.origin(key)[0] != _OVERRIDE
-                found.append(path.parent / item.expanduser() if from_file else item)
-            update[name] = section.model_copy(update={"paths": tuple(found)})
+    """Files and folders named in the file lie beside it; what an override names, in the working directory."""
+
+    def beside(key: KeyPath, item: Path | None) -> Path | None:
+        if path is None or item is None:
+            return item
+        from_file = key in document.origins and document.origin(key)[0] != _OVERRIDE
+        return path.parent / item.expanduser() if from_file else item
+
+    def files(section: M, key: KeyPath, *names: str) -> M:
+        return section.model_copy(update={name: beside((*key, name), getattr(section, name)) for name in names})
+
+    update: dict[str, Any] = {}
+    for name in ("dialplans", "plugins"):
+        section = getattr(settings, name)
+        found = tuple(beside((name, "paths", index), item) for index, item in enumerate(section.paths))
+        update[name] = section.model_copy(update={"paths": found})
+    update["media"] = files(settings.media, ("media",), "hold_music")
+    sip = tuple(files(one, ("listen", "sip", index), "cert", "key") for index, one in enumerate(settings.listen.sip))
+    update["listen"] = settings.listen.model_copy(update={"sip": sip})
+    update["trunks"] = {
+        name: trunk.model_copy(update={"tls": files(trunk.tls, ("trunks", name, "tls"), "ca", "cert", "key")})
+        for name, trunk in settings.trunks.items()
+    }
     settings = settings.model_copy(update=update)
     settings._document = document
     return settings
+
+
+def _unreadable_files(settings: Settings) -> list[Mistake]:
+    """Files the settings name that cannot be opened."""
+    named: list[tuple[str, Path | None]] = [("media.hold_music", settings.media.hold_music)]
+    for index, one in enumerate(settings.listen.sip):
+        named += [(f"listen.sip.{index}.cert", one.cert), (f"listen.sip.{index}.key", one.key)]
+    for name, trunk in settings.trunks.items():
+        named += [(f"trunks.{name}.tls.{key}", getattr(trunk.tls, key)) for key in ("ca", "cert", "key")]
+    found = []
+    for key, file in named:
+        if file is None:
+            continue
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            problem = (error.strerror or "unreadable").lower()
+            found.append(settings.mistake(key, f"{display_name(file)} cannot be read: {problem}", "check its path"))
+    return found
 
 
 def _override(document: Document, assignment: str, number: int, secrets: _Secrets) -> None:

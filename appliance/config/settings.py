@@ -4,76 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    PrivateAttr,
-    SecretStr,
-    SerializationInfo,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
+from appliance.config.fields import Host, Name, Options, Port, Seconds, unavailable
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
+from appliance.config.trunks import Route, SipListener, SipTrunk, listener_conflicts, trunk_conflicts
 from appliance.config.validation import Section, fault, locate
 from appliance.errors import Mistake
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_SECRET_MARK = "!secret"
-CODECS: Final[tuple[Literal["pcmu", "pcma"], ...]] = ("pcmu", "pcma")
 MEDIA_PORTS_PER_CALL: Final = 2
-
-
-def _secret_in(value: Any) -> SecretStr:
-    if isinstance(value, SecretStr):
-        return value
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return SecretStr(str(value))
-    raise fault("must be text", "write `!secret NAME`, and NAME in secrets.yaml")
-
-
-def _secret_out(value: SecretStr, info: SerializationInfo) -> str:
-    return value.get_secret_value() if _reveals(info) else "**********"
-
-
-def _options_in(value: Any) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {_SECRET_MARK}:
-            return SecretStr(str(value[_SECRET_MARK]))
-        return {str(key): _options_in(item) for key, item in value.items()}
-    return [_options_in(item) for item in value] if isinstance(value, list) else value
-
-
-def _options_out(value: Any, info: SerializationInfo) -> Any:
-    if isinstance(value, SecretStr):
-        return {_SECRET_MARK: value.get_secret_value()} if _reveals(info) else "**********"
-    if isinstance(value, dict):
-        return {key: _options_out(item, info) for key, item in value.items()}
-    return [_options_out(item, info) for item in value] if isinstance(value, list) else value
-
-
-def _reveals(info: SerializationInfo) -> bool:
-    return isinstance(info.context, dict) and info.context.get("reveal") is True
-
-
-def _network(value: Any) -> Any:
-    try:
-        return ipaddress.ip_network(value if isinstance(value, int) else str(value))
-    except ValueError:
-        try:
-            meant = ipaddress.ip_network(str(value), strict=False)
-        except ValueError:
-            hint = "write an address or a network such as 10.0.0.0/8"
-            raise fault(f"{str(value)!r} is not a network", hint) from None
-        raise fault(f"{str(value)!r} has bits set behind its prefix", f"did you mean {meant}?") from None
 
 
 def _ports(value: Any) -> str:
@@ -86,18 +29,6 @@ def _ports(value: Any) -> str:
     return f"{first}-{last}"
 
 
-def _host(value: str) -> str:
-    if not value or any(char.isspace() or char in "/@[]" for char in value):
-        raise fault(f"{value!r} is not an address", "write a host or IP address alone, with no port")
-    return value
-
-
-def _sip_uri(value: str) -> str:
-    if not value.startswith(("sip:", "sips:")) or any(char.isspace() for char in value):
-        raise fault(f"{value!r} is not a SIP URI", "write it as sip:host or sip:host:port")
-    return value
-
-
 def _database(value: str) -> str:
     if urlsplit(value).scheme not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
         hint = "write sqlite+aiosqlite:///PATH or postgresql+asyncpg://HOST/NAME"
@@ -105,66 +36,10 @@ def _database(value: str) -> str:
     return value
 
 
-def _unavailable(what: str, value: str, instead: str) -> Exception:
-    return fault(f"{what} {value!r} is not available in this version", instead)
-
-
-def _kind(value: Any) -> Any:
-    if value != "sip":
-        raise _unavailable("trunk kind", str(value), "use sip")
-    return value
-
-
-def _transport(value: Any) -> Any:
-    if value in ("tcp", "tls", "ws", "wss"):
-        raise _unavailable("transport", str(value), "use udp")
-    return value
-
-
-def _codec(value: Any) -> Any:
-    if value not in CODECS:
-        raise _unavailable("codec", str(value), f"use {', '.join(CODECS)}")
-    return value
-
-
-def _srtp(value: Any) -> Any:
-    if value in ("required", "optional", "preferred"):
-        raise _unavailable("srtp", str(value), "calls on this trunk are not encrypted; write off, or leave it out")
-    return "off" if value is False else value
-
-
-def _register(value: Any) -> Any:
-    if value not in (False, "false", "no", "off"):
-        hint = "have the peer send calls to this box's address, and list it under allow"
-        raise _unavailable("register", str(value).lower(), hint)
-    return False
-
-
 def _no_plugins(value: tuple[str, ...]) -> tuple[str, ...]:
     if value:
-        raise _unavailable("plugin", value[0], "leave plugins.enabled empty")
+        raise unavailable("plugin", value[0], "leave plugins.enabled empty")
     return value
-
-
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
-Host: TypeAlias = Annotated[str, AfterValidator(_host)]
-Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
-NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
-Options: TypeAlias = Annotated[
-    dict[str, Any], BeforeValidator(_options_in), PlainSerializer(_options_out, when_used="json")
-]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400)]
-
-
-class SipListener(Section):
-    """A socket that SIP peers send to."""
-
-    transport: Annotated[Literal["udp"], BeforeValidator(_transport)] = Field(
-        default="udp", description="SIP transport."
-    )
-    host: Host = Field(default="127.0.0.1", description="Address to bind. 0.0.0.0 for every interface.")
-    port: Port = Field(default=5060, description="Port to bind; 0 takes any free one.")
 
 
 class HttpListener(Section):
@@ -203,30 +78,6 @@ class Listen(Section):
         """First and last RTP port."""
         first, _, last = self.rtp_ports.partition("-")
         return int(first), int(last)
-
-
-class SipTrunk(Section):
-    """A peer that calls come from and go to."""
-
-    kind: Annotated[Literal["sip"], BeforeValidator(_kind)] = Field(description="What the peer speaks.")
-    allow: tuple[NetworkField, ...] = Field(
-        default=(), description="Source addresses that calls are taken from. A call from anywhere else is refused."
-    )
-    proxy: Annotated[str, AfterValidator(_sip_uri)] | None = Field(default=None, description="SIP URI of the peer.")
-    codecs: tuple[Annotated[Literal["pcmu", "pcma"], BeforeValidator(_codec)], ...] = Field(
-        default=CODECS, min_length=1, description="Codecs offered and taken, the preferred one first."
-    )
-    username: str | None = Field(default=None, description="User name at the peer.")
-    password: Secret | None = Field(default=None, description="Password at the peer: `!secret NAME`.")
-    register_: Annotated[bool, BeforeValidator(_register)] = Field(
-        default=False, alias="register", description="Register with the peer. Not available in this version."
-    )
-    srtp: Annotated[Literal["off"], BeforeValidator(_srtp)] = Field(
-        default="off", description="Encryption of the audio. Not available in this version."
-    )
-    max_calls: int | None = Field(
-        default=None, ge=1, description="Simultaneous calls on this trunk; empty for no own limit."
-    )
 
 
 class Engine(Section):
@@ -294,7 +145,12 @@ class Media(Section):
     """The audio clock."""
 
     core: int | None = Field(default=None, ge=0, description="CPU core to pin it to; empty chooses the last one.")
-    rtp_timeout_s: Seconds = Field(default=30.0, description="A call whose peer sends no RTP for this long is over.")
+    rtp_timeout_s: Seconds = Field(
+        default=30.0, description="A call whose peer sends no RTP for this long is over; see trunks' `media_timeout`."
+    )
+    hold_music: Path | None = Field(
+        default=None, description="What callers on hold hear: a WAV file, looped. Without one, a quiet melody."
+    )
 
 
 class Log(Section):
@@ -338,6 +194,11 @@ class Settings(Section):
     trunks: dict[Name, SipTrunk] = Field(
         default_factory=lambda: {"local": SipTrunk(kind="sip", allow=(ipaddress.ip_network("127.0.0.0/8"),))},
         description="Peers, by a name that dialplans can match. By default `local`: softphones on this machine.",
+    )
+    routes: tuple[Route, ...] = Field(
+        default=(),
+        max_length=200,
+        description="Which trunks numbers are dialled by; the first that fits. None: no dialling.",
     )
     engines: Engines = Field(default=Engines(), description="Speech and language engines.")
     store: Store = Field(default=Store(), description="Call records and recordings.")
@@ -422,7 +283,7 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         found.append((("engines", "denoise", "provider"), what, "use none"))
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
-        (("listen", "sip", index, "port"), one.transport, one.host, one.port)
+        (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
         for index, one in enumerate(settings.listen.sip)
     ]
     sockets += [
@@ -435,11 +296,6 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
             found.append((path, f"{host}:{port}/{transport} is already {other}", "choose another port"))
         elif transport == "udp" and first <= port <= last:
             found.append((path, f"{port} is within listen.rtp_ports", "choose a port outside of it"))
-    owners: dict[Network, str] = {}
-    for name, trunk in settings.trunks.items():
-        for index, network in enumerate(trunk.allow):
-            owner = owners.setdefault(network, name)
-            if owner != name:
-                what = f"{network} also belongs to trunk {owner!r}"
-                found.append((("trunks", name, "allow", index), what, "a source can only be of one trunk"))
+    found += listener_conflicts(settings.listen.sip)
+    found += trunk_conflicts(settings.trunks, settings.routes)
     return found

@@ -64,7 +64,12 @@ class Spoken:
     """All that was to be said has been said, or was cut short; comes after every reply that does not hang up."""
 
 
-Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken
+@dataclass(frozen=True)
+class TransferFailed:
+    """The caller could not be handed on, and is here again."""
+
+
+Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,22 @@ class HangUp:
     reason: str
 
 
-Step: TypeAlias = Say | Listen | HangUp
+@dataclass(frozen=True)
+class Transfer:
+    """Hand the caller on when everything has been said; the last step of a reply.
+
+    ``to`` is a number, a name or a SIP URI; ``trunk`` "" leaves the choice to the routes. Not ``attended``: the
+    caller's side is told to call there by itself, where it can.
+    """
+
+    to: str
+    trunk: str = ""
+    attended: bool = False
+    timeout_s: float = 30.0
+    announce: str = ""
+
+
+Step: TypeAlias = Say | Listen | HangUp | Transfer
 
 
 class Brain(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from appliance.conversation.brain import (
     Brain,
@@ -21,6 +21,8 @@ from appliance.conversation.brain import (
     Say,
     Silence,
     Spoken,
+    Transfer,
+    TransferFailed,
 )
 from appliance.conversation.listening import HeardTurn, Listening
 from appliance.conversation.speaker import Speaker, Utterance
@@ -43,6 +45,10 @@ class Ended:
     reason: str
 
 
+HandOn: TypeAlias = Callable[[Transfer], Awaitable[str | None]]
+"""Hands the caller on, and returns when that call is over, with the reason for the record; None: it failed."""
+
+
 @dataclass
 class _Pending:
     """An input and what is known about how it came."""
@@ -55,7 +61,8 @@ class _Pending:
 class Dialogue:
     """Runs a brain on a leg.
 
-    Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn.
+    Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn,
+    ``hand_on`` when the brain transfers the caller.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Dialogue:
         barge_in: bool,
         now: Callable[[], float],
         on_turn: Callable[[TurnLog], None],
+        hand_on: HandOn | None = None,
     ) -> None:
         self._brain = brain
         self._barge_in = barge_in
@@ -81,6 +89,8 @@ class Dialogue:
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
         self._failures = 0
+        self._hand_on = hand_on
+        self._handing_on = False
 
     def attach(self, listening: Listening, speaker: Speaker) -> None:
         """Ears and mouth; before :meth:`run`."""
@@ -113,13 +123,13 @@ class Dialogue:
 
     def heard(self, turn: HeardTurn) -> None:
         """The caller has finished a turn."""
-        if self._talking and not self._interruptible:
+        if self._handing_on or (self._talking and not self._interruptible):
             return
         self._put(Heard(turn.text, turn.confidence, turn.accepted), turn)
 
     def barged_in(self) -> None:
         """The caller speaks over the agent."""
-        if self._talking and self._interruptible:
+        if self._talking and self._interruptible and not self._handing_on:
             self._interrupt()
 
     def silent(self) -> None:
@@ -129,6 +139,8 @@ class Dialogue:
 
     def key(self, digit: str) -> None:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
+        if self._handing_on:
+            return
         assert self._listening is not None
         self._listening.drop()
         if self._talking and self._interruptible:
@@ -173,6 +185,9 @@ class Dialogue:
             finally:
                 arrived.cancel()
             if self._inputs and not self._reply.done():
+                if self._handing_on:
+                    await asyncio.wait({self._reply})
+                    continue
                 if self._talking and not self._interruptible:
                     await asyncio.wait({self._reply})
                     continue
@@ -276,6 +291,7 @@ class Dialogue:
         assert self._speaker is not None and self._listening is not None
         utterance: Utterance | None = None
         ended: Ended | None = None
+        transfer: Transfer | None = None
         steps = self._brain.reply(value)
         try:
             async for step in steps:
@@ -292,6 +308,9 @@ class Dialogue:
                         self._listening.expect(expectation)
                     case HangUp(reason):
                         ended = Ended(reason)
+                    case Transfer():
+                        transfer = step
+                        self._handing_on = True
                 if utterance is not None and utterance.over:
                     break  # interrupted: the rest of the reply is not wanted
         finally:
@@ -304,7 +323,19 @@ class Dialogue:
             await self._until_said()
             if not self._turn.interrupted:
                 self._brain.was_heard(self._turn.heard_text)
-        return ended
+        return ended if transfer is None else await self._transfer(transfer)
+
+    async def _transfer(self, transfer: Transfer) -> Ended | None:
+        """The caller is somebody else's until this returns; what is said meanwhile is not for the agent."""
+        try:
+            reason = await self._hand_on(transfer) if self._hand_on is not None else None
+        finally:
+            self._handing_on = False
+            self._inputs.clear()
+        if reason is not None:
+            return Ended(reason)
+        self._put(TransferFailed())
+        return None
 
     def _begin_utterance(self, interruptible: bool) -> Utterance:
         assert self._speaker is not None and self._listening is not None

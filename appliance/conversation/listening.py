@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
+from appliance.conversation.endpointing import FRAME_S
 from appliance.conversation.fillers import ends_in_filler
 from appliance.conversation.turns import (
-    FRAME_S,
     Action,
     AskTurnModel,
     BargeIn,
@@ -97,6 +97,7 @@ class Listening:
         self._slot = slot
         self._generation = generation
         self.machine = machine
+        machine.awaits_text = asr is not None
         self._asr = asr
         self._turn = turn
         self._verdicts = verdicts
@@ -192,12 +193,18 @@ class Listening:
 
     def _recognised(self, number: int, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
         attempt.done_at = asyncio.get_running_loop().time()
-        if task.cancelled() or task.exception() is not None or number not in self._attempts:
+        if task.cancelled() or number not in self._attempts:
+            return
+        if task.exception() is not None:
+            for action in self.machine.partial(number):
+                self._do(action)
             return
         result = task.result()
         expectation = self._expectation
         digits = len(result.text.split()) if expectation.min_digits else 0
-        unfinished = digits < expectation.min_digits
+        unfinished = digits < expectation.min_digits or (
+            not result.accepted and begins_phrase(result.text, expectation.phrases)
+        )
         completes = bool(expectation.phrases) and result.accepted and bool(result.text) and not unfinished
         filler = not completes and ends_in_filler(result.text)
         for action in self.machine.partial(number, completes=completes, trailing_filler=filler, unfinished=unfinished):
@@ -256,3 +263,9 @@ class Listening:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def begins_phrase(text: str, phrases: Iterable[str]) -> bool:
+    """Whether ``text`` is the first words of one of ``phrases``, and not all of them."""
+    words = f"{text} "
+    return bool(text) and any(phrase.startswith(words) for phrase in phrases)

@@ -18,6 +18,7 @@ from appliance.conversation.brain import (
     Silence,
     Spoken,
     Step,
+    TransferFailed,
 )
 from appliance.conversation.clauses import ClauseCutter
 from appliance.engines.client import EnginePool
@@ -84,7 +85,7 @@ class LlmBrain:
             case Key(digit):
                 async for clause in self._think(f"(The caller pressed the key {digit}.)"):
                     yield Say(clause)
-            case Heard() | KeysEnded() | Spoken():
+            case Heard() | KeysEnded() | Spoken() | TransferFailed():
                 pass
         yield Listen(self._expectation)
 

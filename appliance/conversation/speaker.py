@@ -137,7 +137,7 @@ class Speaker:
         self._live: dict[int, Utterance] = {}
         self._flushed: asyncio.Future[None] | None = None
         self._running_request: int | None = None
-        self._task = asyncio.create_task(self._run())
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
 
     @property
     def speaking(self) -> bool:
@@ -178,11 +178,7 @@ class Speaker:
     async def stop(self) -> None:
         """Be silent now. Utterances that were not over know afterwards how much of them was heard."""
         self._queue.clear()
-        if self._running_request is not None:
-            self._tts.cancel(self._running_request)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._end_synthesis()
         if self._live:
             self._flushed = asyncio.get_running_loop().create_future()
             self._playback.flush()
@@ -198,10 +194,17 @@ class Speaker:
     async def close(self) -> None:
         """The call is over."""
         self._queue.clear()
+        await self._end_synthesis()
+
+    async def _end_synthesis(self) -> None:
+        """Stop asking for speech. The task is dropped: its CancelledError holds the frames of :meth:`_run`, which hold
+        this speaker, and such a ring is freed only when the collector comes by."""
         if self._running_request is not None:
             self._tts.cancel(self._running_request)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
 
     # --- what media says ------------------------------------------------------------------------------------------
 

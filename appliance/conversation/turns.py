@@ -10,76 +10,20 @@ may begin, is taken from the energy; the probability says whether a sound is spe
 reaches into those 30 dB, the adaptive noise floor and the probability decide together.
 
 How much silence commits a turn is a continuous function of the turn model's answer and of what was heard, see
-:func:`required_silence`. Ranges are half-open frame indices [start, end).
+:func:`~appliance.conversation.endpointing.required_silence`. Where a recogniser listens, its words are waited for
+first: nothing can be answered without them, and they may show that the caller has not finished. Ranges are half-open
+frame indices [start, end).
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-FRAME_S: Final = 0.02
-"""Seconds per frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnConfig:
-    """What makes a turn. ``patience`` is the line's own multiplier on every required silence.
-
-    Attributes:
-        min_speech_s: a sound shorter than this is a click, not speech.
-        barge_in_s: caller speech over the agent must last this long to stop it.
-        first_silence_s: after this silence the turn model is asked and speculation begins.
-        second_verdict_after_s: when the model is asked again, if its first answer lay within ``ambiguous``.
-        ambiguous: end-of-turn probabilities that do not settle the matter.
-        sure: (probability, silence in seconds) from which on the least silence is enough.
-        unsure: (probability, silence in seconds) up to which the most silence is required.
-        no_verdict_silence_s: silence that commits while there is no verdict (worker dead or overloaded).
-        completes_factor: on the required silence, when what was heard completes what is expected.
-        completes_max_s: the most silence required then.
-        unfinished_min_s: the least silence required after a trailing filler or an unfinished digit string.
-        max_silence_s: no requirement exceeds this, whatever the patience.
-        still_speech_s: added to the requirement while the speech probability has not fallen yet.
-        max_utterance_s: a turn is committed after this much speech even though it goes on.
-        no_input_s: silence while listening after which the caller is taken to say nothing; None for never.
-        patience: multiplier of the line on the required silence.
-        speech_on: probability from which a frame is speech.
-        speech_off: probability below which a loud frame of an utterance is noise.
-        fall_db: speech ends with the last frame this close to the utterance's loudest.
-        floor_margin_db: speech is at least this far above the noise floor.
-        min_level_dbfs: nothing below this is speech.
-        echo_level_dbfs: while the agent speaks nothing below this is the caller, for the agent's own echo is there;
-            the line's true echo is learnt from what comes back.
-        echo_below_peak_db: nor is anything this far below the caller's usual loudness.
-    """
-
-    min_speech_s: float = 0.08
-    barge_in_s: float = 0.12
-    first_silence_s: float = 0.1
-    second_verdict_after_s: float = 0.25
-    ambiguous: tuple[float, float] = (0.3, 0.7)
-    sure: tuple[float, float] = (0.95, 0.15)
-    unsure: tuple[float, float] = (0.1, 1.5)
-    no_verdict_silence_s: float = 0.7
-    completes_factor: float = 0.5
-    completes_max_s: float = 0.4
-    unfinished_min_s: float = 1.2
-    max_silence_s: float = 3.0
-    still_speech_s: float = 0.15
-    max_utterance_s: float = 15.0
-    no_input_s: float | None = 6.0
-    patience: float = 1.0
-    speech_on: float = 0.5
-    speech_off: float = 0.35
-    fall_db: float = 30.0
-    floor_margin_db: float = 8.0
-    min_level_dbfs: float = -55.0
-    echo_level_dbfs: float = -42.0
-    echo_below_peak_db: float = 22.0
+from appliance.conversation.endpointing import FRAME_S, TurnConfig, frames, required_silence
 
 
 class State(enum.Enum):
@@ -223,34 +167,6 @@ _MAX_HOLD_FRAMES: Final = 10
 _PEAK_LEARNING: Final = 0.3
 
 
-def required_silence(
-    config: TurnConfig, probability: float | None, *, completes: bool = False, unfinished: bool = False
-) -> float:
-    """Seconds of silence that commit a turn.
-
-    Args:
-        config: the line's numbers.
-        probability: the turn model's end-of-turn probability, None without a verdict.
-        completes: what was heard completes an expected phrase or digit count.
-        unfinished: it ends in a filler, or in fewer digits than expected. ``completes`` wins.
-
-    Returns:
-        Between ``config.sure[1]`` and ``config.max_silence_s``, falling continuously as the probability rises.
-    """
-    high, least = config.sure
-    low, most = config.unsure
-    if probability is None:
-        silence = config.no_verdict_silence_s
-    else:
-        doubt = min(max((high - probability) / (high - low), 0.0), 1.0)
-        silence = least + doubt * (most - least)
-    if completes:
-        silence = min(silence * config.completes_factor, config.completes_max_s)
-    elif unfinished:
-        silence = max(silence, config.unfinished_min_s)
-    return min(max(silence * config.patience, least), config.max_silence_s)
-
-
 def turn_diagram() -> str:
     """The machine's state diagram in Mermaid, drawn from the table that runs it."""
     lines = ["stateDiagram-v2", f"    [*] --> {State.QUIET.value}"]
@@ -262,7 +178,8 @@ class TurnMachine:
     """The turns of one call.
 
     Every method returns the actions that follow, in order; most steps return none. ``second_verdicts`` and
-    ``no_input_s`` may be changed at any time (the box gives up second verdicts under load).
+    ``no_input_s`` may be changed at any time (the box gives up second verdicts under load). ``awaits_text`` says that
+    every :class:`FirstSilence` will be answered by :meth:`partial`.
     """
 
     def __init__(self, config: TurnConfig | None = None) -> None:
@@ -270,13 +187,15 @@ class TurnMachine:
         self.config = config
         self.state = State.QUIET
         self.second_verdicts = True
+        self.awaits_text = False
         self.no_input_s = config.no_input_s
-        self._min_speech = _frames(config.min_speech_s)
-        self._barge_in = _frames(config.barge_in_s)
-        self._first_silence = _frames(config.first_silence_s)
-        self._second_after = _frames(config.second_verdict_after_s)
-        self._still_speech = _frames(config.still_speech_s)
-        self._max_utterance = _frames(config.max_utterance_s)
+        self._min_speech = frames(config.min_speech_s)
+        self._barge_in = frames(config.barge_in_s)
+        self._first_silence = frames(config.first_silence_s)
+        self._text_wait = frames(config.text_wait_s)
+        self._second_after = frames(config.second_verdict_after_s)
+        self._still_speech = frames(config.still_speech_s)
+        self._max_utterance = frames(config.max_utterance_s)
         self._frame = -1
         self._floor = _FLOOR_START_DBFS
         self._echo = config.echo_level_dbfs - _ECHO_MARGIN_DB
@@ -301,6 +220,7 @@ class TurnMachine:
         self._run_peak = _FLOOR_MIN_DBFS
         self._paused_at = 0
         self._verdict: float | None = None
+        self._text_due = False
         self._completes = False
         self._unfinished = False
         self._asked_twice = False
@@ -393,10 +313,11 @@ class TurnMachine:
             attempt: of the :class:`FirstSilence` that asked.
             completes: it completes an expected phrase or digit count.
             trailing_filler: it breaks off in a filler ("um", "and"); see :mod:`appliance.conversation.fillers`.
-            unfinished: fewer digits than expected, say.
+            unfinished: fewer digits than expected, say, or the beginning of an expected phrase.
         """
         if self.state is not State.PAUSING or attempt != self._attempt:
             return _NOTHING
+        self._text_due = False
         self._completes = completes
         self._unfinished = trailing_filler or unfinished
         self._renew_requirement()
@@ -548,6 +469,7 @@ class TurnMachine:
         self._attempt += 1
         self._paused_at = frame
         self._verdict = None
+        self._text_due = self.awaits_text
         self._completes = False
         self._unfinished = False
         self._asked_twice = False
@@ -564,13 +486,15 @@ class TurnMachine:
 
     def _renew_requirement(self) -> None:
         seconds = required_silence(self.config, self._verdict, completes=self._completes, unfinished=self._unfinished)
-        self._required = _frames(seconds)
+        self._required = frames(seconds)
 
     def _commit_if_due(self) -> Actions:
         required = self._required
         if self._probability >= self.config.speech_on:
             required += self._still_speech
         if self._frame - self._last_voiced < required or (self._rise and self._held < _MAX_HOLD_FRAMES):
+            return _NOTHING
+        if self._text_due and self._frame - self._paused_at < self._text_wait:
             return _NOTHING
         reason = CommitReason.NO_VERDICT if self._verdict is None else CommitReason.VERDICT
         return (self._commit(Event.ENOUGH_SILENCE, reason),)
@@ -598,8 +522,3 @@ class TurnMachine:
         self._run_frames = 0
         self._open_ask = 0
         self._over_agent = 0
-
-
-def _frames(seconds: float) -> int:
-    """The smallest number of frames that lasts ``seconds``."""
-    return math.ceil(seconds / FRAME_S - 1e-9)

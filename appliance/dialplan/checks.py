@@ -18,6 +18,7 @@ from appliance.dialplan.schema import (
     NoMatch,
     SayStep,
     Step,
+    TransferStep,
 )
 from appliance.dialplan.text import normalise, variables_in
 from appliance.engines.lexicon import PHONES
@@ -25,7 +26,14 @@ from appliance.engines.lexicon import PHONES
 Path: TypeAlias = tuple[str | int, ...]
 MissingWords: TypeAlias = Callable[[str], list[str]]
 
-_FIXED_VARIABLES = ("caller.number", "called.number", "line.name")
+_FIXED_VARIABLES = (
+    "caller.number",
+    "called.number",
+    "line.name",
+    "caller.asserted",
+    "caller.verstat",
+    "diverted.number",
+)
 _FILTERS = ("digits",)
 
 
@@ -75,6 +83,9 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
                 found += _ask(name, step)
             elif isinstance(step, BranchStep):
                 found += _branch(draft, name, step)
+            elif isinstance(step, TransferStep) and step.transfer.announce and step.transfer.kind != "attended":
+                path: Path = ("flow", name, "transfer", "announce")
+                found.append(Problem(path, "nobody hears it with kind: blind", "set kind: attended, or remove it"))
         found += [*_end(draft), *_loops(draft), *_unreachable(draft)]
         if missing_words is not None:
             found += _words(draft, missing_words)
@@ -119,6 +130,10 @@ def _texts(draft: Draft) -> Iterator[tuple[Path, str]]:
             yield ("flow", name, "say"), step.say
         elif isinstance(step, HangUpStep):
             yield ("flow", name, "hang_up"), step.hang_up or ""
+        elif isinstance(step, TransferStep):
+            yield ("flow", name, "say"), step.say
+            yield ("flow", name, "transfer", "to"), step.transfer.to
+            yield ("flow", name, "transfer", "announce"), step.transfer.announce
         elif isinstance(step, AskStep):
             yield ("flow", name, "ask"), step.ask
             yield from _prompts(("flow", name), step.no_input, step.no_match)
@@ -147,7 +162,7 @@ def _variables(draft: Draft) -> Iterator[Problem]:
     known = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
     for path, text in _texts(draft):
         for name, spoken in variables_in(text):
-            if name not in known:
+            if name not in known and not (name.startswith("header.") and name != "header."):
                 yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))
             if spoken and spoken not in _FILTERS:
                 yield Problem(path, f"unknown filter {spoken!r}", "the only one is digits: ${slots.number | digits}")
@@ -164,6 +179,8 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
             yield (*path, "next"), step.next
         elif isinstance(step, GotoStep):
             yield (*path, "goto"), step.goto
+        elif isinstance(step, TransferStep) and step.failed is not None:
+            yield (*path, "failed"), step.failed
         elif isinstance(step, BranchStep):
             yield from (((*path, "when", value), target) for value, target in step.when.items())
             yield (*path, "default"), step.default

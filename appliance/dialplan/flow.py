@@ -28,6 +28,8 @@ from appliance.dialplan.schema import (
     HangUpStep,
     Line,
     SayStep,
+    TransferStep,
+    TransferTarget,
 )
 from appliance.dialplan.schema import NoInput as NoInputPolicy
 from appliance.dialplan.schema import NoMatch as NoMatchPolicy
@@ -67,7 +69,12 @@ class DigitTimeout:
     """No further key has come."""
 
 
-Event: TypeAlias = Heard | Key | NoInput | Said | DigitTimeout
+@dataclass(frozen=True)
+class TransferFailed:
+    """The caller could not be handed on."""
+
+
+Event: TypeAlias = Heard | Key | NoInput | Said | DigitTimeout | TransferFailed
 
 # --- actions --------------------------------------------------------------------------------------------------------
 
@@ -111,7 +118,17 @@ class Hangup:
     disposition: str
 
 
-Action: TypeAlias = Say | Listen | SetSlot | Hangup
+@dataclass(frozen=True)
+class Transfer:
+    """Hand the caller on, once everything has been said. Nothing comes after it but :class:`TransferFailed`.
+
+    The texts of ``target`` have their variables filled in.
+    """
+
+    target: TransferTarget
+
+
+Action: TypeAlias = Say | Listen | SetSlot | Hangup | Transfer
 
 
 class State(enum.Enum):
@@ -119,6 +136,7 @@ class State(enum.Enum):
 
     NEW = "new"
     ASKING = "asking"
+    TRANSFERRING = "transferring"
     CLOSING = "closing"
     ENDED = "ended"
 
@@ -133,15 +151,20 @@ class Flow:
         line: with ``agent: flow``, as the loader returned it.
         caller: the caller's number, for ``${caller.number}``.
         called: the number dialled, for ``${called.number}``.
+        values: further variables: ``header.NAME``, ``diverted.number``, ``caller.asserted``, ``caller.verstat``.
     """
 
-    def __init__(self, line: Line, *, caller: str = "", called: str = "") -> None:
+    def __init__(
+        self, line: Line, *, caller: str = "", called: str = "", values: Mapping[str, str] | None = None
+    ) -> None:
         self.line = line
         self.state = State.NEW
         self.step = ""
         self._order = tuple(line.flow)
         self._slots: dict[str, str] = {}
-        self._fixed = {"caller.number": caller, "called.number": called, "line.name": line.name}
+        self._fixed = {
+            **(values or {}), "caller.number": caller, "called.number": called, "line.name": line.name
+        }  # fmt: skip
         self._listen: Listen | None = None
         self._speaking = False
         self._pressed = ""
@@ -195,6 +218,11 @@ class Flow:
             elif isinstance(step, HangUpStep):
                 actions += self._say(step.hang_up or "", None)
                 return actions + self._close(step.disposition)
+            elif isinstance(step, TransferStep):
+                self.state = State.TRANSFERRING
+                texts = {"to": self._filled(step.transfer.to), "announce": self._filled(step.transfer.announce)}
+                target = step.transfer.model_copy(update=texts)
+                return [*actions, *self._say(step.say, False), Transfer(target)]
             else:
                 self.state = State.ASKING
                 self._pressed = ""
@@ -205,8 +233,11 @@ class Flow:
     def _below(self, name: str) -> str:
         return self._order[self._order.index(name) + 1]
 
+    def _filled(self, template: str) -> str:
+        return render(template, {**self._fixed, **{f"slots.{name}": value for name, value in self._slots.items()}})
+
     def _say(self, template: str, interruptible: bool | None) -> list[Action]:
-        text = render(template, {**self._fixed, **{f"slots.{name}": value for name, value in self._slots.items()}})
+        text = self._filled(template)
         if not text:
             return []
         self._speaking = True
@@ -277,6 +308,12 @@ class Flow:
         self.state = State.ENDED
         return [Hangup(self._disposition)]
 
+    def _not_transferred(self, event: Event) -> list[Action]:
+        step = self.line.flow[self.step]
+        assert isinstance(step, TransferStep)
+        self._speaking = False
+        return self._enter(step.failed) if step.failed else self._close("transfer_failed")
+
     def _answered(self, value: str, *, number: bool = False) -> list[Action]:
         step = self._asking
         actions: list[Action] = []
@@ -306,6 +343,7 @@ TRANSITIONS: Final[dict[tuple[State, type[Event]], Handler]] = {
     (State.ASKING, DigitTimeout): Flow._number_ended,
     (State.ASKING, NoInput): Flow._silent,
     (State.CLOSING, Said): Flow._all_said,
+    (State.TRANSFERRING, TransferFailed): Flow._not_transferred,
 }
 """What an event means in a state. Every other pair means nothing: a key during the farewell, say."""
 

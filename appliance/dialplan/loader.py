@@ -14,7 +14,7 @@ from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
 from appliance.config.validation import locate, look_up, nearest, validate
 from appliance.dialplan.checks import Draft, MissingWords, problems
-from appliance.dialplan.schema import Line
+from appliance.dialplan.schema import Line, TransferStep
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 
@@ -45,6 +45,7 @@ def load_dialplans(
     trunks: Collection[str] | None = None,
     languages: Collection[str] | None = None,
     llm: bool = True,
+    routes: bool = True,
 ) -> Dialplan:
     """Read the files, and the ``*.yaml`` files of the folders, sorted by name within each.
 
@@ -54,6 +55,7 @@ def load_dialplans(
         trunks: names of the trunks there are; None checks none.
         languages: what the recogniser understands, as ``en`` for every English; None checks none.
         llm: whether there is a language model for lines with ``agent: llm``.
+        routes: whether there are routes for transfers that name no trunk.
 
     Raises:
         ConfigError: with every mistake.
@@ -68,7 +70,7 @@ def load_dialplans(
         document = read_document(path)
         mistakes += document.mistakes
         for root in _line_roots(document, mistakes):
-            around = partial(_surroundings, document, root, trunks=trunks, languages=languages, llm=llm)
+            around = partial(_surroundings, document, root, trunks=trunks, languages=languages, llm=llm, routes=routes)
             line, wrong = _read_line(document, root, missing_words, around)
             mistakes += wrong
             if line is None:
@@ -106,6 +108,7 @@ def load_lines(settings: Settings) -> Dialplan:
         trunks=settings.trunks,
         languages=("en",) if embedded else None,
         llm=settings.engines.llm.provider != "none",
+        routes=bool(settings.routes),
     )
 
 
@@ -196,6 +199,7 @@ def _surroundings(
     trunks: Collection[str] | None,
     languages: Collection[str] | None,
     llm: bool,
+    routes: bool,
 ) -> list[Mistake]:
     """Where the line does not fit the rest of the box."""
     found = []
@@ -205,6 +209,16 @@ def _surroundings(
             if isinstance(look_up(document.data, path), list):
                 path = (*path, index)
             found.append(document.mistake(path, f"there is no trunk {trunk!r}", nearest(trunk, trunks)))
+    for name, step in line.flow.items():
+        if not isinstance(step, TransferStep):
+            continue
+        key: KeyPath = locate(look_up(document.data, root), ("flow", name, "transfer", "trunk"))
+        wanted = step.transfer.trunk
+        if wanted is not None and trunks is not None and wanted not in trunks:
+            found.append(document.mistake((*root, *key), f"there is no trunk {wanted!r}", nearest(wanted, trunks)))
+        elif wanted is None and not routes and not step.transfer.to.lower().startswith(("sip:", "sips:")):
+            hint = "name a trunk here, or add routes to appliance.yaml"
+            found.append(document.mistake((*root, *key), "nothing says by which trunk", hint))
     if languages is not None and line.language.partition("-")[0] not in languages:
         what = f"the recogniser does not understand {line.language!r}"
         hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"

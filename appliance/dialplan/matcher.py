@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from appliance.dialplan.schema import Line
 
@@ -15,14 +16,26 @@ def plain_number(number: str) -> str:
     return bare if bare.lstrip("+").rstrip("*").isdecimal() else number
 
 
-def match(lines: Sequence[Line], trunk: str, called: str, calling: str) -> tuple[Line | None, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Circumstances:
+    """What a call brings beside its numbers: whom it was meant for before, the verdict on its number, its headers."""
+
+    diverted: tuple[str, ...] = ()
+    verstat: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def match(
+    lines: Sequence[Line], trunk: str, called: str, calling: str, beside: Circumstances | None = None
+) -> tuple[Line | None, tuple[str, ...]]:
     """The first line that answers a call on ``trunk`` from ``calling`` to ``called``, and why those before it do not.
 
     Separators in numbers do not count; user names are compared as they are (RFC 3261 §19.1.4).
     """
+    beside = beside or Circumstances()
     reasons: list[str] = []
     for line in lines:
-        problem = _mismatch(line, trunk, called, calling)
+        problem = _mismatch(line, trunk, called, calling) or _unlike(line, beside)
         if problem is None:
             return line, tuple(reasons)
         reasons.append(f"line {line.name!r}: {problem}")
@@ -36,6 +49,22 @@ def _mismatch(line: Line, trunk: str, called: str, calling: str) -> str | None:
     for what, number, patterns in (("called", called, wanted.called), ("calling", calling, wanted.calling)):
         if patterns is not None and not any(_fits(number, pattern) for pattern in patterns):
             return f"{what} {number!r} is not {' or '.join(patterns)}"
+    return None
+
+
+def _unlike(line: Line, beside: Circumstances) -> str | None:
+    wanted = line.match
+    if wanted.verstat is not None and beside.verstat not in wanted.verstat:
+        return f"verstat {beside.verstat!r} is not {' or '.join(map(repr, wanted.verstat))}"
+    if wanted.diverted is not None and not any(
+        _fits(number, pattern) for number in beside.diverted for pattern in wanted.diverted
+    ):
+        return f"not diverted from {' or '.join(wanted.diverted)}"
+    given = {name.lower(): value for name, value in beside.headers.items()}
+    for name, patterns in wanted.headers.items():
+        value = given.get(name.lower())
+        if value is None or not any(_fits(value, pattern) for pattern in patterns):
+            return f"header {name} is {value!r}, not {' or '.join(patterns)}"
     return None
 
 

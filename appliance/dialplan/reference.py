@@ -19,6 +19,8 @@ from appliance.dialplan.schema import (
     NoMatch,
     SayStep,
     Spoken,
+    TransferStep,
+    TransferTarget,
     Turn,
     Voice,
 )
@@ -40,6 +42,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`digits` of an `ask` step", DigitSpec),
     ("A `branch` step", BranchStep),
     ("A `hang_up` step", HangUpStep),
+    ("A `transfer` step", TransferStep),
+    ("`transfer` of a `transfer` step", TransferTarget),
     ("A `goto` step", GotoStep),
 )
 

@@ -82,6 +82,17 @@ class Match(Section):
     calling: Patterns | None = Field(
         default=None, description="The caller's number: exact, or a prefix such as `+49*`; or a list."
     )
+    diverted: Patterns | None = Field(
+        default=None, description="A number the call was sent on from (Diversion, History-Info): exact, or a prefix."
+    )
+    verstat: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)] | None = Field(
+        default=None,
+        description="The network's verdict on the caller's number, such as `TN-Validation-Passed`; `''` for none.",
+    )
+    headers: dict[str, Patterns] = Field(
+        default={},
+        description="Headers that the trunk's `headers_in` lists: name to a value, exact, or a prefix such as `gold*`.",
+    )
 
 
 class Voice(Section):
@@ -205,6 +216,42 @@ class HangUpStep(Section):
     disposition: Name = Field(default="completed", description="How the call record says that it ended.")
 
 
+class TransferTarget(Section):
+    """Who a caller is handed on to, and how."""
+
+    to: Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)] = Field(
+        description="Number or name, or a SIP URI at a trunk. `${...}` stands for values as in what is said."
+    )
+    trunk: Name | None = Field(default=None, description="The trunk to use; without one, `routes` say which.")
+    kind: Literal["blind", "attended"] = Field(
+        default="blind",
+        description="blind: the caller's side is told to call there. attended: only once somebody has answered.",
+    )
+    timeout_s: Seconds = Field(default=30.0, description="How long the other side may take to answer.")
+    announce: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = Field(
+        default="", description="Said to the one who answers, before the caller is put through; needs `attended`."
+    )
+
+
+def _target(value: Any) -> Any:
+    return {"to": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+class TransferStep(Section):
+    """Hands the caller on to somebody else; the agent's part ends when that is done."""
+
+    tag: ClassVar[str] = "<transfer>"
+    transfer: Annotated[TransferTarget, BeforeValidator(_target)] = Field(
+        description="Who to: a number, or a mapping with the keys below."
+    )
+    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
+        default="", description="Said first; the caller cannot cut it short."
+    )
+    failed: str | None = Field(
+        default=None, description="Step to go on with when nobody could be reached; without one, the call is ended."
+    )
+
+
 class GotoStep(Section):
     """Goes on elsewhere."""
 
@@ -212,8 +259,8 @@ class GotoStep(Section):
     goto: str = Field(description="The step to go on with.")
 
 
-STEP_KINDS: tuple[type[Section], ...] = (SayStep, AskStep, BranchStep, HangUpStep, GotoStep)
-_KIND_NAMES = ("say", "ask", "branch", "hang_up", "goto")
+STEP_KINDS: tuple[type[Section], ...] = (SayStep, AskStep, BranchStep, HangUpStep, TransferStep, GotoStep)
+_KIND_NAMES = ("transfer", "say", "ask", "branch", "hang_up", "goto")
 
 
 def _kind(value: Any) -> str:
@@ -223,10 +270,12 @@ def _kind(value: Any) -> str:
 def _has_one_kind(value: Any) -> Any:
     if isinstance(value, STEP_KINDS):
         return value
-    wanted = f"give it one of {', '.join(_KIND_NAMES)}"
+    wanted = f"give it one of {', '.join((*_KIND_NAMES[1:], _KIND_NAMES[0]))}"
     if not isinstance(value, dict):
         raise fault("is not a step", wanted)
     found = [kind for kind in _KIND_NAMES if kind in value]
+    if "transfer" in found and "say" in found:
+        found.remove("say")  # a key of the transfer step
     if not found:
         raise fault("the step does nothing", wanted)
     if len(found) > 1:
@@ -234,12 +283,13 @@ def _has_one_kind(value: Any) -> Any:
     return value
 
 
-Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | GotoStep
+Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | TransferStep | GotoStep
 _TaggedStep: TypeAlias = Annotated[
     Annotated[SayStep, Tag("<say>")]
     | Annotated[AskStep, Tag("<ask>")]
     | Annotated[BranchStep, Tag("<branch>")]
     | Annotated[HangUpStep, Tag("<hang_up>")]
+    | Annotated[TransferStep, Tag("<transfer>")]
     | Annotated[GotoStep, Tag("<goto>")],
     Discriminator(_kind),
     BeforeValidator(_has_one_kind),
@@ -286,4 +336,5 @@ class Line(Section):
         """Whether every call matches."""
         match = self.match
         free = match.trunk is None or "*" in match.trunk
+        free = free and match.diverted is None and match.verstat is None and not match.headers
         return free and all(numbers is None or "*" in numbers for numbers in (match.called, match.calling))

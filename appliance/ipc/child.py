@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,14 @@ EXIT_UNUSABLE: Final = 3
 """Exit code of a child that cannot work as configured: restarting it would not help."""
 
 _ALIVE_EVERY_S: Final = 1.0
+
+
+def allow_open_files() -> None:
+    """Take as many as the hard limit allows: the usual soft one ends at 500 calls or a thousand connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class SupervisorLink:

@@ -79,11 +79,20 @@ class OpenLeg(Message, frozen=True):
 
 
 class ConnectLeg(Message, frozen=True):
-    """Start sending and receiving. Sent again to change the remote address, codec or direction mid-call.
+    """Start sending and receiving. Sent again to change the remote address, codec, keys or direction mid-call.
 
-    ``codec`` is "pcmu" or "pcma". ``dtmf_payload_type`` is -1 where telephone-event was not negotiated.
-    ``send`` false: silence is sent to keep the path open, but no speech (hold). ``receive`` false: what comes is not
-    listened to.
+    ``codec`` is "pcmu", "pcma", "g722" or "opus". Payload types are mapped per direction: ``payload_type`` is the
+    number in the packets that leave, ``payload_type_in`` the one in those that come (-1: the same). The
+    ``dtmf_payload_type`` pair is for telephone-event (-1 for the first: not negotiated), whose clock is
+    ``dtmf_clock_hz``; ``cn_payload_type`` is comfort noise (RFC 3389) both ways, -1 where it was not negotiated.
+
+    ``ptime_ms`` is the length of the packets that leave; what comes may have any. ``send`` false: silence is sent to
+    keep the path open, but no speech (hold). ``receive`` false: what comes is not listened to.
+
+    ``srtp_tx`` and ``srtp_rx`` are the crypto suite of RFC 4568 or 7714, a blank, and key and salt in base64; "" for
+    plain RTP in that direction. ``dtmf`` is how keys are sent and heard: "rfc4733", "inband" (tones), "info"
+    (media takes no part in it) or "auto" (events where they were negotiated, tones otherwise). ``rtcp_mux``: RTCP
+    shares the RTP port (RFC 5761); otherwise it goes to ``rtcp_port``, 0 for the one above ``remote_port``.
     """
 
     slot: int
@@ -96,6 +105,36 @@ class ConnectLeg(Message, frozen=True):
     ptime_ms: int = 20
     send: bool = True
     receive: bool = True
+    payload_type_in: int = -1
+    dtmf_payload_type_in: int = -1
+    dtmf_clock_hz: int = 8000
+    cn_payload_type: int = -1
+    dtmf: str = "rfc4733"
+    srtp_tx: str = ""
+    srtp_rx: str = ""
+    rtcp_port: int = 0
+    rtcp_mux: bool = False
+
+
+class Bridge(Message, frozen=True):
+    """Join two legs: what the caller of each says is what the peer of the other hears, instead of playout.
+
+    What was queued for playout on either is dropped. Keys are passed on too, and still reported. ``other_slot`` -1
+    parts this leg and its partner; so does the end of either leg.
+    """
+
+    slot: int
+    generation: int
+    other_slot: int
+    other_generation: int
+
+
+class HoldMusic(Message, frozen=True):
+    """While ``on``, and as long as nothing else is queued, the leg's peer hears the hold music in a loop."""
+
+    slot: int
+    generation: int
+    on: bool
 
 
 class CloseLeg(Message, frozen=True):
@@ -128,7 +167,7 @@ class Flush(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """Send these keys as RFC 4733 events after what is queued now. Characters 0-9, *, #, A-D."""
+    """Send these keys as RFC 4733 events, or as tones where the leg's ``dtmf`` says so. Characters 0-9, *, #, A-D."""
 
     slot: int
     generation: int
@@ -151,7 +190,14 @@ class LegFailed(Message, frozen=True):
 
 
 class LegClosed(Message, frozen=True):
-    """``frames`` is the number of 20 ms frames the leg lived; the rest are its reception statistics."""
+    """``frames`` is the number of 20 ms frames the leg lived; the rest are statistics over its whole life.
+
+    ``received`` to ``strangers`` are packets, ``concealed`` frames; ``srtp_failures`` are packets that did not
+    authenticate. ``jitter_ms`` is the interarrival jitter at the end (RFC 3550 §6.4.1), ``loss_percent`` what the
+    network lost and what came too late, ``round_trip_ms`` the newest from RTCP (-1: the peer reported none).
+    ``mos`` is the E-model's estimate of what was heard here and ``mos_far`` of what the peer heard, by its own
+    reports; 1.0 to 4.5, 0.0 where nothing is known.
+    """
 
     slot: int
     generation: int
@@ -161,6 +207,13 @@ class LegClosed(Message, frozen=True):
     late: int
     concealed: int
     strangers: int
+    duplicates: int = 0
+    srtp_failures: int = 0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+    round_trip_ms: float = -1.0
+    mos: float = 0.0
+    mos_far: float = 0.0
 
 
 class Tick(Message, frozen=True):
@@ -229,7 +282,11 @@ class MediaTimeout(Message, frozen=True):
 
 
 class MediaStats(Message, frozen=True):
-    """Once a second: what happened since the last one. ``lateness`` is a histogram of how late ticks began."""
+    """Once a second: what happened since the last one. ``lateness`` is a histogram of how late ticks began.
+
+    ``dropped`` are datagrams that were nothing of their call's; ``rtcp_sent`` and ``rtcp_received`` are compound RTCP
+    packets.
+    """
 
     ticks: int
     skipped: int
@@ -242,6 +299,8 @@ class MediaStats(Message, frozen=True):
     concealed: int
     underruns: int
     outbox: int
+    rtcp_sent: int = 0
+    rtcp_received: int = 0
 
 
 # --- control <-> engine workers -----------------------------------------------------------------------------------
@@ -403,7 +462,7 @@ class RecordingStopped(Message, frozen=True):
 
 AnyMessage: TypeAlias = (
     Hello | Ready | Alive | ProcessState | Drain | Drained | Stop
-    | OpenLeg | ConnectLeg | CloseLeg | Play | Flush | SendDigits
+    | OpenLeg | ConnectLeg | Bridge | HoldMusic | CloseLeg | Play | Flush | SendDigits
     | LegOpened | LegFailed | LegClosed | Tick | Digit | PlayoutStarted | PlayoutDone | Flushed | MediaTimeout
     | MediaStats
     | Recognise | Recognised | JudgeTurn | TurnVerdict | Synthesise | Spoken | Generate | Token | Cancel | Failed

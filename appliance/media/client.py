@@ -16,11 +16,13 @@ from appliance.errors import ChannelClosed, MediaError
 from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
 from appliance.ipc.messages import (
     AnyMessage,
+    Bridge,
     CloseLeg,
     ConnectLeg,
     Digit,
     Flush,
     Flushed,
+    HoldMusic,
     LegClosed,
     LegFailed,
     LegOpened,
@@ -72,18 +74,35 @@ class RtpTarget(Protocol):
     def send(self) -> bool: ...
     @property
     def receive(self) -> bool: ...
+    @property
+    def payload_type_in(self) -> int: ...
+    @property
+    def dtmf_payload_type_in(self) -> int: ...
+    @property
+    def dtmf_clock_hz(self) -> int: ...
+    @property
+    def cn_payload_type(self) -> int: ...
+    @property
+    def dtmf(self) -> str: ...
+    @property
+    def srtp_tx(self) -> str: ...
+    @property
+    def srtp_rx(self) -> str: ...
+    @property
+    def rtcp_port(self) -> int: ...
+    @property
+    def rtcp_mux(self) -> bool: ...
 
 
 class MediaLegHandle:
     """One open leg: commands go out, the listener hears what happens. Satisfies signalling's MediaSlot."""
 
-    def __init__(self, client: MediaClient, slot: int, generation: int, host: str, listener: MediaListener) -> None:
+    def __init__(self, client: MediaClient, slot: int, generation: int, host: str) -> None:
         self._client = client
         self.slot = slot
         self.generation = generation
         self.local_host = host
         self.local_port = 0
-        self.listener = listener
         self.opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[LegClosed | None] = asyncio.get_running_loop().create_future()
 
@@ -101,8 +120,26 @@ class MediaLegHandle:
                 ptime_ms=params.ptime_ms,
                 send=params.send,
                 receive=params.receive,
+                payload_type_in=params.payload_type_in,
+                dtmf_payload_type_in=params.dtmf_payload_type_in,
+                dtmf_clock_hz=params.dtmf_clock_hz,
+                cn_payload_type=params.cn_payload_type,
+                dtmf=params.dtmf,
+                srtp_tx=params.srtp_tx,
+                srtp_rx=params.srtp_rx,
+                rtcp_port=params.rtcp_port,
+                rtcp_mux=params.rtcp_mux,
             )
         )
+
+    def bridge(self, other: MediaLegHandle | None) -> None:
+        """Join the two callers: each hears the other instead of playout. None parts this leg and its partner."""
+        slot, generation = (other.slot, other.generation) if other is not None else (-1, 0)
+        self._client.send(Bridge(self.slot, self.generation, slot, generation))
+
+    def hold_music(self, on: bool) -> None:
+        """Let the peer hear the hold music whenever nothing is queued for playout, or no longer."""
+        self._client.send(HoldMusic(self.slot, self.generation, on))
 
     def play(self, utterance: int, tts_start: int, tts_end: int, last: bool) -> None:
         self._client.send(Play(self.slot, self.generation, utterance, tts_start, tts_end, last))
@@ -140,6 +177,8 @@ class MediaClient:
         self._free = list(range(capacity))
         self._generations = itertools.count(1)
         self._legs: dict[int, MediaLegHandle] = {}
+        # Not kept in the handles: signalling holds those, and calls hold signalling.
+        self._listeners: dict[int, MediaListener] = {}
         self._channel: Channel | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -176,8 +215,9 @@ class MediaClient:
         if not self._free:
             raise MediaError("every media slot is in use; raise limits.max_calls")
         slot = heapq.heappop(self._free)
-        leg = MediaLegHandle(self, slot, next(self._generations), self._host, listener)
+        leg = MediaLegHandle(self, slot, next(self._generations), self._host)
         self._legs[slot] = leg
+        self._listeners[slot] = listener
         self.send(OpenLeg(slot, leg.generation))
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
@@ -199,7 +239,7 @@ class MediaClient:
     def release(self, leg: MediaLegHandle) -> None:
         """Give the slot back."""
         if self._legs.get(leg.slot) is leg:
-            del self._legs[leg.slot]
+            del self._legs[leg.slot], self._listeners[leg.slot]
             heapq.heappush(self._free, leg.slot)
 
     async def _connect(self) -> None:
@@ -222,7 +262,7 @@ class MediaClient:
                 leg.opened.set_exception(MediaError("the media process went away"))
             elif not leg.closed.done():
                 leg.closed.set_result(None)
-                leg.listener.on_media_lost()
+                self._listeners[leg.slot].on_media_lost()
         self._lost.set()
 
     def _received(self, message: AnyMessage) -> None:
@@ -246,7 +286,7 @@ class MediaClient:
             case Digit() | PlayoutStarted() | PlayoutDone() | Flushed() | MediaTimeout():
                 leg = self._leg(message.slot, message.generation)
                 if leg is not None:
-                    _tell(leg.listener, message)
+                    _tell(self._listeners[leg.slot], message)
             case _:
                 logger.error("media sent %s", type(message).__name__)
 
@@ -260,13 +300,13 @@ class MediaClient:
         frames = np.frombuffer(tick.frames, np.int32).tolist()
         levels = np.frombuffer(tick.levels, np.float32).tolist()
         speech = np.frombuffer(tick.speech, np.float32).tolist()
-        legs = self._legs
+        legs, listeners = self._legs, self._listeners
         for slot, generation, frame, level_dbfs, probability in zip(
             slots, generations, frames, levels, speech, strict=True
         ):
             leg = legs.get(slot)
             if leg is not None and leg.generation == generation:
-                leg.listener.on_tick(tick.at, frame, level_dbfs, probability)
+                listeners[slot].on_tick(tick.at, frame, level_dbfs, probability)
 
 
 def _tell(listener: MediaListener, message: Digit | PlayoutStarted | PlayoutDone | Flushed | MediaTimeout) -> None:

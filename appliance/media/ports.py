@@ -1,4 +1,4 @@
-"""RTP sockets: finding a free port, receiving without waiting, and knowing the caller from a stranger."""
+"""RTP sockets: finding a free pair of ports, receiving without waiting, and knowing the caller from a stranger."""
 
 from __future__ import annotations
 
@@ -8,22 +8,54 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from appliance.errors import MediaError
 
-Address: TypeAlias = tuple[str, int]
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""As the socket gives it: IPv6 addresses have a flow label and a scope behind host and port."""
 
 _DSCP_EF: Final = 46 << 2
 _MAX_DATAGRAM: Final = 2048
 _MAX_PER_TICK: Final = 16
 _NOT_THIS_HOST: Final = frozenset({errno.EADDRNOTAVAIL, errno.EACCES})
+_CONSECUTIVE: Final = 4
+"""Packets in sequence that prove a source, where nothing is authenticated."""
+_CONSECUTIVE_FORMER: Final = 50
+"""The same for the source that signalling has just turned away from: its last packets are still under way."""
+_MAX_CANDIDATES: Final = 8
+_MAX_SEQUENCE_STEP: Final = 10
+
+
+def address(host: str, port: int, family: int) -> Address:
+    """Host (an IP address in text) and port as a socket of this family takes and reports them.
+
+    Raises:
+        MediaError: an IPv6 host and an IPv4 socket, which cannot meet.
+    """
+    if family == socket.AF_INET6:
+        return (host if ":" in host else f"::ffff:{host}", port, 0, 0)
+    if ":" in host:
+        raise MediaError(f"the peer wants its media at {host}, ours is IPv4; set listen.rtp_host to an IPv6 address")
+    return (host, port)
+
+
+class PortPair(NamedTuple):
+    """Two bound, non-blocking UDP sockets: RTP on an even port, RTCP on the odd one above it (RFC 3550 §11)."""
+
+    rtp: socket.socket
+    rtcp: socket.socket
+
+    @property
+    def port(self) -> int:
+        """The even one."""
+        return int(self.rtp.getsockname()[1])
 
 
 class PortPool:
-    """Even RTP ports in [first, last], the one that was freed longest ago first.
+    """Pairs of ports in [first, last], the one that was freed longest ago first.
 
-    A port is not handed out again at once, so that late packets of one call do not reach the next.
+    A pair is not handed out again at once, so that late packets of one call do not reach the next.
     """
 
     def __init__(self, host: str, first: int, last: int) -> None:
@@ -31,48 +63,74 @@ class PortPool:
         self._range = f"{first}-{last}"
         self._free = deque(range(first + first % 2, last, 2))
 
-    def bind(self) -> socket.socket:
-        """A non-blocking UDP socket on a free port, marked DSCP EF (RFC 3246).
+    @property
+    def free(self) -> int:
+        """Pairs that nobody of ours has."""
+        return len(self._free)
+
+    def bind(self) -> PortPair:
+        """A free pair, marked DSCP EF (RFC 3246).
 
         Raises:
-            MediaError: no port of the range can be bound.
+            MediaError: no pair of the range can be bound.
         """
         for _ in range(len(self._free)):
             port = self._free.popleft()
-            sock = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM)
+            rtp = rtcp = None
             try:
-                sock.bind((self.host, port))
+                rtp = self._socket(port)
+                rtcp = self._socket(port + 1)
             except OSError as error:
-                sock.close()
+                if rtp is not None:
+                    rtp.close()
                 self._free.append(port)
                 if error.errno in _NOT_THIS_HOST:
                     raise MediaError(
                         f"RTP cannot be received on {self.host}: {error.strerror}; set listen.rtp_host to an address "
                         "of this machine"
                     ) from error
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise MediaError(
+                        "too many open files for another call; raise LimitNOFILE of the service"
+                    ) from error
                 continue
-            sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _DSCP_EF)
-            return sock
+            return PortPair(rtp, rtcp)
         raise MediaError(f"no free RTP port in {self._range}; widen listen.rtp_ports or lower limits.max_calls")
 
-    def release(self, sock: socket.socket) -> None:
-        """Close the socket; its port goes to the end of the line."""
-        port = sock.getsockname()[1]
-        sock.close()
+    def _socket(self, port: int) -> socket.socket:
+        six = ":" in self.host
+        sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.bind((self.host, port))
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        # A wildcard IPv6 socket may serve IPv4 too, so it gets both marks.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _DSCP_EF)
+        if six:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _DSCP_EF)
+        return sock
+
+    def release(self, pair: PortPair) -> None:
+        """Close both sockets; the pair goes to the end of the line."""
+        port = pair.port
+        pair.rtp.close()
+        pair.rtcp.close()
         self._free.append(port)
 
 
 class Receiver:
-    """All RTP sockets behind one epoll: a tick asks once which of them have something."""
+    """All sockets behind one epoll: a tick asks once which of them have something."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._sockets: dict[int, tuple[Callable[[int], tuple[bytes, Address]], int]] = {}
 
-    def add(self, sock: socket.socket, slot: int) -> None:
-        self._sockets[sock.fileno()] = (sock.recvfrom, slot)
+    def add(self, sock: socket.socket, key: int) -> None:
+        self._sockets[sock.fileno()] = (sock.recvfrom, key)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def remove(self, sock: socket.socket) -> None:
@@ -80,7 +138,7 @@ class Receiver:
         del self._sockets[sock.fileno()]
 
     def drain(self) -> Iterator[tuple[int, bytes, Address]]:
-        """Yield (slot, datagram, source) for everything that has come; at most 16 a socket, so that a flood on one
+        """Yield (key, datagram, source) for everything that has come; at most 16 a socket, so that a flood on one
         port cannot hold up the tick."""
         sockets = self._sockets
         for _ in range(_MAX_PER_TICK):
@@ -88,12 +146,12 @@ class Receiver:
             if not ready:
                 return
             for fd, _event in ready:
-                receive, slot = sockets[fd]
+                receive, key = sockets[fd]
                 try:
                     data, source = receive(_MAX_DATAGRAM)
                 except OSError:
                     continue  # an ICMP error or a datagram gone bad; the next poll shows what is left
-                yield slot, data, source
+                yield key, data, source
 
     def close(self) -> None:
         self._epoll.close()
@@ -102,38 +160,66 @@ class Receiver:
 class SourceFilter:
     """Symmetric RTP: send where the caller's packets come from, and listen to nobody else.
 
-    The description names an address, but a caller behind NAT sends from another. So the first source that sends
-    valid packets is taken; after that only a packet from the described host, or from the same host while the taken
-    source has been silent for a second (a NAT that rebinds), may change it.
+    The description names an address, but a caller behind NAT sends from another. So until a source has proved itself
+    any may: by packets that authenticate (SRTP, one is enough), by being the one that was described (one is enough
+    too), or by four in sequence of one stream. From then on its address is ``locked``, and only :meth:`redirect`,
+    which is signalling's, opens the door again: neither silence nor a familiar host does.
+
+    Attributes:
+        remote: where to send.
+        locked: the one source to listen to, or None while any may prove itself.
+        strangers: packets refused.
     """
 
-    __slots__ = ("_heard_at", "_taken", "described", "remote", "strangers")
+    __slots__ = ("_candidates", "_former", "described", "locked", "remote", "strangers")
 
     def __init__(self, described: Address) -> None:
         self.described = described
         self.remote = described
+        self.locked: Address | None = None
         self.strangers = 0
-        self._taken = False
-        self._heard_at = 0.0
+        self._former: Address | None = None
+        self._candidates: dict[Address, tuple[int, int, int]] = {}
 
     def redirect(self, described: Address) -> None:
-        """The description has changed mid-call (re-INVITE)."""
+        """The description has changed mid-call (re-INVITE, UPDATE). The same one again changes nothing."""
         if described != self.described:
+            self._former = self.locked if self.locked is not None else self._former
             self.described = described
             self.remote = described
-            self._taken = False
+            self.locked = None
+            self._candidates.clear()
 
-    def accept(self, source: Address, now: float) -> bool:
-        """Whether a packet from ``source`` is the caller's."""
-        if source == self.remote:
-            self._heard_at = now
-            self._taken = True
+    def accept(self, source: Address, ssrc: int, sequence: int, authentic: bool = False) -> bool:
+        """Whether to listen to a valid RTP packet of the agreed payload type from ``source``.
+
+        While nothing is locked, the first candidate is heard, so that no beginning is lost.
+        """
+        if self.locked is not None:
+            if source == self.locked:
+                return True
+            self.strangers += 1
+            return False
+        if authentic or source == self.described:
+            self._lock(source)
             return True
-        known_host = source[0] in (self.remote[0], self.described[0])
-        if not self._taken or (known_host and now - self._heard_at > 1.0):
-            self.remote = source
-            self._heard_at = now
-            self._taken = True
+        candidates = self._candidates
+        known_ssrc, before, count = candidates.get(source, (ssrc, sequence - 1, 0))
+        if ssrc == known_ssrc and 0 < (sequence - before) & 0xFFFF <= _MAX_SEQUENCE_STEP:
+            count += 1
+        elif sequence != before:
+            count = 1
+        if count >= (_CONSECUTIVE_FORMER if source == self._former else _CONSECUTIVE):
+            self._lock(source)
+            return True
+        if source not in candidates and len(candidates) >= _MAX_CANDIDATES:
+            del candidates[min(candidates, key=lambda known: candidates[known][2])]
+        candidates[source] = (ssrc, sequence, count)
+        if source != self._former and source == next(iter(candidates)):
             return True
         self.strangers += 1
         return False
+
+    def _lock(self, source: Address) -> None:
+        self.locked = self.remote = source
+        self._candidates.clear()

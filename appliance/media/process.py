@@ -17,21 +17,24 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from typing import Final
 
 import uvloop
 
 from appliance.config import Settings
-from appliance.errors import ApplianceError, MediaError
+from appliance.errors import ApplianceError, MediaError, RtpError
 from appliance.ipc.channel import Channel, serve
-from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink
+from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
 from appliance.ipc.messages import (
     AnyMessage,
+    Bridge,
     CloseLeg,
     ConnectLeg,
     Flush,
     Flushed,
+    HoldMusic,
     LegClosed,
     LegFailed,
     LegOpened,
@@ -41,16 +44,17 @@ from appliance.ipc.messages import (
 )
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
+from appliance.media import hold_music
 from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
 from appliance.media.ports import PortPool
+from appliance.media.reports import quality
 from appliance.media.tick import FRAME_S, AudioClock
 from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
 from appliance.plugins import vad_models
 from appliance.plugins.registry import ProviderRegistry
-from appliance.rtp.dtmf import DtmfSender
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +64,19 @@ _COLLECT_EVERY_S: Final = 5.0
 
 
 class MediaProcess:
-    """Opens, connects and closes legs as control says; the clock does the rest."""
+    """Opens, connects and closes legs as control says; the clock does the rest.
+
+    Raises:
+        MediaError: the hold music cannot be read.
+    """
 
     def __init__(self, settings: Settings, rings: AudioRings, vad: BatchVad | None) -> None:
         self._rings = rings
         first, last = settings.listen.rtp_port_range
         self._ports = PortPool(settings.listen.rtp_host, first, last)
         self._control: Channel | None = None
-        self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s)
+        music = hold_music.load(settings.media.hold_music)
+        self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music)
 
     def connected(self, sock: socket.socket) -> Channel:
         """Control has (re)connected. Legs of a control process that is gone have no owner: they end."""
@@ -103,7 +112,7 @@ class MediaProcess:
         match message:
             case OpenLeg():
                 self._open(message)
-            case ConnectLeg() | Play() | Flush() | SendDigits() | CloseLeg():
+            case ConnectLeg() | Bridge() | HoldMusic() | Play() | Flush() | SendDigits() | CloseLeg():
                 leg = self.clock.legs.get(message.slot)
                 if leg is None or leg.generation != message.generation:
                     logger.debug("%s for a leg that is over", type(message).__name__)
@@ -117,26 +126,29 @@ class MediaProcess:
         if stale is not None:
             self._close(stale)
         try:
-            sock = self._ports.bind()
+            pair = self._ports.bind()
         except MediaError as error:
             logger.error("slot %d: %s", message.slot, error)
             self._publish(LegFailed(message.slot, message.generation, str(error)))
             return
         self._rings.open(message.slot, message.generation)
         playout = Playout(self._rings.tts[message.slot])
-        leg = MediaLeg(message.slot, message.generation, sock, playout, secrets.randbits(32))
+        leg = MediaLeg(message.slot, message.generation, pair, playout, secrets.randbits(32))
         self.clock.legs[message.slot] = leg
-        self.clock.receiver.add(sock, message.slot)
-        self._publish(LegOpened(message.slot, message.generation, sock.getsockname()[1]))
+        self.clock.receiver.add(pair.rtp, message.slot)
+        self.clock.receiver.add(pair.rtcp, ~message.slot)
+        self._publish(LegOpened(message.slot, message.generation, pair.port))
 
-    def _command(self, leg: MediaLeg, message: ConnectLeg | Play | Flush | SendDigits | CloseLeg) -> None:
+    def _command(
+        self, leg: MediaLeg, message: ConnectLeg | Bridge | HoldMusic | Play | Flush | SendDigits | CloseLeg
+    ) -> None:
         match message:
             case ConnectLeg():
-                first = not leg.connected
-                leg.connect(message, asyncio.get_running_loop().time())
-                if first:
-                    self.clock.begin(leg, secrets.randbits(15), secrets.randbits(32))
-                self.clock.legs_changed()
+                self._connect(leg, message)
+            case Bridge():
+                self._bridge(leg, message)
+            case HoldMusic():
+                leg.music_at = max(leg.music_at, 0) if message.on else -1
             case Play():
                 if not leg.playout.add(message.utterance, message.tts_start, message.tts_end, message.last):
                     logger.error("slot %d: too many pieces wait to be played; one is dropped", leg.slot)
@@ -145,18 +157,51 @@ class MediaProcess:
                 frame = int(self._rings.frames[leg.slot])
                 self._publish(Flushed(leg.slot, leg.generation, utterance, played, frame))
             case SendDigits():
-                if leg.dtmf_payload_type >= 0:
-                    leg.digits_out = DtmfSender(message.digits)
+                try:
+                    sent = leg.send_digits(message.digits)
+                except ValueError as error:
+                    logger.error("slot %d: digits not sent: %s", leg.slot, error)
                 else:
-                    logger.warning("slot %d: the peer takes no telephone-event; digits not sent", leg.slot)
+                    if not sent:
+                        logger.warning("slot %d: the peer takes no telephone-event; digits not sent", leg.slot)
             case CloseLeg():
                 self._close(leg)
 
+    def _connect(self, leg: MediaLeg, message: ConnectLeg) -> None:
+        first = not leg.connected
+        try:
+            leg.connect(message, time.monotonic())
+        except (RtpError, MediaError, ValueError) as error:
+            # Never without the keys that were agreed: the leg stays as it was, and times out where it was not up.
+            logger.error("slot %d is not connected: %s", leg.slot, error)
+            return
+        if first:
+            self.clock.begin(leg, secrets.randbits(15), secrets.randbits(32))
+        else:
+            self.clock.changed(leg)
+
+    def _bridge(self, leg: MediaLeg, message: Bridge) -> None:
+        leg.part()
+        other = self.clock.legs.get(message.other_slot)
+        if message.other_slot < 0 or other is leg:
+            return
+        if other is None or other.generation != message.other_generation:
+            logger.warning("slot %d is not bridged: the other leg is over", leg.slot)
+            return
+        other.part()
+        leg.partner, other.partner = other, leg
+        for one in (leg, other):
+            self.clock.flush(one)
+
     def _close(self, leg: MediaLeg) -> None:
         frames = int(self._rings.frames[leg.slot])
-        self.clock.receiver.remove(leg.sock)
+        self.clock.reports.goodbye(leg, time.monotonic())
+        for sock in leg.pair:
+            self.clock.receiver.remove(sock)
         self.clock.forget(leg)
-        self._ports.release(leg.sock)
+        self._ports.release(leg.pair)
+        how = quality(leg)
+        srtp = leg.srtp_rx
         self._publish(
             LegClosed(
                 leg.slot,
@@ -167,6 +212,9 @@ class MediaProcess:
                 late=leg.jitter.late,
                 concealed=leg.concealed,
                 strangers=leg.source.strangers,
+                duplicates=leg.jitter.duplicate + (srtp.replayed if srtp is not None else 0),
+                srtp_failures=leg.srtp_failures + (srtp.failures if srtp is not None else 0),
+                **how._asdict(),
             )
         )
 
@@ -258,6 +306,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.media.core is not None:
         os.sched_setaffinity(0, {settings.media.core})
+    allow_open_files()
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
     try:
         uvloop.run(run(settings, rings))

@@ -7,32 +7,38 @@ call (a socket, a jitter buffer, a playout queue) is a loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.audio import g711, level
-from appliance.audio.conceal import FADE_FRAMES, conceal, merge
+from appliance.audio.codec import new_codec
+from appliance.audio.comfort_noise import ComfortNoise
+from appliance.audio.goertzel import ToneKeys
 from appliance.errors import RtpError
 from appliance.ipc.messages import (
     PACING_BOUNDS_MS,
     AnyMessage,
     Digit,
     MediaStats,
-    MediaTimeout,
     PlayoutDone,
     PlayoutStarted,
     Tick,
 )
 from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
+from appliance.media.hearing import SILENCE, Hearing
 from appliance.media.leg import MediaLeg
-from appliance.media.ports import Receiver
+from appliance.media.outgoing import Packetiser
+from appliance.media.ports import Address, Receiver
+from appliance.media.reports import Reports
 from appliance.media.vad import BatchVad
-from appliance.rtp.packet import parse
+from appliance.rtp.packet import build, parse
+from appliance.rtp.rtcp import is_rtcp
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +47,6 @@ _HEADER_BYTES: Final = 12
 _MAX_CATCH_UP: Final = 10
 _QUIET_BELOW: Final = 0.2
 _MAX_DRAINED: Final = 50
-_CONCEAL_HISTORY_FRAMES: Final = 3
-_SILENCE: Final = (b"\xff" * FRAME_SAMPLES, b"\xd5" * FRAME_SAMPLES)
 
 
 class AudioClock:
@@ -53,21 +57,35 @@ class AudioClock:
         vad: batched voice activity detection over the same slots, or None (``speech`` is then 0).
         publish: where messages to control go.
         rtp_timeout_s: silence on the wire after which MediaTimeout is sent, once.
+        hold_music: int16 [samples] at 8 kHz, whole frames, played in a loop to legs on hold.
     """
 
     def __init__(
-        self, rings: AudioRings, vad: BatchVad | None, publish: Callable[[AnyMessage], None], rtp_timeout_s: float
+        self,
+        rings: AudioRings,
+        vad: BatchVad | None,
+        publish: Callable[[AnyMessage], None],
+        rtp_timeout_s: float,
+        hold_music: NDArray[np.int16] | None = None,
     ) -> None:
         self.rings = rings
         self.receiver = Receiver()
         self.legs: dict[int, MediaLeg] = {}
+        self.reports = Reports(self._timestamp_of)
+        self._hold_music = hold_music if hold_music is not None else np.zeros(FRAME_SAMPLES, np.int16)
         self._vad = vad
         self._publish = publish
-        self._rtp_timeout_s = rtp_timeout_s
+        self._hearing = Hearing(rings, publish, rtp_timeout_s)
+        self._tones = ToneKeys(rings.capacity)
         capacity = rings.capacity
         self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
         self._connected: list[MediaLeg] = []
+        self._row_of: dict[int, int] = {}
         self._alaw: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._types: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._tone_rows: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._tone_slots: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._marked: list[MediaLeg] = []
         self._generations = b""
         self._slots = b""
         self._packets = np.zeros((capacity, _HEADER_BYTES + FRAME_SAMPLES), np.uint8)
@@ -76,7 +94,8 @@ class AudioClock:
         self._staged_samples = [0] * capacity
         self._started: list[tuple[MediaLeg, int]] = []
         self._done: list[tuple[MediaLeg, int, int]] = []
-        self._digit_packets: dict[int, bytes] = {}
+        self._queued: dict[int, Sequence[bytes]] = {}
+        """What leaves next for the slots that send anything else than their row of ``_packets``."""
         self._sequence = np.zeros(capacity, np.uint16)
         self._timestamp = np.zeros(capacity, np.uint32)
         self._ready = False
@@ -101,27 +120,37 @@ class AudioClock:
         self._send(now)
         self._receive(now)
         if self._connected:
-            caller = self._hear(now)
+            caller = self._hearing.next(self._connected, self._alaw, now)
             levels = level.rms_dbfs(caller)
             if self._vad is not None:
                 self._vad.tick(self._rows, caller)
+            if len(self._tone_rows):
+                self._listen_for_tones(caller)
             self._record(caller)
             self._report(now, levels)
-            self._prepare(self._speak())
+            self._prepare(self._speak(caller))
+            self.reports.send_due(self.legs, now)
         self.number += 1
         self._ticks += 1
 
     def _send(self, now: float) -> None:
         if not self._ready:
             return
-        views = self._views
+        views, queued = self._views, self._queued
+        sent = 0
         for leg in self._connected:
-            data = self._digit_packets.get(leg.slot) or views[leg.slot]
+            packets = queued.get(leg.slot)
+            if packets is not None or leg.srtp_tx is not None:
+                sent += self._send_others(leg, (views[leg.slot],) if packets is None else packets)
+                continue
+            leg.sent_packets += 1
+            leg.sent_octets += FRAME_SAMPLES
+            sent += 1
             try:
-                leg.sendto(data, leg.source.remote)
+                leg.sendto(views[leg.slot], leg.source.remote)
             except OSError:
                 self._dropped += 1
-        self._sent += len(self._connected)
+        self._sent += sent
         for leg, utterance in self._started:
             frame = int(self.rings.frames[leg.slot])
             self._publish(PlayoutStarted(leg.slot, leg.generation, utterance, frame, now))
@@ -131,84 +160,100 @@ class AudioClock:
         self._started.clear()
         self._done.clear()
 
+    def _send_others(self, leg: MediaLeg, packets: Sequence[bytes | memoryview]) -> int:
+        """Send what is encrypted, or does not come as one plain packet a tick; how many there were."""
+        for packet in packets:
+            leg.sent_packets += 1
+            leg.sent_octets += len(packet) - _HEADER_BYTES
+            try:
+                data = packet if leg.srtp_tx is None else leg.srtp_tx.protect(bytes(packet))
+                leg.sendto(data, leg.source.remote)
+            except (OSError, RtpError):
+                self._dropped += 1
+        return len(packets)
+
     def _receive(self, now: float) -> None:
         legs = self.legs
-        for slot, data, source in self.receiver.drain():
-            leg = legs[slot]
+        for key, data, source in self.receiver.drain():
+            leg = legs[key if key >= 0 else ~key]
             if not leg.connected:
                 continue
-            try:
-                payload_type, marker, sequence, timestamp, ssrc, payload = parse(data)
-            except RtpError:
+            if key < 0:
+                self.reports.receive(leg, data, source, now)
+                continue
+            filter_ = leg.source
+            locked = filter_.locked
+            if locked is not None and source != locked:
+                filter_.strangers += 1
                 self._dropped += 1
                 continue
-            if payload_type == leg.payload_type:
-                if leg.source.accept(source, now):
-                    leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
-                    leg.received += 1
-                    leg.heard_at = now
-                    self._received += 1
-                else:
-                    self._dropped += 1
-            elif payload_type == leg.dtmf_payload_type and leg.source.accept(source, now):
-                leg.heard_at = now
-                leg.jitter.skip(sequence)
-                self._key(leg, payload, timestamp, marker, sequence)
-            else:
+            srtp = leg.srtp_rx
+            try:
+                plain = data if srtp is None or is_rtcp(data) else srtp.unprotect(data)
+                payload_type, marker, sequence, timestamp, ssrc, payload = parse(plain)
+            except RtpError:
+                self._no_rtp(leg, data, source, now)
+                continue
+            voice = payload_type == leg.payload_type_in
+            if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
                 self._dropped += 1
+                continue
+            if locked is None and not filter_.accept(source, ssrc, sequence, srtp is not None):
+                self._dropped += 1
+                continue
+            leg.heard_at = now
+            leg.sequence_in = sequence
+            if voice:
+                if ssrc != leg.remote_ssrc:
+                    leg.new_stream(ssrc)
+                leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
+                leg.received += 1
+                self._received += 1
+            else:
+                # Some gateways number their events apart from the voice: those say nothing about its losses.
+                if ssrc == leg.remote_ssrc:
+                    leg.jitter.skip(sequence)
+                self._no_voice(leg, payload_type, payload, timestamp, marker, sequence)
 
-    def _key(self, leg: MediaLeg, payload: bytes, timestamp: int, marker: bool, sequence: int) -> None:
+    def _no_rtp(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
+        if leg.rtcp_mux and is_rtcp(data):
+            self.reports.receive(leg, data, source, now)
+        else:
+            self._dropped += 1
+
+    def _no_voice(
+        self, leg: MediaLeg, payload_type: int, payload: bytes, timestamp: int, marker: bool, sequence: int
+    ) -> None:
+        """An event or comfort noise."""
         try:
-            digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
+            if payload_type == leg.dtmf_payload_type_in:
+                self._key(leg, payload, timestamp, marker, sequence)
+            elif leg.noise is None:
+                leg.noise = ComfortNoise(payload, leg.slot)
+            else:
+                leg.noise.update(payload)
         except RtpError:
             self._dropped += 1
-            return
+
+    def _key(self, leg: MediaLeg, payload: bytes, timestamp: int, marker: bool, sequence: int) -> None:
+        digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
         if digit is not None:
-            self._publish(Digit(leg.slot, leg.generation, digit, int(self.rings.frames[leg.slot])))
+            self._pressed(leg, digit, "rfc4733")
 
-    def _hear(self, now: float) -> NDArray[np.int16]:
-        """The next frame of every caller, int16 [legs, 160]."""
-        payloads: list[bytes] = []
-        irregular: list[tuple[int, bool]] = []
-        for row, leg in enumerate(self._connected):
-            payload = leg.jitter.pop(leg.quiet)
-            if payload is None or not leg.receive:
-                irregular.append((row, False))
-                payload = _SILENCE[leg.alaw]
-                if now - leg.heard_at > self._rtp_timeout_s and not leg.timed_out:
-                    leg.timed_out = True
-                    self._publish(MediaTimeout(leg.slot, leg.generation, now - leg.heard_at))
-            elif leg.lost_run:
-                irregular.append((row, True))
-            payloads.append(payload)
-        coded = np.frombuffer(b"".join(payloads), np.uint8).reshape(-1, FRAME_SAMPLES)
-        caller = g711.decode(coded, self._alaw)
-        for row, came in irregular:
-            self._bridge(self._connected[row], caller[row], came)
-        return caller
-
-    def _bridge(self, leg: MediaLeg, frame: NDArray[np.int16], came: bool) -> None:
-        """Conceal a missing frame in place, or join the first one after a gap to what was made up."""
-        index = int(self.rings.frames[leg.slot])
-        # Before the first frame there is nothing to go on with, and the ring holds the call before this one.
-        audible = leg.receive and leg.hearing and index >= _CONCEAL_HISTORY_FRAMES
-        if came:
-            if audible and leg.lost_run <= FADE_FRAMES:
-                frame[:] = merge(self._history(leg, index), leg.lost_run, frame)
-            leg.lost_run = 0
-            leg.hearing = True
-            leg.timed_out = False
+    def _pressed(self, leg: MediaLeg, digit: str, way: str) -> None:
+        """The caller pressed a key: say so once however it came, and pass it on over a bridge."""
+        if not leg.keys.press(digit, way, time.monotonic()):
             return
-        leg.lost_run += 1
-        if audible and leg.lost_run <= FADE_FRAMES:
-            frame[:] = conceal(self._history(leg, index), leg.lost_run)
-            leg.concealed += 1
-            self._concealed += 1
+        self._publish(Digit(leg.slot, leg.generation, digit, int(self.rings.frames[leg.slot])))
+        # A tone goes over the bridge as sound: beside it, a peer that takes tones would hear two.
+        if leg.partner is not None and (way != "inband" or leg.partner.dtmf_payload_type >= 0):
+            with contextlib.suppress(ValueError):
+                leg.partner.send_digits(digit)
 
-    def _history(self, leg: MediaLeg, index: int) -> NDArray[np.int16]:
-        picked = np.arange(index - _CONCEAL_HISTORY_FRAMES, index) % RING_FRAMES
-        history: NDArray[np.int16] = self.rings.rx[leg.slot, picked].reshape(-1)
-        return history
+    def _listen_for_tones(self, caller: NDArray[np.int16]) -> None:
+        """Keys pressed as tones, on the legs whose peers know no events."""
+        for slot, key in self._tones.tick(self._tone_slots, caller[self._tone_rows]):
+            self._pressed(self.legs[slot], key, "inband")
 
     def _record(self, caller: NDArray[np.int16]) -> None:
         """Put what was heard, and what has just been sent, where the other processes read it."""
@@ -237,23 +282,36 @@ class AudioClock:
             )
         )
 
-    def _speak(self) -> NDArray[np.int16]:
-        """The next frame towards every caller, int16 [legs, 160]."""
+    def _speak(self, caller: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The next frame towards every caller, int16 [legs, 160]; ``caller`` is what was just heard of them."""
         agent = np.zeros((len(self._connected), FRAME_SAMPLES), np.int16)
         for row, leg in enumerate(self._connected):
             self._staged_samples[leg.slot] = 0
-            if not leg.playout or not leg.send or leg.digits_out is not None:
+            if not leg.send or leg.digits_out is not None:
                 continue
-            before = leg.playout.underruns
-            popped = leg.playout.pop(agent[row])
-            self._underruns += leg.playout.underruns - before
-            self._staged_samples[leg.slot] = min(popped.done_samples or leg.playout.played, FRAME_SAMPLES)
-            if popped.started >= 0:
-                self._started.append((leg, popped.started))
-            if popped.done >= 0:
-                self._done.append((leg, popped.done, popped.done_samples))
-            self.rings.tts_played[leg.slot] = leg.playout.position
+            if leg.tones_out is not None:
+                leg.next_tone(agent[row])
+            elif leg.partner is not None:
+                partner = self._row_of.get(leg.partner.slot)
+                if partner is not None:
+                    agent[row] = caller[partner]
+            elif leg.playout:
+                self._play(leg, agent[row])
+            elif leg.music_at >= 0:
+                agent[row] = self._hold_music[leg.music_at : leg.music_at + FRAME_SAMPLES]
+                leg.music_at = (leg.music_at + FRAME_SAMPLES) % len(self._hold_music)
         return agent
+
+    def _play(self, leg: MediaLeg, out: NDArray[np.int16]) -> None:
+        before = leg.playout.underruns
+        popped = leg.playout.pop(out)
+        self._underruns += leg.playout.underruns - before
+        self._staged_samples[leg.slot] = min(popped.done_samples or leg.playout.played, FRAME_SAMPLES)
+        if popped.started >= 0:
+            self._started.append((leg, popped.started))
+        if popped.done >= 0:
+            self._done.append((leg, popped.done, popped.done_samples))
+        self.rings.tts_played[leg.slot] = leg.playout.position
 
     def _prepare(self, agent: NDArray[np.int16]) -> None:
         """Encode all frames with one look-up and write the packets that the next tick sends first."""
@@ -262,31 +320,46 @@ class AudioClock:
         self._sequence[rows] += 1
         self._timestamp[rows] += FRAME_SAMPLES
         packets = self._packets
+        packets[rows, 1] = self._types
         packets[rows, 2:4] = self._sequence[rows].astype(">u2").view(np.uint8).reshape(-1, 2)
         packets[rows, 4:8] = self._timestamp[rows].astype(">u4").view(np.uint8).reshape(-1, 4)
         packets[rows, _HEADER_BYTES:] = g711.encode(agent, self._alaw)
-        self._digit_packets.clear()
-        for leg in self._connected:
-            packets[leg.slot, 1] = leg.payload_type | (0x80 if leg.mark_next else 0)
-            leg.mark_next = False
-            if leg.digits_out is not None:
-                self._prepare_digit(leg)
+        marked, self._marked = self._marked, []
+        for leg in marked:
+            packets[leg.slot, 1] |= 0x80
+        self._queued.clear()
+        for row, leg in enumerate(self._connected):
+            if leg.digits_out is not None and self._prepare_digit(leg):
+                continue
+            if leg.packetiser is not None:
+                self._packetise(leg, leg.packetiser, agent[row])
         self._ready = True
 
-    def _prepare_digit(self, leg: MediaLeg) -> None:
+    def _packetise(self, leg: MediaLeg, packetiser: Packetiser, frame: NDArray[np.int16]) -> None:
+        slot = leg.slot
+        mark = bool(self._packets[slot, 1] & 0x80)
+        self._queued[slot] = packetiser.push(frame, int(self._timestamp[slot]), mark)
+        self._sequence[slot] = packetiser.sequence
+
+    def _prepare_digit(self, leg: MediaLeg) -> bool:
+        """Whether an event packet takes the place of the voice in this tick."""
         assert leg.digits_out is not None
+        slot = leg.slot
         step = leg.digits_out.next()
         if step is None:
             leg.digits_out = None
-            leg.mark_next = True
-            return
+            self._marked.append(leg)
+            return False
         if step.payload is None:
-            return
-        header = bytearray(self._packets[leg.slot, :_HEADER_BYTES].tobytes())
-        header[1] = leg.dtmf_payload_type | (0x80 if step.marker else 0)
-        timestamp = (int(self._timestamp[leg.slot]) - step.timestamp_age) & 0xFFFFFFFF
-        header[4:8] = timestamp.to_bytes(4, "big")
-        self._digit_packets[leg.slot] = bytes(header) + step.payload
+            return False
+        if leg.packetiser is not None:
+            leg.packetiser.clear()
+            leg.packetiser.sequence = (leg.packetiser.sequence + 1) & 0xFFFF
+            self._sequence[slot] = leg.packetiser.sequence
+        timestamp = int(self._timestamp[slot]) * (leg.dtmf_clock_hz // 8000) - step.timestamp_age & 0xFFFFFFFF
+        number = int(self._sequence[slot])
+        self._queued[slot] = (build(leg.dtmf_payload_type, number, timestamp, leg.ssrc, step.payload, step.marker),)
+        return True
 
     # --- between ticks --------------------------------------------------------------------------------------------
 
@@ -294,7 +367,11 @@ class AudioClock:
         """A leg was connected, changed or closed: rebuild the arrays over all legs."""
         self._connected = [leg for _, leg in sorted(self.legs.items()) if leg.connected]
         self._rows = np.array([leg.slot for leg in self._connected], np.int64)
+        self._row_of = {leg.slot: row for row, leg in enumerate(self._connected)}
         self._alaw = np.array([leg.alaw for leg in self._connected], np.bool_)
+        self._tone_rows = np.array([row for row, leg in enumerate(self._connected) if leg.hears_tones], np.int64)
+        self._tone_slots = self._rows[self._tone_rows]
+        self._types = np.array([leg.payload_type for leg in self._connected], np.uint8)
         self._slots = self._rows.astype(np.int16).tobytes()
         self._generations = np.array([leg.generation for leg in self._connected], np.int64).tobytes()
 
@@ -309,13 +386,35 @@ class AudioClock:
         packet[2:4] = np.frombuffer((sequence & 0xFFFF).to_bytes(2, "big"), np.uint8)
         packet[4:8] = np.frombuffer((timestamp & 0xFFFFFFFF).to_bytes(4, "big"), np.uint8)
         packet[8:12] = np.frombuffer(leg.ssrc.to_bytes(4, "big"), np.uint8)
-        packet[_HEADER_BYTES:] = np.frombuffer(_SILENCE[leg.alaw], np.uint8)
-        leg.mark_next = False
+        packet[_HEADER_BYTES:] = np.frombuffer(SILENCE[leg.alaw], np.uint8)
         self._staged[slot] = 0
         self._staged_samples[slot] = 0
+        self.changed(leg)
+        if leg.packetiser is not None:
+            leg.packetiser.sequence = (sequence - 1) & 0xFFFF
+            self._packetise(leg, leg.packetiser, self._staged[slot])
+        self._marked.remove(leg)
         self._ready = True
         if self._vad is not None:
             self._vad.reset(slot)
+        self._tones.reset(slot)
+        self.reports.begin(leg, time.monotonic())
+
+    def changed(self, leg: MediaLeg) -> None:
+        """The leg has been connected, or connected anew: from the next packet on it sends as agreed now."""
+        before, leg.packetiser = leg.packetiser, None
+        if not leg.plain:
+            codec = leg.codec if leg.codec is not None else new_codec(leg.codec_name)
+            if before is not None and before.sends(codec, leg.packet_ms, leg.payload_type, leg.cn_payload_type):
+                leg.packetiser = before
+            else:
+                number = int(self._sequence[leg.slot])
+                leg.packetiser = Packetiser(
+                    codec, leg.packet_ms, leg.payload_type, leg.cn_payload_type, leg.ssrc, number
+                )
+        if leg not in self._marked:
+            self._marked.append(leg)
+        self.legs_changed()
 
     def flush(self, leg: MediaLeg) -> tuple[int, int]:
         """Stop playout at once, the staged frame included. Returns (utterance or -1, its samples that left)."""
@@ -327,7 +426,12 @@ class AudioClock:
             utterance, played = ended[-1]
         self._staged[slot] = 0
         self._staged_samples[slot] = 0
-        self._packets[slot, _HEADER_BYTES:] = np.frombuffer(_SILENCE[leg.alaw], np.uint8)
+        self._packets[slot, _HEADER_BYTES:] = np.frombuffer(SILENCE[leg.alaw], np.uint8)
+        if leg.packetiser is not None and leg.digits_out is None and slot in self._queued:
+            silence = leg.packetiser.silence()
+            if silence is not None:
+                self._queued[slot] = silence
+                self._sequence[slot] = leg.packetiser.sequence
         self._started = [item for item in self._started if item[0] is not leg]
         self._done = [item for item in self._done if item[0] is not leg]
         self.rings.tts_played[slot] = leg.playout.position
@@ -338,8 +442,14 @@ class AudioClock:
         del self.legs[leg.slot]
         self._started = [item for item in self._started if item[0] is not leg]
         self._done = [item for item in self._done if item[0] is not leg]
-        self._digit_packets.pop(leg.slot, None)
+        self._marked = [other for other in self._marked if other is not leg]
+        self._queued.pop(leg.slot, None)
+        leg.part()
         self.legs_changed()
+
+    def _timestamp_of(self, leg: MediaLeg) -> int:
+        """The RTP timestamp of what leaves in this tick."""
+        return (int(self._timestamp[leg.slot]) - FRAME_SAMPLES) * leg.clock_hz // 8000 & 0xFFFFFFFF
 
     def _skip(self, ticks: int) -> None:
         """The process stood still for longer than can be made up: time passes for every leg, unheard."""
@@ -348,6 +458,8 @@ class AudioClock:
         for leg in self._connected:
             for _ in range(min(ticks, _MAX_DRAINED)):
                 leg.jitter.pop(True)
+            if leg.packetiser is not None:
+                leg.packetiser.clear()
         for _ in range(min(ticks, RING_FRAMES)):
             at = self.rings.frames[rows] % RING_FRAMES
             self.rings.rx[rows, at] = 0
@@ -371,10 +483,12 @@ class AudioClock:
             lateness=tuple(self._lateness),
             sent=self._sent,
             received=self._received,
-            dropped=self._dropped,
-            concealed=self._concealed,
+            dropped=self._dropped + self._hearing.broken + self.reports.refused,
+            concealed=self._hearing.concealed,
             underruns=self._underruns,
             outbox=outbox,
+            rtcp_sent=self.reports.sent,
+            rtcp_received=self.reports.received,
         )
         self._reset_stats()
         return stats
@@ -383,4 +497,6 @@ class AudioClock:
         self._ticks = self._skipped = 0
         self._busy_s = 0.0
         self._lateness = [0] * (len(PACING_BOUNDS_MS) + 1)
-        self._sent = self._received = self._dropped = self._concealed = self._underruns = 0
+        self._sent = self._received = self._dropped = self._underruns = 0
+        self._hearing.concealed = self._hearing.broken = 0
+        self.reports.sent = self.reports.received = self.reports.refused = 0

@@ -1,4 +1,7 @@
-"""The jitter buffer of one G.711 stream: packets in as they come, one 20 ms frame out per tick.
+"""The jitter buffer of one stream: packets in as they come, one 20 ms frame out per tick.
+
+This one is for codecs of one byte per tick of an 8 kHz RTP clock, which can be cut anywhere: G.711, and G.722 (two
+samples a byte, RFC 3551 §4.5.2). ``rtp/packet_buffer.py`` builds on it for codecs whose packets are indivisible.
 
 Time inside is a playout line in samples. ``_cursor`` is the start of the next frame to hand out; it moves by one frame
 per tick and is always a multiple of 160. Every packet is placed on the line by its timestamp; its *slack* is how many
@@ -20,7 +23,7 @@ whatever arrives, and audio already buffered is played out before what follows a
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 FRAME: Final = 160
 """Samples, and bytes, of a 20 ms frame at 8 kHz."""
@@ -42,8 +45,18 @@ _ULAW_QUIET: Final = bytes(code for code in range(256) if code & 0x7F >= 0x60)
 _ALAW_QUIET: Final = bytes(code for code in range(256) if (code ^ 0x55) & 0x7F < 0x20)
 
 
+class Unfinished(Protocol):
+    """A frame of which only pieces have come."""
+
+    def filled(self) -> bytes: ...
+
+
+Cell = bytes | Unfinished
+"""What is kept for a frame: its bytes, or what will give them."""
+
+
 class JitterBuffer:
-    """Adaptive jitter buffer for G.711 bytes, either law (one byte is one sample at 8 kHz).
+    """Adaptive jitter buffer for a stream whose bytes are 125 us each.
 
     ``push`` each packet as it comes, then ``pop`` exactly once per 20 ms, after the packets of that tick.
 
@@ -99,7 +112,7 @@ class JitterBuffer:
             raise ValueError("min_delay_frames must be from 0 to max_delay_frames, and that at least 1")
         self._min = min_delay_frames * FRAME
         self._max = max_delay_frames * FRAME
-        self._cells: dict[int, bytes | _Partial] = {}
+        self._cells: dict[int, Cell] = {}
         self._cursor = 0
         self._played_end = 0
         self._delay = self._min
@@ -110,7 +123,7 @@ class JitterBuffer:
         self._next_timestamp = 0
         self._next_position = 0
         self._missing: set[int] = set()
-        self._held: tuple[int, int, bytes] | None = None
+        self._held: tuple[int, int, bytes, int] | None = None
         self._slack_low = _NONE
         self._slack_high = -_NONE
         self._window = _WINDOW_POPS
@@ -174,9 +187,13 @@ class JitterBuffer:
         self._fresh = True
         self._empty_pops = max(self._empty_pops, self._max // FRAME)
 
+    def _samples(self, payload: bytes) -> int:
+        """How many samples, at 8 kHz, a payload holds."""
+        return len(payload)
+
     def _push_other(self, seq: int, timestamp: int, payload: bytes, arrival_s: float, marker: bool, ssrc: int) -> None:
         """Everything but the next 20 ms packet of a stream in order."""
-        size = len(payload)
+        size = self._samples(payload)
         if not 0 < size <= _MAX_PAYLOAD:
             self.discarded += 1
             return
@@ -230,13 +247,13 @@ class JitterBuffer:
         held = self._held
         if marker:
             self._begin_run(seq, timestamp, payload, arrival_s)
-        elif held is not None and seq == (held[0] + 1) & 0xFFFF and timestamp == (held[1] + len(held[2])) & 0xFFFFFFFF:
-            self._begin_run(*held, arrival_s)
-            self.push(seq, timestamp, payload, arrival_s, False, self._ssrc)
+        elif held is not None and seq == (held[0] + 1) & 0xFFFF and timestamp == held[3]:
+            self._begin_run(*held[:3], arrival_s)
+            self._push_other(seq, timestamp, payload, arrival_s, False, self._ssrc)
         else:
             if held is not None:
                 self.discarded += 1
-            self._held = (seq, timestamp, payload)
+            self._held = (seq, timestamp, payload, (timestamp + self._samples(payload)) & 0xFFFFFFFF)
 
     def _begin_run(self, seq: int, timestamp: int, payload: bytes, arrival_s: float) -> None:
         """Place a packet that says nothing about time: after the present delay, behind what is buffered."""
@@ -252,7 +269,7 @@ class JitterBuffer:
         self._fresh = False
         self._held = None
         self.received += 1
-        self._follow(seq, timestamp, position, len(payload))
+        self._follow(seq, timestamp, position, self._samples(payload))
         self._transit = arrival_s * _CLOCK_HZ - position
         self._place(position, payload)
 
@@ -285,6 +302,10 @@ class JitterBuffer:
             slack = position - self._cursor
         self._slack_low = min(self._slack_low, slack)
         self._slack_high = max(self._slack_high, slack)
+        self._put(position, payload)
+
+    def _put(self, position: int, payload: bytes) -> None:
+        """Cut a payload into the frames that it belongs to."""
         if len(payload) == FRAME and not position % FRAME:
             self._cells.setdefault(position, payload)
             return
@@ -303,8 +324,8 @@ class JitterBuffer:
         if len(piece) == FRAME:
             self._cells[key] = piece
         elif cell is None:
-            self._cells[key] = _Partial(start, piece)
-        elif not isinstance(cell, bytes) and cell.add(start, piece):
+            self._cells[key] = Partial(start, piece)
+        elif isinstance(cell, Partial) and cell.add(start, piece):
             self._cells[key] = bytes(cell.samples)
 
     # --- out ------------------------------------------------------------------------------------------------------
@@ -332,10 +353,22 @@ class JitterBuffer:
                 self.concealed += 1
             self._empty_pops += 1
             return None
-        assert isinstance(cell, _Partial)
         self._played_end = cursor
         self._empty_pops = 0
+        return self._take(cell)
+
+    def _take(self, cell: Cell) -> bytes:
+        """The bytes of a frame that is not simply one whole payload."""
+        assert not isinstance(cell, bytes)
         return cell.filled()
+
+    def _leave_out(self, cell: Cell | None) -> None:
+        """A frame is skipped."""
+
+    def following(self) -> bytes | None:
+        """The 160 samples that the next ``pop`` would give now, if they have come whole: what concealment leads to."""
+        cell = self._cells.get(self._cursor)
+        return cell if isinstance(cell, bytes) else None
 
     @property
     def delay_frames(self) -> int:
@@ -409,11 +442,11 @@ class JitterBuffer:
         else:
             self._pending += 1
             self.skipped += 1
-            self._cells.pop(self._cursor, None)
+            self._leave_out(self._cells.pop(self._cursor, None))
             self._move(-FRAME)
 
 
-class _Partial:
+class Partial:
     """A frame of which only pieces have come (packets of 10, 30 or 50 ms, or off the 20 ms grid)."""
 
     __slots__ = ("_have", "samples")

@@ -10,8 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 from aiohttp import web
@@ -22,6 +21,7 @@ from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
+from appliance.calls.transfer import Transfers
 from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
@@ -30,15 +30,21 @@ from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
-from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink
+from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
 from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, ProcessState
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
+from appliance.plugins.call_hooks import CallHooks
 from appliance.server.plan import ENGINE_KINDS
-from appliance.signalling.sip_endpoint import SipEndpoint
-from appliance.signalling.sip_legs import TrunkRule
+from appliance.signalling.leg import MediaSlot
+from appliance.signalling.routes import Dialler, Router
+from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
+from appliance.signalling.sip_legs import OutgoingCall
+from appliance.signalling.tls import TlsServer
+from appliance.signalling.trunks import TrunkRule, TrunkTable
+from appliance.sip.useragent import Limits
 from appliance.store.calls import CallStore
 from appliance.store.retention import keep_expiring
 
@@ -100,6 +106,11 @@ class Control:
         tts = pools.get("tts")
         if tts is None:
             raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
+        trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
+        router = Router(trunks, settings.routes)
+        dialler = Dialler(router, trunks, self._dial, self._clock.monotonic)
+        self._metrics.watch_trunks(trunks, router)
+        self._status.trunks = trunks
         services = Services(
             clock=self._clock,
             rings=self._rings,
@@ -114,19 +125,22 @@ class Control:
             asr_timeout_s=settings.engines.asr.timeout_s,
             llm_timeout_s=settings.engines.llm.timeout_s,
             recordings=settings.store.recordings.absolute(),
+            trunks=trunks,
+            transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
         )
         registry = CallRegistry(
             lines,
             services,
             max_calls=settings.limits.max_calls,
             max_cps=settings.limits.max_cps,
+            hooks=CallHooks(),
         )
         self._registry = registry
-        endpoints = await self._listen(registry)
+        endpoint = self._endpoint = await self._listen(registry, trunks)
         http = await self._serve_http()
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
-        self._metrics.watch_sip(lambda: _sum_counters(endpoints))
+        self._metrics.watch_sip(lambda: endpoint.counters)
         forgetting = asyncio.create_task(
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
@@ -138,8 +152,7 @@ class Control:
         forgetting.cancel()
         tidying.cancel()
         await asyncio.gather(forgetting, tidying, return_exceptions=True)
-        for endpoint in endpoints:
-            await endpoint.stop()
+        await endpoint.stop()
         await http.cleanup()
         for pool in pools.values():
             await pool.stop()
@@ -165,24 +178,26 @@ class Control:
             pools[kind].on_stats = self._metrics.worker_stats
         return pools
 
-    async def _listen(self, registry: CallRegistry) -> list[SipEndpoint]:
-        trunks = [
-            TrunkRule(name=name, allow=trunk.allow, codecs=trunk.codecs)
-            for name, trunk in self._settings.trunks.items()
-        ]
-        endpoints = []
-        for listener in self._settings.listen.sip:
-            endpoint = SipEndpoint(
-                listener.host,
-                listener.port,
-                trunks=trunks,
-                on_call=registry.admit,
-                user_agent_name="appliance",
-                advertised_host=self._settings.listen.advertised,
-            )
-            await endpoint.start()
-            endpoints.append(endpoint)
-        return endpoints
+    async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:
+        """Place a call; only after the endpoint has been started."""
+        return await self._endpoint.dial(target_uri, from_uri, media, **how)
+
+    async def _listen(self, registry: CallRegistry, trunks: TrunkTable) -> SipEndpoint:
+        listen = self._settings.listen
+        endpoint = SipEndpoint(
+            [
+                ListenOn(one.transport, one.host, one.port, TlsServer(one.cert, one.key) if one.cert else None)
+                for one in listen.sip
+            ],
+            trunks=trunks,
+            on_call=registry.admit,
+            user_agent_name="appliance",
+            advertised_host=listen.advertised,
+            limits=Limits(half_open=max(50, self._settings.limits.max_calls * 3 // 4)),
+        )
+        await endpoint.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
+        return endpoint
 
     async def _serve_http(self) -> web.AppRunner:
         where = self._settings.listen.http
@@ -230,13 +245,6 @@ async def _keep_tidy() -> None:
             library.malloc_trim(0)
 
 
-def _sum_counters(endpoints: list[SipEndpoint]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for endpoint in endpoints:
-        total.update(endpoint.counters)
-    return dict(total)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="appliance-control", description="Started by `appliance serve`.")
     parser.add_argument("--settings-fd", type=int, required=True)
@@ -247,6 +255,8 @@ def main() -> None:
     settings = read_settings(arguments.settings_fd)
     configure_logging("control", settings.log.level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    allow_open_files()
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
     control = Control(settings, rings, arguments.workers.split(","))
     try:

@@ -24,7 +24,8 @@ def problems(settings: Settings) -> list[str]:
 
 def _sockets(settings: Settings) -> Iterator[str]:
     for number, sip in enumerate(settings.listen.sip):
-        yield from _unbindable("SIP", sip.host, sip.port, socket.SOCK_DGRAM, f"listen.sip.{number}")
+        kind = socket.SOCK_DGRAM if sip.transport == "udp" else socket.SOCK_STREAM
+        yield from _unbindable("SIP", sip.host, sip.port, kind, f"listen.sip.{number}")
     http = settings.listen.http
     yield from _unbindable("HTTP", http.host, http.port, socket.SOCK_STREAM, "listen.http")
 

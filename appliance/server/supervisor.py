@@ -87,6 +87,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        if not os.isatty(0):  # of a terminal that closes it means the end
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         capacity = self._settings.limits.max_calls
         rings = AudioRings.create(capacity)
         self._capacity = capacity
@@ -242,6 +244,12 @@ class Supervisor:
         if self._stopping.is_set():
             self._drained.set()
         self._stopping.set()
+
+    def _reload(self) -> None:
+        """Have control read certificates again; it does so by itself too, half a minute after they have changed."""
+        control = self._children.get("control")
+        if control is not None and control.process is not None and control.ready.is_set():
+            control.process.send_signal(signal.SIGHUP)
 
     async def _drain(self) -> None:
         control = self._children["control"]

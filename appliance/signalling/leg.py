@@ -6,9 +6,12 @@ media runs by a :class:`MediaSlot` and tells the media where its peer is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from appliance.signalling.headers import CallHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class CallInfo:
         source: "address:port" of the signalling peer.
         protocol_call_id: the SIP Call-ID.
         headers: the request's headers by usual name, repeated ones joined by ", ".
+        about: what the network says beside it: asserted identity, diversions, reasons, the verdict on the number.
+        offered: the headers that the trunk's ``headers_in`` lists, by the name written there.
+        can_transfer: whether the peer takes REFER, as far as it has said.
     """
 
     leg_id: str
@@ -36,14 +42,17 @@ class CallInfo:
     source: str
     protocol_call_id: str
     headers: Mapping[str, str]
+    about: CallHeaders = field(default_factory=CallHeaders)
+    offered: Mapping[str, str] = field(default_factory=dict)
+    can_transfer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RtpParams:
-    """What the two sides agreed for the media; the fields of the ConnectLeg message.
+    """What the two sides agreed for the media; the fields of the ConnectLeg message, which says what each means.
 
-    ``codec`` is "pcmu" or "pcma". ``dtmf_payload_type`` is -1 without telephone-event. ``send`` and ``receive`` are
-    false where that direction is on hold.
+    ``dtmf_payload_type`` is -1 without telephone-event. ``send`` and ``receive`` are false where that direction is on
+    hold.
     """
 
     remote_host: str
@@ -54,6 +63,15 @@ class RtpParams:
     ptime_ms: int
     send: bool
     receive: bool
+    payload_type_in: int = -1
+    dtmf_payload_type_in: int = -1
+    dtmf_clock_hz: int = 8000
+    cn_payload_type: int = -1
+    dtmf: str = "rfc4733"
+    srtp_tx: str = field(default="", repr=False)
+    srtp_rx: str = field(default="", repr=False)
+    rtcp_port: int = 0
+    rtcp_mux: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,48 @@ class MediaSlot(Protocol):
         ...
 
 
+class TransferOutcome(NamedTuple):
+    """What became of a transfer we asked for: the final ``status``, 200 to 299 where the call came about.
+
+    Not ``taken``: the far end refused the request itself, and has called nobody.
+    """
+
+    status: int
+    taken: bool
+
+    @property
+    def done(self) -> bool:
+        return self.taken and 200 <= self.status <= 299
+
+
+class TransferRequest(Protocol):
+    """The far end asks us to call somebody else instead of it.
+
+    Attributes:
+        target: whom, as a URI; any text of the peer's.
+        headers: what the new call's INVITE must say besides.
+    """
+
+    target: str
+    headers: list[tuple[str, str]]
+
+    def accept(self) -> None:
+        """Agree; :meth:`report` follows until a final status."""
+        ...
+
+    def refuse(self, status: int) -> None:
+        """Refuse with a SIP status."""
+        ...
+
+    def report(self, status: int) -> None:
+        """Say how the new call goes: 180, or a final status from 200."""
+        ...
+
+    def goodbye(self) -> None:
+        """Hang up on the one who asked, if that one has not."""
+        ...
+
+
 class Leg(Protocol):
     """One party of a call. Every method returns at once, and does nothing on a leg that has ended.
 
@@ -89,11 +149,15 @@ class Leg(Protocol):
         info: who and how.
         on_hangup: called once when the far end ended the leg or it failed; not for what this side asked for.
         on_digits: called with keys that come beside the audio (SIP INFO); RFC 4733 events come through the media.
+        on_held: called with true when the far end puts us on hold, with false when it takes us off.
+        on_transfer: called when the far end asks for a transfer; without it every one is refused.
     """
 
     info: CallInfo
     on_hangup: Callable[[HangupCause], None] | None
     on_digits: Callable[[str], None] | None
+    on_held: Callable[[bool], None] | None
+    on_transfer: Callable[[TransferRequest], None] | None
 
     def ring(self) -> None:
         """Tell the caller that it rings."""
@@ -109,4 +173,32 @@ class Leg(Protocol):
 
     def hangup(self, reason: str = "") -> None:
         """End the leg: goodbye where it was answered, 480 where not."""
+        ...
+
+    async def settled(self, timeout_s: float = 4.0) -> None:
+        """Wait until the far end knows that its call is answered."""
+        ...
+
+    def hold(self) -> None:
+        """Tell the far end that it is on hold."""
+        ...
+
+    def resume(self) -> None:
+        """Take the far end off hold."""
+        ...
+
+    def send_digits(self, digits: str) -> bool:
+        """Send keys beside the audio, where the far end takes them so; false where media has to send them."""
+        ...
+
+    def transfer(self, target: str, replaces: Any = None) -> asyncio.Future[TransferOutcome]:
+        """Ask the far end to call ``target`` itself, in place of ``replaces``, a call that we placed."""
+        ...
+
+    def become(self, outgoing: Any) -> None:
+        """Go on as ``outgoing``, a call that we placed on this leg's media slot."""
+        ...
+
+    def reconnect(self) -> None:
+        """Take the media slot back from a call that came to nothing."""
         ...

@@ -1,251 +1,184 @@
 """One call: an INVITE, the dialog it makes, and the BYE that ends it (RFC 3261 §13-§15).
 
-The two tables say which state follows which event, for calls to us and calls from us. Transactions retransmit
-everything except the 2xx to an INVITE, which is this module's business: it is sent again until the ACK comes, and
-when that never comes the call is ended with a BYE (§13.3.1.4).
+The tables of :mod:`appliance.sip.call_state` say which state follows which event, for calls to us and calls from us.
+What happens inside an answered call is its parts' business: ``queue`` sends our requests one after another, ``offers``
+takes the peer's changes of the session, ``session`` counts its age, ``transfers`` are REFERs. Before the answer,
+``client`` follows the branches of an INVITE of ours, and ``early`` sends reliable provisional responses to the peer's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable
 
 from appliance.errors import LocalSipError, RemoteSipError
+from appliance.sip.call_core import CallCore, CallHost
+from appliance.sip.call_state import UAC_TABLE, UAS_TABLE, CallEvent, CallOptions, CallState, CallTimer, Role
 from appliance.sip.dialog import Dialog
-from appliance.sip.events import (
-    Answered,
-    CallClosed,
-    CallEnded,
-    Confirmed,
-    Event,
-    InfoReceived,
-    Progress,
-    Reoffered,
-)
-from appliance.sip.message import Headers, Request, Response, make_response
-from appliance.sip.timers import TimerQueue
-from appliance.sip.transaction import Kind, Timing, Transaction
-from appliance.sip.transaction_layer import TimerKey, TransactionLayer
-from appliance.sip.uri import Address
+from appliance.sip.events import CallClosed, CallEnded, IncomingCall, InfoReceived
+from appliance.sip.headers import NameAddr
+from appliance.sip.in_dialog import InDialog, Outgoing, Purpose, may_update_early
+from appliance.sip.invite_client import InviteClient
+from appliance.sip.message import Request, Response, make_response
+from appliance.sip.offers import PeerOffers
+from appliance.sip.outside import again
+from appliance.sip.refer import Replaces, Transfers, replaced_call
+from appliance.sip.reliable import ReliableSender, requires_reliable, wants_reliable
+from appliance.sip.session_timer import SessionTimer
+from appliance.sip.transaction import Kind, Transaction
+from appliance.sip.uri import Peer
 
 RING_REFRESH_S = 60.0
 """A ringing UAS repeats its 180 this often, so that proxies on the way do not give up (§13.3.1.1)."""
 
-MAX_FORKS = 16
-"""Branches of one outgoing call that may ring or answer; more are ignored."""
 
-
-class Role(StrEnum):
-    UAS = "UAS"
-    UAC = "UAC"
-
-
-class CallState(StrEnum):
-    INVITED = "invited"
-    RINGING = "ringing"
-    ACCEPTED = "accepted"
-    CLOSING = "closing"
-    CALLING = "calling"
-    PROCEEDING = "proceeding"
-    CANCEL_WAITS = "cancel waits"
-    CANCELLING = "cancelling"
-    CONFIRMED = "confirmed"
-    ENDING = "ending"
-    TERMINATED = "terminated"
-
-
-class CallEvent(StrEnum):
-    RING = "send 18x"
-    ACCEPT = "send 2xx"
-    REFUSE = "send 300-699"
-    CANCELLED = "CANCEL"
-    ACKED = "ACK"
-    ACK_TIMEOUT = "no ACK in 64*T1"
-    BYE_RECEIVED = "BYE"
-    HANGUP = "hang up"
-    PROVISIONAL = "1xx"
-    SUCCESS = "2xx"
-    FAILURE = "300-699"
-    NO_ANSWER = "nobody answered in time"
-    GIVE_UP = "64*T1 after CANCEL"
-    BYE_DONE = "BYE answered or given up"
-
-
-CallTable: TypeAlias = dict[tuple[CallState, CallEvent], CallState]
-
-UAS_TABLE: CallTable = {
-    (CallState.INVITED, CallEvent.RING): CallState.RINGING,
-    (CallState.INVITED, CallEvent.ACCEPT): CallState.ACCEPTED,
-    (CallState.INVITED, CallEvent.REFUSE): CallState.TERMINATED,
-    (CallState.INVITED, CallEvent.CANCELLED): CallState.TERMINATED,
-    (CallState.INVITED, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.INVITED, CallEvent.NO_ANSWER): CallState.TERMINATED,
-    (CallState.RINGING, CallEvent.RING): CallState.RINGING,
-    (CallState.RINGING, CallEvent.ACCEPT): CallState.ACCEPTED,
-    (CallState.RINGING, CallEvent.REFUSE): CallState.TERMINATED,
-    (CallState.RINGING, CallEvent.CANCELLED): CallState.TERMINATED,
-    (CallState.RINGING, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.RINGING, CallEvent.NO_ANSWER): CallState.TERMINATED,
-    (CallState.ACCEPTED, CallEvent.ACKED): CallState.CONFIRMED,
-    (CallState.ACCEPTED, CallEvent.ACK_TIMEOUT): CallState.ENDING,
-    (CallState.ACCEPTED, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.ACCEPTED, CallEvent.HANGUP): CallState.CLOSING,
-    (CallState.CLOSING, CallEvent.ACKED): CallState.ENDING,
-    (CallState.CLOSING, CallEvent.ACK_TIMEOUT): CallState.ENDING,
-    (CallState.CLOSING, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.CONFIRMED, CallEvent.ACK_TIMEOUT): CallState.ENDING,
-    (CallState.CONFIRMED, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.CONFIRMED, CallEvent.HANGUP): CallState.ENDING,
-    (CallState.ENDING, CallEvent.BYE_RECEIVED): CallState.ENDING,
-    (CallState.ENDING, CallEvent.BYE_DONE): CallState.TERMINATED,
-}
-
-UAC_TABLE: CallTable = {
-    (CallState.CALLING, CallEvent.PROVISIONAL): CallState.PROCEEDING,
-    (CallState.CALLING, CallEvent.SUCCESS): CallState.CONFIRMED,
-    (CallState.CALLING, CallEvent.FAILURE): CallState.TERMINATED,
-    (CallState.CALLING, CallEvent.HANGUP): CallState.CANCEL_WAITS,
-    (CallState.CALLING, CallEvent.NO_ANSWER): CallState.CANCEL_WAITS,
-    (CallState.PROCEEDING, CallEvent.PROVISIONAL): CallState.PROCEEDING,
-    (CallState.PROCEEDING, CallEvent.SUCCESS): CallState.CONFIRMED,
-    (CallState.PROCEEDING, CallEvent.FAILURE): CallState.TERMINATED,
-    (CallState.PROCEEDING, CallEvent.HANGUP): CallState.CANCELLING,
-    (CallState.PROCEEDING, CallEvent.NO_ANSWER): CallState.CANCELLING,
-    (CallState.PROCEEDING, CallEvent.BYE_RECEIVED): CallState.CANCELLING,
-    (CallState.CANCEL_WAITS, CallEvent.PROVISIONAL): CallState.CANCELLING,
-    (CallState.CANCEL_WAITS, CallEvent.SUCCESS): CallState.ENDING,
-    (CallState.CANCEL_WAITS, CallEvent.FAILURE): CallState.TERMINATED,
-    (CallState.CANCELLING, CallEvent.SUCCESS): CallState.ENDING,
-    (CallState.CANCELLING, CallEvent.FAILURE): CallState.TERMINATED,
-    (CallState.CANCELLING, CallEvent.BYE_RECEIVED): CallState.CANCELLING,
-    (CallState.CANCELLING, CallEvent.GIVE_UP): CallState.TERMINATED,
-    (CallState.CONFIRMED, CallEvent.ACK_TIMEOUT): CallState.ENDING,
-    (CallState.CONFIRMED, CallEvent.BYE_RECEIVED): CallState.TERMINATED,
-    (CallState.CONFIRMED, CallEvent.HANGUP): CallState.ENDING,
-    (CallState.ENDING, CallEvent.BYE_RECEIVED): CallState.ENDING,
-    (CallState.ENDING, CallEvent.BYE_DONE): CallState.TERMINATED,
-}
-
-
-class CallTimer(StrEnum):
-    RESEND_2XX = "2xx again"
-    NO_ACK = "no ACK"
-    RING = "180 again"
-    NO_ANSWER = "no answer"
-    GIVE_UP = "give up"
-
-
-class CallHost(Protocol):
-    """What a call needs of its user agent."""
-
-    layer: TransactionLayer
-    timers: TimerQueue[TimerKey]
-    timing: Timing
-
-    def emit(self, event: Event) -> None: ...
-    def new_token(self) -> str: ...
-    def new_via(self, destination: Address) -> str: ...
-    def sign(self, message: Request | Response, destination: Address, *, contact: bool) -> None: ...
-    def locate(self, dialog: Dialog, fallback: Address) -> Address: ...
-    def remember(self, dialog: Dialog, call: Call) -> None: ...
-    def forget(self, call: Call, dialogs: Iterable[Dialog]) -> None: ...
-
-
-@dataclass(slots=True)
-class _Unacknowledged:
-    """A 2xx to an INVITE on its way to the peer."""
-
-    cseq: int
-    data: bytes
-    destination: Address
-    interval_s: float
-    initial: bool
-
-
-class Call:
+class Call(CallCore):
     """One INVITE session, in either role. Made by the user agent only.
 
     Attributes:
         request: the INVITE that began it.
         source: where the peer's signalling came from (UAS) or ours goes to (UAC).
         dialog: the confirmed or early dialog; None for a call of ours before the first tagged response.
+        remote_allows: the methods of the peer's latest Allow header; empty while it has named none.
+        replaces: the call of ours that this one takes the place of once it is accepted.
+        redirects: the targets tried, for whoever bounds 3xx.
     """
 
-    def __init__(self, host: CallHost, role: Role, request: Request, source: Address) -> None:
-        self._host = host
-        self.role = role
-        self.request = request
-        self.source = source
+    def __init__(
+        self, host: CallHost, role: Role, request: Request, source: Peer, options: CallOptions | None = None
+    ) -> None:
+        super().__init__(host, role, request, source)
+        self.options = options or CallOptions()
         self.state = CallState.INVITED if role is Role.UAS else CallState.CALLING
         self.dialog: Dialog | None = None
-        self.local_tag = ""
+        self.replaces: Call | None = None
+        self.redirects: set[str] = set()
+        self.session = SessionTimer(self.options.session_expires_s, self.options.min_se_s)
+        self.queue = InDialog()
+        self.offers = PeerOffers()
+        self.transfers = Transfers()
+        self.early = ReliableSender()
+        self.client = InviteClient()
         self._invite: Transaction | None = None
-        self._reinvite: Transaction | None = None
-        self._reinvite_request: Request | None = None
-        self._unacknowledged: _Unacknowledged | None = None
         self._ringing: tuple[int, bytes] | None = None
-        self._forks: dict[str, Dialog] = {}
-        self._acks: dict[str, tuple[bytes, Address]] = {}
-        self._losers: set[Transaction] = set()
+        self._last_sdp = request.body if role is Role.UAC else b""
         self._ended = False
-
-    @property
-    def call_id(self) -> str:
-        return self.request.call_id
 
     @property
     def ended(self) -> bool:
         """Whether :class:`CallEnded` has been told."""
         return self._ended
 
+    @property
+    def local_uri(self) -> str:
+        """Our address in this call."""
+        if self.dialog is not None:
+            return NameAddr.parse(self.dialog.local_party).uri
+        return self.request.from_.uri if self.role is Role.UAC else self.request.to.uri
+
+    @property
+    def sdp_agreed(self) -> bool:
+        """Whether the first offer has had its answer, so that there may be another."""
+        if self.state is CallState.CONFIRMED:
+            return not self.client.owes_ack
+        if self.state is CallState.ACCEPTED:
+            return bool(self.request.sdp)
+        return self.early.confirmed_body or self.client.sdp_agreed_early
+
+    def may_offer(self, offers: bool) -> bool:
+        """Whether a re-INVITE or UPDATE may leave now; ``offers`` says whether it carries or asks for SDP."""
+        if self._ended or self.offers.waiting is not None:
+            return False
+        if self.state is CallState.CONFIRMED:
+            return self.offers.unacknowledged is None and not self.client.owes_ack
+        return may_update_early(self.role, self.state, confirmed_sdp=self.sdp_agreed, offers=offers)
+
     # --- beginning, by the user agent -------------------------------------------------------------------------
 
     def begin_uas(self, transaction: Transaction, dialog: Dialog, ring_timeout_s: float, now: float) -> None:
-        """Take over a new INVITE."""
-        self._host.timers.set((self, CallTimer.NO_ANSWER), now + ring_timeout_s)
-        self._invite = transaction
+        """Take over a new INVITE, answer it 100 and tell the application; or refuse it.
+
+        Raises:
+            RemoteSipError: where it must be refused; nothing is kept then.
+        """
         self.local_tag = dialog.local_tag
+        self.replaces = replaced_call(self.request, self.host.find_call)
+        if self.offers.refused_interval(self, transaction, self.request, now):
+            self._ended = True
+            self.host.forget(self, [])
+            return
+        self.note_allow(self.request)
+        self.set_timer(CallTimer.NO_ANSWER, now + ring_timeout_s)
+        self._invite = transaction
         self.dialog = dialog
         transaction.owner = self
-        self._host.remember(dialog, self)
+        self.host.remember(dialog, self)
+        transaction.respond(100, make_response(self.request, 100).encode(), now)
+        self.host.emit(IncomingCall(self, self.request, self.request.sdp or None, self.replaces))
 
-    def begin_uac(self, make_ack: Callable[[Response], bytes], ring_timeout_s: float, now: float) -> None:
+    def begin_uac(self, ring_timeout_s: float, now: float) -> None:
         """Send our INVITE."""
         self.local_tag = self.request.from_.tag or ""
-        self._host.timers.set((self, CallTimer.NO_ANSWER), now + ring_timeout_s)
-        self._invite = self._host.layer.open_client(self.request, self.source, self, now, make_ack)
+        self.set_timer(CallTimer.NO_ANSWER, now + ring_timeout_s)
+        if self.options.reliable == "required":
+            self.request.headers.add("require", "100rel")
+        self.client.send(self, now)
 
-    # --- what the application does -----------------------------------------------------------------------------
+    # --- what the application does: the call itself -------------------------------------------------------------
 
     def ring(self, now: float, status: int = 180, body: bytes = b"") -> None:
         """Send a provisional response (180, or 183 with SDP for early media).
+
+        It is sent reliably where the peer insists, or can take that and it carries SDP; then it may wait for the
+        confirmation of an earlier one.
 
         Raises:
             LocalSipError: where the call is past ringing.
         """
         self._move_local(CallEvent.RING)
         self._ringing = (status, body)
-        self._send_response(self._invite_transaction(), self.request, status, now, body=body)
-        self._host.timers.set((self, CallTimer.RING), now + RING_REFRESH_S)
+        self.set_timer(CallTimer.RING, now + RING_REFRESH_S)
+        wanted = self.options.reliable != "off" and wants_reliable(self.request) and bool(body)
+        if not wanted and not requires_reliable(self.request):
+            self.respond(self._invite_transaction(), self.request, status, now, body=body)
+        elif self.early.under_way is not None:
+            self.early.waiting.append((status, body))
+        else:
+            self.early.send(self, self._invite_transaction(), status, body, now)
 
     def accept(self, body: bytes, now: float) -> None:
-        """Answer the INVITE, or the re-INVITE that is waiting, with 200 and this SDP.
+        """Answer what waits with 200 and this SDP: the re-INVITE or UPDATE, else the INVITE.
+
+        The 200 to the INVITE waits for the confirmation of a reliable provisional response; SDP that the peer has
+        already confirmed with one is not sent again.
 
         Raises:
             LocalSipError: where nothing waits for an answer.
         """
-        if self._reinvite is not None and self._reinvite_request is not None:
-            transaction, request = self._reinvite, self._reinvite_request
-            self._reinvite = self._reinvite_request = None
-            self._send_2xx(transaction, request, body, now, initial=False)
+        if self.offers.waiting is not None:
+            self._last_sdp = body
+            self.offers.accept(self, body, now)
             return
+        if self.early.under_way is not None:
+            if (self.state, CallEvent.ACCEPT) not in UAS_TABLE or self.early.deferred_answer is not None:
+                raise LocalSipError(f"cannot {CallEvent.ACCEPT} while the call is {self.state}")
+            self.early.deferred_answer = body
+            return
+        self.accept_invite(body, now)
+
+    def accept_invite(self, body: bytes, now: float) -> None:
+        """Send the 200 to the INVITE. Raises LocalSipError where it has been answered."""
         transaction = self._invite_transaction()
         self._move_local(CallEvent.ACCEPT)
-        self._host.timers.cancel((self, CallTimer.RING))
-        self._host.timers.cancel((self, CallTimer.NO_ANSWER))
-        self._send_2xx(transaction, self.request, body, now, initial=True)
+        for timer in (CallTimer.RING, CallTimer.NO_ANSWER):
+            self.cancel_timer(timer)
+        if self.early.confirmed_body:
+            body = b""
+        self._last_sdp = body or self._last_sdp
+        self.offers.send_2xx(self, transaction, self.request, body, now, initial=True)
+        self.session.restart(self, now)
+        if self.replaces is not None:
+            self.replaces.hangup(now, "replaced")
+            self.replaces = None
 
     def reject(self, status: int, now: float, reason: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
         """Refuse the INVITE with a final response from 300 to 699.
@@ -256,21 +189,9 @@ class Call:
         if not 300 <= status <= 699:
             raise LocalSipError(f"{status} does not refuse a call; use 300 to 699")
         self._move_local(CallEvent.REFUSE)
-        response = self._send_response(self._invite_transaction(), self.request, status, now, reason, headers)
-        self._end("local", status, response.reason)
+        response = self.respond(self._invite_transaction(), self.request, status, now, reason, headers)
+        self._end("local", status, response.reason, now)
         self._close()
-
-    def refuse_reoffer(self, status: int, now: float, reason: str = "") -> None:
-        """Refuse the re-INVITE that is waiting; the call goes on as it was.
-
-        Raises:
-            LocalSipError: where none waits.
-        """
-        if self._reinvite is None or self._reinvite_request is None:
-            raise LocalSipError("no re-INVITE waits for an answer")
-        transaction, request = self._reinvite, self._reinvite_request
-        self._reinvite = self._reinvite_request = None
-        self._send_response(transaction, request, status, now, reason)
 
     def hangup(self, now: float, reason: str = "") -> None:
         """End the call however it stands: 480, CANCEL or BYE. Does nothing where it has ended."""
@@ -281,35 +202,132 @@ class Call:
             return
         if self._move(CallEvent.HANGUP) is None:
             return
-        self._end("local", 200, reason or "hung up")
+        self._end("local", 200, reason or "hung up", now)
         if self.state is CallState.CANCELLING:
-            self._send_cancel(now)
+            self.client.send_cancel(self, now)
         elif self.state is CallState.ENDING:
-            self._send_bye(now, reason)
+            self.send_bye(now, reason)
+
+    # --- what the application does inside the call ----------------------------------------------------------------
+
+    def reoffer(self, body: bytes, now: float) -> None:
+        """Send a re-INVITE with this offer (empty: let the peer offer) as soon as the rules allow one.
+
+        :class:`ReofferAnswered` or :class:`ReofferFailed` follows, unless the call ends first.
+
+        Raises:
+            LocalSipError: where the call is not answered, or an offer of ours is not settled yet.
+        """
+        if self.state not in (CallState.CONFIRMED, CallState.ACCEPTED):
+            raise LocalSipError(f"cannot send a re-INVITE while the call is {self.state}")
+        self._submit_offer("INVITE", body, now)
+
+    def update(self, body: bytes | None, now: float) -> None:
+        """Send an UPDATE with this offer, or without one; also before the call is answered (RFC 3311).
+
+        Raises:
+            LocalSipError: where the rules forbid it now, or an offer of ours is not settled yet.
+        """
+        answered = self.state in (CallState.CONFIRMED, CallState.ACCEPTED)
+        if not answered and not self.may_offer(bool(body)):
+            raise LocalSipError(f"cannot send an UPDATE while the call is {self.state}")
+        self._submit_offer("UPDATE", body or b"", now)
+
+    def _submit_offer(self, method: str, body: bytes, now: float) -> None:
+        if self.queue.waits_for(Purpose.OFFER):
+            raise LocalSipError("an offer of ours is not settled yet; wait for ReofferAnswered or ReofferFailed")
+        self._last_sdp = body or self._last_sdp
+        self.queue.submit(self, Outgoing(Purpose.OFFER, method, body), now)
+
+    def acknowledge(self, body: bytes, now: float) -> None:
+        """Answer the offer of an event that said ``needs_answer``: in the PRACK or ACK that waits for it.
+
+        Raises:
+            LocalSipError: where nothing waits for an answer.
+        """
+        self._last_sdp = body or self._last_sdp
+        if not (self.client.acknowledge(self, body, now) or self.queue.acknowledge(self, body, now)):
+            raise LocalSipError("no offer of the peer's waits for an answer")
+
+    def refuse_reoffer(self, status: int, now: float, reason: str = "") -> None:
+        """Refuse the re-INVITE or UPDATE that is waiting; the call goes on as it was.
+
+        Raises:
+            LocalSipError: where none waits.
+        """
+        self.offers.refuse(self, status, now, reason)
+
+    def info(self, content_type: str, body: bytes, now: float) -> None:
+        """Send an INFO; :class:`InfoAnswered` follows. Several leave one after another.
+
+        Raises:
+            LocalSipError: where the call is not answered, or too many wait.
+        """
+        if self.state not in (CallState.CONFIRMED, CallState.ACCEPTED):
+            raise LocalSipError(f"cannot send an INFO while the call is {self.state}")
+        self.queue.submit(self, Outgoing(Purpose.INFO, "INFO", body, content_type), now)
+
+    def refer(self, target: str, now: float, *, replaces: Call | str | None = None, referred_by: str = "") -> None:
+        """Ask the peer to call ``target``, in place of ``replaces`` where that is given (attended transfer).
+
+        :class:`ReferProgress` follows as the peer reports, and :class:`TransferDone` once. The call stays up.
+
+        Raises:
+            LocalSipError: where the call is not answered, or another transfer of it is being tried.
+        """
+        taken = Replaces.parse(replaces) if isinstance(replaces, str) and replaces else None
+        if isinstance(replaces, Call):
+            taken = replaces.as_replaced()
+        self.transfers.send(self, target, taken, referred_by, now)
+
+    def as_replaced(self) -> Replaces:
+        """What an INVITE to this call's peer must say to take this call's place.
+
+        Raises:
+            LocalSipError: where there is no dialog yet.
+        """
+        if self.dialog is None:
+            raise LocalSipError("a call without a dialog cannot be replaced")
+        return Replaces(self.call_id, self.dialog.remote_tag, self.dialog.local_tag)
+
+    def refer_accept(self, now: float) -> None:
+        """Agree to the peer's REFER; report with :meth:`refer_notify`. Raises LocalSipError where none waits."""
+        self.transfers.accept(self, now)
+
+    def refer_refuse(self, status: int, now: float) -> None:
+        """Refuse the peer's REFER. Raises LocalSipError where none waits."""
+        self.transfers.refuse(self, status, now)
+
+    def refer_notify(self, status: int, now: float, reason: str = "") -> None:
+        """Report the status of the call that the peer asked for; from 200 it is the last report.
+
+        Raises:
+            LocalSipError: where no accepted REFER waits for reports.
+        """
+        self.transfers.notify(self, status, now, reason)
 
     # --- requests from the peer, by the user agent -----------------------------------------------------------
 
-    def on_cancel(self, now: float) -> None:
-        """The caller gave up. The CANCEL itself is answered by the user agent."""
+    def on_cancel(self, invite: Transaction, now: float) -> None:
+        """The peer took back an INVITE. The CANCEL itself is answered by the user agent."""
+        if self.offers.on_cancel(self, invite, now) or invite is not self._invite:
+            return
         if self._move(CallEvent.CANCELLED) is not None:
-            self._send_response(self._invite_transaction(), self.request, 487, now)
-            self._end("remote", 487, "cancelled")
+            self.respond(self._invite_transaction(), self.request, 487, now)
+            self._end("remote", 487, "cancelled", now)
             self._close()
 
     def on_ack(self, request: Request, now: float) -> None:
         """An ACK in this dialog. Others than the one waited for are stragglers."""
-        waiting = self._unacknowledged
-        if waiting is None or waiting.cseq != request.cseq.number:
+        first = self.offers.on_ack(self, request)
+        if first is None:
             return
-        self._stop_2xx()
-        body = request.body or None
-        if waiting.initial:
+        if first:
             self._move(CallEvent.ACKED)
             if self.state is CallState.ENDING:
-                self._send_bye(now)
+                self.send_bye(now)
                 return
-        if not self._ended:
-            self._host.emit(Confirmed(self, body))
+        self.offers.confirmed(self, request, now)
 
     def on_request(self, transaction: Transaction, request: Request, now: float) -> None:
         """A request in this dialog other than ACK and CANCEL, of a method we allow.
@@ -317,248 +335,184 @@ class Call:
         Raises:
             RemoteSipError: with the status to answer it with.
         """
-        dialog = self._dialog_of(request)
+        dialog = self.client.forks.get(request.from_.tag or "") or self.dialog
+        if dialog is None:
+            raise RemoteSipError("no such dialog", status_hint=481)
         dialog.accept(request)
-        if request.method == "BYE":
+        method = request.method
+        if method == "BYE":
             self._on_bye(transaction, request, now)
-        elif request.method == "INVITE":
-            self._on_reinvite(transaction, request, now)
-        elif request.method == "INFO":
-            if "info-package" in request.headers:
-                raise RemoteSipError("no INFO packages here", status_hint=469)
-            self._send_response(transaction, request, 200, now)
-            if not self._ended:
-                self._host.emit(InfoReceived(self, request.headers.get("content-type") or "", request.body))
+        elif method == "INVITE":
+            self.note_allow(request)
+            self.offers.on_reinvite(self, transaction, request, now)
+        elif method == "UPDATE":
+            self.note_allow(request)
+            self.offers.on_update(self, transaction, request, now)
+        elif method == "PRACK":
+            self.early.on_prack(self, transaction, request, now)
+        elif method == "INFO":
+            self._on_info(transaction, request, now)
+        elif self._ended:
+            raise RemoteSipError("the call is over", status_hint=481)
+        elif method == "REFER":
+            self.transfers.on_refer(self, transaction, request, now)
+        elif method == "NOTIFY":
+            self.transfers.on_notify(self, request)
+            self.respond(transaction, request, 200, now)
         else:
-            self._send_response(transaction, request, 200, now)
+            self.respond(transaction, request, 200, now)
+
+    def _on_info(self, transaction: Transaction, request: Request, now: float) -> None:
+        if "info-package" in request.headers:
+            raise RemoteSipError("no INFO packages here", status_hint=469)
+        self.respond(transaction, request, 200, now)
+        if not self._ended:
+            self.host.emit(InfoReceived(self, request.headers.get("content-type") or "", request.body))
 
     def _on_bye(self, transaction: Transaction, request: Request, now: float) -> None:
-        self._send_response(transaction, request, 200, now)
+        self.respond(transaction, request, 200, now)
         before = self.state
         if self._move(CallEvent.BYE_RECEIVED) is None:
             return
-        self._stop_2xx()
+        self.offers.stop_2xx(self)
         if before in (CallState.INVITED, CallState.RINGING):
-            self._send_response(self._invite_transaction(), self.request, 487, now)
-        self._end("remote", 200, "BYE")
+            self.respond(self._invite_transaction(), self.request, 487, now)
+        self._end("remote", 200, "BYE", now)
         if self.state is CallState.CANCELLING and before is CallState.PROCEEDING:
-            self._send_cancel(now)
+            self.client.send_cancel(self, now)
         if self.state is CallState.TERMINATED:
-            if self._reinvite is not None and self._reinvite_request is not None:
-                self._send_response(self._reinvite, self._reinvite_request, 487, now)
             self._close()
 
-    def _on_reinvite(self, transaction: Transaction, request: Request, now: float) -> None:
-        if self._ended:
-            raise RemoteSipError("the call is over", status_hint=481)
-        if self.state is not CallState.CONFIRMED or self._reinvite is not None or self._unacknowledged is not None:
-            self._send_response(transaction, request, 500, now, "Another INVITE In Progress", [("Retry-After", "2")])
-            return
-        self._reinvite, self._reinvite_request = transaction, request
-        transaction.owner = self
-        self._send_response(transaction, request, 100, now)
-        self._host.emit(Reoffered(self, request.body or None))
-
-    # --- responses to our requests ------------------------------------------------------------------------------
+    # --- responses to our requests, and deadlines ----------------------------------------------------------------
 
     def on_response(self, transaction: Transaction, response: Response, now: float) -> None:
-        """A response to our INVITE, CANCEL or BYE, passed up by its transaction."""
-        method = response.cseq.method
-        if method == "BYE":
-            if response.status >= 200:
-                self._bye_done(transaction)
-        elif method == "INVITE":
+        """A response to a request of ours, passed up by its transaction."""
+        if transaction is self.client.transaction:
             if response.status < 200:
-                self._on_provisional(response, now)
+                self.client.on_provisional(self, response, now)
             elif response.status < 300:
-                self._on_success(response, now)
-            elif self._move(CallEvent.FAILURE) is not None:
-                self._end("remote", response.status, response.reason)
+                self.client.on_success(self, response, now)
+            elif not self.client.on_failure(self, response, now) and self._move(CallEvent.FAILURE) is not None:
+                self._end("remote", response.status, response.reason, now)
                 self._close()
+        elif not self.queue.on_response(self, transaction, response, now) and response.status >= 200:
+            challenged = response.status in (401, 407) and self._authorized(transaction, response, now)
+            if response.cseq.method == "BYE" and not challenged:
+                self._bye_done(transaction)
 
     def on_timeout(self, transaction: Transaction, now: float) -> None:
         """A transaction of ours was never answered, or our refusal of an INVITE never acknowledged."""
-        if transaction is self._invite:
-            if self.role is Role.UAC and self._move(CallEvent.FAILURE) is not None:
-                self._end("network", 408, "no answer to our INVITE")
+        if transaction is self.client.transaction:
+            if self._move(CallEvent.FAILURE) is not None:
+                self._end("network", 408, "no answer to our INVITE", now)
                 self._close()
-        else:
+        elif not self.queue.on_timeout(self, transaction, now):
             self._bye_done(transaction)
+
+    def _authorized(self, transaction: Transaction, response: Response, now: float) -> bool:
+        """Send a BYE or PRACK that was challenged once more, with credentials."""
+        request = transaction.request
+        dialog = self.client.forks.get(response.to.tag or "") or self.dialog
+        if request is None or dialog is None or request.method not in ("BYE", "PRACK"):
+            return False
+        if "authorization" in request.headers or "proxy-authorization" in request.headers:
+            return False
+        credentials = self.host.authorize(request, response, transaction.destination)
+        if credentials is None:
+            return False
+        dialog.local_cseq += 1
+        via = self.host.new_via(transaction.destination)
+        repeated = again(request, request.uri, via, dialog.local_cseq, credentials)
+        self.host.layer.open_client(repeated, transaction.destination, self, now)
+        return True
 
     def on_timer(self, timer: CallTimer, now: float) -> None:
         """A deadline of this call fell due."""
-        if timer is CallTimer.RESEND_2XX and self._unacknowledged is not None:
-            waiting = self._unacknowledged
-            self._host.layer.resend(waiting.data, waiting.destination)
-            waiting.interval_s = min(2 * waiting.interval_s, self._host.timing.t2_s)
-            self._host.timers.set((self, CallTimer.RESEND_2XX), now + waiting.interval_s)
+        if timer is CallTimer.RESEND_2XX:
+            self.offers.resend_2xx(self, now)
         elif timer is CallTimer.NO_ACK:
-            self._stop_2xx()
-            if self._move(CallEvent.ACK_TIMEOUT) is not None:
-                self._end("network", 408, "no ACK to our 200")
-                self._send_bye(now)
+            self.offers.stop_2xx(self)
+            self._give_up(408, "no ACK to our 200", now)
         elif timer is CallTimer.RING and self._ringing is not None and self.state is CallState.RINGING:
-            self.ring(now, *self._ringing)
-        elif timer is CallTimer.NO_ANSWER and self._move(CallEvent.NO_ANSWER) is not None:
-            if self.role is Role.UAS:
-                self._send_response(self._invite_transaction(), self.request, 480, now)
-            self._end("local", 408, "nobody answered")
-            if self.state is CallState.CANCELLING:
-                self._send_cancel(now)
-            elif self.state is CallState.TERMINATED:
-                self._close()
+            status, body = self._ringing
+            self.ring(now, status, b"" if self.early.confirmed_body else body)
+        elif timer is CallTimer.NO_ANSWER:
+            self._on_no_answer(now)
         elif timer is CallTimer.GIVE_UP and self._move(CallEvent.GIVE_UP) is not None:
-            self._host.layer.abandon(self._invite_transaction())
+            if self.client.transaction is not None:
+                self.host.layer.abandon(self.client.transaction)
+            self._close()
+        elif timer is CallTimer.RESEND_1XX:
+            self.early.resend(self, now)
+        elif timer is CallTimer.NO_PRACK:
+            self._on_no_prack(now)
+        elif timer is CallTimer.NO_FINAL:
+            self.queue.give_up(self, now)
+        elif timer is CallTimer.TRY_AGAIN:
+            self.queue.advance(self, now)
+        elif timer is CallTimer.REFRESH:
+            self.session.refresh(self, self._last_sdp, now)
+        elif timer is CallTimer.EXPIRY:
+            self._give_up(408, "the session expired", now)
+        elif timer is CallTimer.REFER_WAITS:
+            self.transfers.refuse_unanswered(self, now)
+        elif timer is CallTimer.REFER_SILENT:
+            self.transfers.on_silence(self)
+
+    def _on_no_answer(self, now: float) -> None:
+        if self._move(CallEvent.NO_ANSWER) is None:
+            return
+        if self.role is Role.UAS:
+            self.respond(self._invite_transaction(), self.request, 480, now)
+        self._end("local", 408, "nobody answered", now)
+        if self.state is CallState.CANCELLING:
+            self.client.send_cancel(self, now)
+        elif self.state is CallState.TERMINATED:
             self._close()
 
-    def _on_provisional(self, response: Response, now: float) -> None:
-        before = self.state
-        if self._move(CallEvent.PROVISIONAL) is None:
-            return
-        if before is CallState.CANCEL_WAITS:
-            self._send_cancel(now)
-            return
-        tag = response.to.tag
-        if tag and response.status > 100:
-            self._fork(response, tag)
-        self._host.emit(Progress(self, response.status, response.body or None))
+    def _on_no_prack(self, now: float) -> None:
+        self.early.stop(self)
+        if self._move(CallEvent.REFUSE) is not None:
+            self.respond(self._invite_transaction(), self.request, 504, now)
+            self._end("network", 504, "no PRACK to our provisional response", now)
+            self._close()
 
-    def _on_success(self, response: Response, now: float) -> None:
-        """ACK every 2xx; keep the first dialog, end the dialogs of other branches (§13.2.2.4)."""
-        tag = response.to.tag or ""
-        if tag in self._acks:
-            self._host.layer.resend(*self._acks[tag])
-            return
-        dialog = self._fork(response, tag, confirmed=True)
-        if dialog is None:
-            return
-        destination = self._host.locate(dialog, self.source)
-        ack = dialog.request("ACK", self._host.new_via(destination), self.request.cseq.number)
-        self._acks[tag] = (ack.encode(), destination)
-        self._host.layer.send(*self._acks[tag])
-        winner = self._move(CallEvent.SUCCESS) is not None
-        if winner:
-            self.dialog = dialog
-            self._host.timers.cancel((self, CallTimer.NO_ANSWER))
-            self._host.timers.cancel((self, CallTimer.GIVE_UP))
-        if winner and self.state is CallState.CONFIRMED:
-            self._host.emit(Answered(self, response.body or None))
-        elif winner:
-            self._send_bye(now)
-        else:
-            self._losers.add(self._send_in_dialog(dialog, "BYE", now))
+    # --- what the parts of the call use ----------------------------------------------------------------------------
 
-    def _fork(self, response: Response, tag: str, *, confirmed: bool = False) -> Dialog | None:
-        """The dialog of this branch, made where it is new. A 2xx has the last word on routes and target."""
-        dialog = self._forks.get(tag)
-        if dialog is not None and not confirmed:
-            return dialog
-        if dialog is None and len(self._forks) >= MAX_FORKS:
-            return None
-        try:
-            fresh = Dialog.for_uac(self.request, response)
-        except RemoteSipError:
-            return dialog
-        if dialog is not None:
-            fresh.remote_cseq = dialog.remote_cseq
-        self._forks[tag] = fresh
-        if self.dialog is None or self.dialog is dialog:
-            self.dialog = fresh
-        if self.state is not CallState.TERMINATED:
-            self._host.remember(fresh, self)
-        return fresh
+    def lost(self, status: int, reason: str, now: float) -> None:
+        """The peer no longer knows the call, or is gone (RFC 3261 §12.2.1.2)."""
+        self._give_up(status, reason, now)
 
-    # --- sending -----------------------------------------------------------------------------------------------
+    def send_bye(self, now: float, reason: str = "") -> None:
+        """End the dialog."""
+        if self.dialog is None:
+            raise LocalSipError("no dialog to end")
+        headers = [("Reason", f'SIP;cause=200;text="{_quotable(reason)}"')] if reason else []
+        self.send_in_dialog(self.dialog, "BYE", now, headers)
 
     def _invite_transaction(self) -> Transaction:
         if self._invite is None:
             raise LocalSipError("the call has no INVITE to answer")
         return self._invite
 
-    def _dialog_of(self, request: Request) -> Dialog:
-        dialog = self._forks.get(request.from_.tag or "") or self.dialog
-        if dialog is None:
-            raise RemoteSipError("no such dialog", status_hint=481)
-        return dialog
-
-    def _send_response(
-        self,
-        transaction: Transaction,
-        request: Request,
-        status: int,
-        now: float,
-        reason: str = "",
-        headers: Iterable[tuple[str, str]] = (),
-        body: bytes = b"",
-    ) -> Response:
-        response = make_response(request, status, reason, self.local_tag if status > 100 else "")
-        if status > 100 and request.method == "INVITE" and status < 300:
-            response.headers.set_all("record-route", request.headers.get_all("record-route"))
-        contact = request.method == "INVITE" and 100 < status < 300
-        self._host.sign(response, transaction.destination, contact=contact)
-        for name, value in headers:
-            response.headers.add(name, value)
-        if body:
-            response.headers.set("content-type", "application/sdp")
-            response.body = body
-        transaction.respond(status, response.encode(), now)
-        return response
-
-    def _send_2xx(self, transaction: Transaction, request: Request, body: bytes, now: float, *, initial: bool) -> None:
-        response = self._send_response(transaction, request, 200, now, body=body)
-        t1 = self._host.timing.t1_s
-        self._unacknowledged = _Unacknowledged(
-            request.cseq.number, response.encode(), transaction.destination, t1, initial
-        )
-        if not transaction.reliable:
-            self._host.timers.set((self, CallTimer.RESEND_2XX), now + t1)
-        self._host.timers.set((self, CallTimer.NO_ACK), now + 64 * t1)
-
-    def _stop_2xx(self) -> None:
-        self._unacknowledged = None
-        self._host.timers.cancel((self, CallTimer.RESEND_2XX))
-        self._host.timers.cancel((self, CallTimer.NO_ACK))
-
-    def _send_cancel(self, now: float) -> None:
-        """CANCEL our INVITE (§9.1). Called once, after a provisional response."""
-        invite = self.request
-        headers = Headers([("via", str(invite.via)), ("max-forwards", "70")])
-        headers.set_all("route", invite.headers.get_all("route"))
-        headers.add("from", invite.headers.get("from") or "")
-        headers.add("to", invite.headers.get("to") or "")
-        headers.add("call-id", invite.call_id)
-        headers.add("cseq", f"{invite.cseq.number} CANCEL")
-        self._host.timers.cancel((self, CallTimer.NO_ANSWER))
-        self._host.timers.set((self, CallTimer.GIVE_UP), now + 64 * self._host.timing.t1_s)
-        self._host.layer.open_client(Request("CANCEL", invite.uri, headers), self.source, self, now)
-
-    def _send_bye(self, now: float, reason: str = "") -> None:
-        if self.dialog is None:
-            raise LocalSipError("no dialog to end")
-        headers = [("Reason", f'SIP;cause=200;text="{_quotable(reason)}"')] if reason else []
-        self._invite = self._invite if self.role is Role.UAC else None
-        self._send_in_dialog(self.dialog, "BYE", now, headers)
-
-    def _send_in_dialog(
-        self, dialog: Dialog, method: str, now: float, headers: Iterable[tuple[str, str]] = ()
-    ) -> Transaction:
-        destination = self._host.locate(dialog, self.source)
-        request = dialog.request(method, self._host.new_via(destination))
-        self._host.sign(request, destination, contact=False)
-        for name, value in headers:
-            request.headers.add(name, value)
-        return self._host.layer.open_client(request, destination, self, now)
-
     # --- ending --------------------------------------------------------------------------------------------------
 
+    def _give_up(self, status: int, reason: str, now: float) -> None:
+        if self._move(CallEvent.LOST) is not None:
+            self._end("network", status, reason, now)
+            self.send_bye(now, reason)
+
     def _bye_done(self, transaction: Transaction) -> None:
-        if transaction in self._losers:
-            self._losers.discard(transaction)
-        elif transaction.key[-1] == "BYE" and transaction.kind is Kind.CLIENT and self._move(CallEvent.BYE_DONE):
+        if self.client.on_bye_done(transaction):
+            return
+        if transaction.key[-1] == "BYE" and transaction.kind is Kind.CLIENT and self._move(CallEvent.BYE_DONE):
             self._close()
 
-    def _move(self, event: CallEvent) -> CallState | None:
+    def move(self, event: CallEvent) -> CallState | None:
         """Take the step of the table; None where the event changes nothing now."""
+        return self._move(event)
+
+    def _move(self, event: CallEvent) -> CallState | None:
         table = UAS_TABLE if self.role is Role.UAS else UAC_TABLE
         state = table.get((self.state, event))
         if state is not None:
@@ -569,22 +523,32 @@ class Call:
         if self._move(event) is None:
             raise LocalSipError(f"cannot {event} while the call is {self.state}")
 
-    def _end(self, by: str, status: int, reason: str) -> None:
-        if not self._ended:
-            self._ended = True
-            self._host.emit(CallEnded(self, by, status, reason))
+    def _end(self, by: str, status: int, reason: str, now: float) -> None:
+        """The session is over: tell it once, and answer or drop what waited for something."""
+        if self._ended:
+            return
+        self.offers.close(self, now)
+        self.transfers.close(self, now)
+        self._ended = True
+        self.client.close(self, now)
+        self.queue.close()
+        self.early.stop(self)
+        for timer in (CallTimer.REFRESH, CallTimer.EXPIRY, CallTimer.TRY_AGAIN, CallTimer.RING):
+            self.cancel_timer(timer)
+        self.host.emit(CallEnded(self, by, status, reason))
 
     def _close(self) -> None:
         for timer in CallTimer:
-            self._host.timers.cancel((self, timer))
-        self._unacknowledged = None
-        dialogs = [*self._forks.values(), *([self.dialog] if self.dialog is not None else [])]
-        self._host.forget(self, dialogs)
+            self.cancel_timer(timer)
+        self.queue.abandon(self)
+        self.offers.unacknowledged = None
+        self.replaces = None
+        dialogs = [*self.client.forks.values(), *([self.dialog] if self.dialog is not None else [])]
+        self.host.forget(self, dialogs)
         # Transactions live for 32 s more to absorb what is repeated; they need nothing of the call for that.
-        for transaction in (self._invite, self._reinvite):
-            if transaction is not None and self.role is Role.UAS:
-                transaction.owner = None
-        self._host.emit(CallClosed(self))
+        if self._invite is not None:
+            self._invite.owner = None
+        self.host.emit(CallClosed(self))
 
 
 def _quotable(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from appliance.sip.call import UAC_TABLE, UAS_TABLE, CallState, CallTable
+from appliance.sip.call_state import UAC_TABLE, UAS_TABLE, CallState, CallTable
+from appliance.sip.registration import REGISTRATION_TABLE, RegistrationState
 from appliance.sip.transaction import INITIAL, TABLES, Kind, State
 
 _TITLES = {
@@ -20,7 +21,14 @@ def sip_diagrams() -> dict[str, str]:
     diagrams = {title: _transaction(kind) for kind, title in _TITLES.items()}
     diagrams["SIP call to us (RFC 3261 §13.3, §15)"] = _call(UAS_TABLE, CallState.INVITED)
     diagrams["SIP call from us (RFC 3261 §13.2, §9.1, §15)"] = _call(UAC_TABLE, CallState.CALLING)
+    diagrams["SIP registration of ours (RFC 3261 §10.2)"] = _registration()
     return diagrams
+
+
+def _registration() -> str:
+    rows = [("[*]", RegistrationState.IDLE.value, "made")]
+    rows += [(state.value, after.value, event.value) for (state, event), after in REGISTRATION_TABLE.items()]
+    return _mermaid(rows, [RegistrationState.GONE.value])
 
 
 def _transaction(kind: Kind) -> str:

@@ -99,6 +99,15 @@ class Dialog:
             self.remote_target = contact.uri
         self.remote_cseq = number
 
+    def take_target(self, response: Response) -> None:
+        """Take over a new target from the 2xx to a re-INVITE or UPDATE of ours (§12.2.1.2); a broken one is left."""
+        try:
+            contact = _usable_contact(response)
+        except RemoteSipError:
+            return
+        if contact is not None:
+            self.remote_target = contact.uri
+
     def request(self, method: str, via: str, cseq: int | None = None) -> Request:
         """A request in this dialog, with the route set applied, strict routers included (§12.2.1.1).
 
@@ -157,3 +166,25 @@ def _usable_contact(message: Request | Response) -> NameAddr | None:
 
 def _is_loose(route: str) -> bool:
     return NameAddr.parse(route).sip_uri().param("lr") is not None
+
+
+def ack_of_refusal(invite: Request, response: Response) -> bytes:
+    """The ACK that an INVITE's own transaction sends for a 300-699 (§17.1.1.3)."""
+    headers = Headers([("via", str(invite.via)), ("max-forwards", "70")])
+    headers.set_all("route", invite.headers.get_all("route"))
+    headers.add("from", invite.headers.get("from") or "")
+    headers.add("to", response.headers.get("to") or "")
+    headers.add("call-id", invite.call_id)
+    headers.add("cseq", f"{invite.cseq.number} ACK")
+    return Request("ACK", invite.uri, headers).encode()
+
+
+def cancel_of(invite: Request) -> Request:
+    """The CANCEL of an INVITE of ours (§9.1)."""
+    headers = Headers([("via", str(invite.via)), ("max-forwards", "70")])
+    headers.set_all("route", invite.headers.get_all("route"))
+    headers.add("from", invite.headers.get("from") or "")
+    headers.add("to", invite.headers.get("to") or "")
+    headers.add("call-id", invite.call_id)
+    headers.add("cseq", f"{invite.cseq.number} CANCEL")
+    return Request("CANCEL", invite.uri, headers)

@@ -13,28 +13,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IncomingCall:
-    """A new INVITE; 100 is on its way. ``offer`` is its SDP body, None where the peer wants ours (delayed offer)."""
+    """A new INVITE; 100 is on its way. ``offer`` is its SDP body, None where the peer wants ours (delayed offer).
+
+    ``replaces`` is the call of ours whose place it asks to take (RFC 3891), else None. Accepting it ends that one.
+    """
 
     call: Call
     request: Request
     offer: bytes | None
+    replaces: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Our INVITE got a provisional response. ``body`` is SDP where there is early media, else None."""
+    """Our INVITE got a provisional response. ``body`` is SDP where there is early media, else None.
+
+    ``needs_answer``: the body is an offer, because our INVITE had none; answer it with :meth:`Call.acknowledge`.
+    """
 
     call: Call
     status: int
+    body: bytes | None
+    needs_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyConfirmed:
+    """The caller confirmed a reliable provisional response of ours (PRACK). ``body`` answers the offer in it."""
+
+    call: Call
     body: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Our INVITE was accepted; the ACK is on its way. ``body`` is the peer's answer."""
+    """Our INVITE was accepted. ``body`` is the peer's answer, also where it came with an earlier response.
+
+    ``needs_answer``: the body is an offer, because our INVITE had none; the ACK waits for :meth:`Call.acknowledge`.
+    """
 
     call: Call
     body: bytes | None
+    needs_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +67,42 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Reoffered:
-    """A re-INVITE: answer it with :meth:`Call.accept` or :meth:`Call.refuse_reoffer`. ``offer`` None: make one."""
+    """A re-INVITE, or an UPDATE with SDP: answer it with :meth:`Call.accept` or :meth:`Call.refuse_reoffer`.
+
+    ``offer`` None (re-INVITE only): make one; :class:`Confirmed` brings the answer.
+    """
 
     call: Call
     offer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferCancelled:
+    """The peer took back the re-INVITE that waited for an answer; it needs none now."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferAnswered:
+    """Our re-INVITE or UPDATE was accepted. ``body`` is the answer, None where an UPDATE carried no offer.
+
+    ``needs_answer``: the body is an offer, because our re-INVITE had none; answer it with :meth:`Call.acknowledge`.
+    ``refresh``: it was the session timer's, with the description sent last.
+    """
+
+    call: Call
+    body: bytes | None
+    needs_answer: bool = False
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferFailed:
+    """Our re-INVITE or UPDATE was refused with ``status``; the call goes on as it was."""
+
+    call: Call
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +112,49 @@ class InfoReceived:
     call: Call
     content_type: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InfoAnswered:
+    """An INFO of ours was answered with ``status``; 408 where it never was."""
+
+    call: Call
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReferReceived:
+    """The peer asks us to call ``target``: :meth:`Call.refer_accept` or :meth:`Call.refer_refuse`.
+
+    ``target`` is a URI without headers; ``replaces`` the value for the new INVITE's Replaces and ``referred_by`` for
+    its Referred-By, "" where there is none.
+    """
+
+    call: Call
+    target: str
+    replaces: str
+    referred_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferProgress:
+    """What the peer reports on the transfer we asked for: the status of its call to the target."""
+
+    call: Call
+    status: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDone:
+    """The transfer we asked for is settled; told once per :meth:`Call.refer`.
+
+    ``status`` is the last one reported, or what the REFER was refused with; 202 where the peer agreed and will not
+    report or has hung up since, 408 where it fell silent, 487 where the call ended before it agreed.
+    """
+
+    call: Call
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +179,7 @@ class CallClosed:
 
 
 Event: TypeAlias = (
-    IncomingCall | Progress | Answered | Confirmed | Reoffered | InfoReceived | CallEnded | CallClosed
+    IncomingCall | Progress | EarlyConfirmed | Answered | Confirmed | Reoffered | ReofferCancelled | ReofferAnswered
+    | ReofferFailed | InfoReceived | InfoAnswered | ReferReceived | ReferProgress | TransferDone | CallEnded
+    | CallClosed
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from appliance.errors import LocalSipError, RemoteSipError
 from appliance.sip.headers import CSeq, NameAddr, Via, is_number, is_token, split_values
+from appliance.sip.multipart import find_sdp
 from appliance.sip.uri import DEFAULT_PORT, scheme_of, split_host_port
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -34,7 +35,11 @@ _COMPACT = {
     "t": "to", "u": "allow-events", "v": "via", "x": "session-expires", "y": "identity",
 }  # fmt: skip
 
-_PRETTY = {"call-id": "Call-ID", "cseq": "CSeq", "www-authenticate": "WWW-Authenticate", "mime-version": "MIME-Version"}
+_PRETTY = {
+    "call-id": "Call-ID", "cseq": "CSeq", "www-authenticate": "WWW-Authenticate", "mime-version": "MIME-Version",
+    "rseq": "RSeq", "rack": "RAck", "min-se": "Min-SE",
+}  # fmt: skip
+"""Spellings that are not a capital after each hyphen; there are peers that look for these letters exactly."""
 
 _SINGLE = ("from", "to", "call-id", "cseq", "max-forwards", "content-length", "content-type")
 """May come once only: two of them could be read differently by two boxes (RFC 4475 §3.3.8, §3.3.9)."""
@@ -141,6 +146,15 @@ class _Parsed:
     """
 
     headers: Headers
+    body: bytes
+
+    @cached_property
+    def sdp(self) -> bytes:
+        """The session description of the body, which may be one part of several; b"" where there is none."""
+        try:
+            return find_sdp(self.headers.get("content-type") or "", self.body)
+        except RemoteSipError:
+            return b""
 
     @cached_property
     def vias(self) -> tuple[Via, ...]:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from appliance.sip.message import Request, Response
 from appliance.sip.timers import TimerQueue
-from appliance.sip.uri import Address
+from appliance.sip.uri import Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,8 @@ class Wire(Protocol):
     timers: TimerQueue[tuple[object, StrEnum]]
     timing: Timing
 
-    def send(self, data: bytes, destination: Address) -> None: ...
-    def resend(self, data: bytes, destination: Address) -> None: ...
+    def send(self, data: bytes, destination: Peer) -> None: ...
+    def resend(self, data: bytes, destination: Peer) -> None: ...
 
 
 class Owner(Protocol):
@@ -213,11 +213,9 @@ class Transaction:
         kind: Kind,
         key: tuple[str, ...],
         wire: Wire,
-        destination: Address,
+        destination: Peer,
         request: Request,
         owner: Owner | None = None,
-        *,
-        reliable: bool = False,
     ) -> None:
         self.kind = kind
         self.key = key
@@ -225,7 +223,7 @@ class Transaction:
         self.destination = destination
         self.request: Request | None = request
         self.owner = owner
-        self.reliable = reliable
+        self.reliable = destination.reliable
         self.status = 0
         self.state = INITIAL[kind][0]
         self.make_ack: Callable[[Response], bytes] | None = None

@@ -9,8 +9,8 @@ from enum import StrEnum
 from appliance.sip.headers import MAGIC_COOKIE
 from appliance.sip.message import Request, Response
 from appliance.sip.timers import TimerQueue
-from appliance.sip.transaction import TIMERS, Action, Event, Kind, Owner, Timing, Transaction
-from appliance.sip.uri import Address
+from appliance.sip.transaction import TIMERS, Action, Event, Kind, Owner, State, Timing, Transaction
+from appliance.sip.uri import Peer
 
 TimerKey = tuple[object, StrEnum]
 
@@ -49,25 +49,22 @@ class TransactionLayer:
         send: takes (bytes, destination) of every message.
         timers: where deadlines are kept; keys whose first item is a Transaction belong to this layer.
         limit: most transactions held at once; beyond it :attr:`full` is true and no server one is made.
-        reliable: whether the transport delivers by itself.
     """
 
     def __init__(
         self,
-        send: Callable[[bytes, Address], None],
+        send: Callable[[bytes, Peer], None],
         timers: TimerQueue[TimerKey],
         timing: Timing,
         counters: Counter[str],
         *,
         limit: int,
-        reliable: bool = False,
     ) -> None:
         self.timers = timers
         self.timing = timing
         self._send = send
         self._counters = counters
         self._limit = limit
-        self._reliable = reliable
         self._servers: dict[tuple[str, ...], Transaction] = {}
         self._clients: dict[tuple[str, ...], Transaction] = {}
         self._by_merge_key: dict[tuple[str, ...], Transaction] = {}
@@ -80,11 +77,11 @@ class TransactionLayer:
     def full(self) -> bool:
         return len(self) >= self._limit
 
-    def send(self, data: bytes, destination: Address) -> None:
+    def send(self, data: bytes, destination: Peer) -> None:
         """Send a message for the first time."""
         self._send(data, destination)
 
-    def resend(self, data: bytes, destination: Address) -> None:
+    def resend(self, data: bytes, destination: Peer) -> None:
         """Send a message again, and count it."""
         self._counters["retransmissions_sent"] += 1
         self._send(data, destination)
@@ -101,10 +98,10 @@ class TransactionLayer:
         """The INVITE with the Call-ID, From tag and CSeq number of this ACK, whatever its branch and To tag."""
         return self._by_merge_key.get(_merge_key(ack, "INVITE"))
 
-    def open_server(self, request: Request, destination: Address) -> Transaction:
+    def open_server(self, request: Request, destination: Peer) -> Transaction:
         """A transaction for a request that belongs to none. Its responses go to ``destination``."""
         kind = Kind.INVITE_SERVER if request.method == "INVITE" else Kind.SERVER
-        transaction = Transaction(kind, server_key(request), self, destination, request, reliable=self._reliable)
+        transaction = Transaction(kind, server_key(request), self, destination, request)
         self._servers[transaction.key] = transaction
         merge_key = _merge_key(request)
         if merge_key not in self._by_merge_key:
@@ -115,7 +112,7 @@ class TransactionLayer:
     def open_client(
         self,
         request: Request,
-        destination: Address,
+        destination: Peer,
         owner: Owner,
         now: float,
         make_ack: Callable[[Response], bytes] | None = None,
@@ -123,44 +120,56 @@ class TransactionLayer:
         """Send a request and keep it until it is answered. ``make_ack`` builds the ACK for a refused INVITE."""
         kind = Kind.INVITE_CLIENT if request.method == "INVITE" else Kind.CLIENT
         key = (request.via.branch, request.method)
-        transaction = Transaction(kind, key, self, destination, request, owner, reliable=self._reliable)
+        transaction = Transaction(kind, key, self, destination, request, owner)
         transaction.make_ack = make_ack
         self._clients[key] = transaction
         transaction.start(request.encode(), now)
         return transaction
 
-    def receive_response(self, response: Response, now: float) -> bool:
-        """Hand a response to its client transaction; False where there is none (§18.1.2: drop it)."""
+    def receive_response(self, response: Response, now: float) -> Transaction | None:
+        """Hand a response to its client transaction; None where there is none (§18.1.2: drop it)."""
         transaction = self._clients.get((response.via.branch, response.cseq.method))
         if transaction is None or transaction.request is None:
-            return False
+            return None
         if transaction.request.via.sent_by != response.via.sent_by:
-            return False
+            return None
         actions = transaction.receive(response, now)
         if actions is None:
-            return True
+            return transaction
         if Action.PASS_UP in actions and transaction.owner is not None:
             transaction.owner.on_response(transaction, response, now)
         self._forget_if_finished(transaction)
-        return True
+        return transaction
+
+    def fail(self, request: Request, response: Response, now: float) -> None:
+        """End the client transaction of a request that could not be sent, as if ``response`` had come (§17.1.4)."""
+        transaction = self._clients.get((request.via.branch, request.method)) if not request.defect else None
+        if transaction is not None and transaction.state in (State.CALLING, State.TRYING):
+            owner = transaction.owner
+            self.abandon(transaction)
+            if owner is not None:
+                owner.on_response(transaction, response, now)
 
     def abandon(self, transaction: Transaction) -> None:
         """Destroy a client transaction that will never be answered (§9.1)."""
         for timer in TIMERS:
             self.timers.cancel((transaction, timer))
         self._clients.pop(transaction.key, None)
+        transaction.owner = None
 
     def handle_timer(self, transaction: Transaction, timer: Event, now: float) -> None:
         """Carry out a timer that fell due."""
+        owner = transaction.owner
         actions = transaction.handle(timer, now)
         self._forget_if_finished(transaction)
-        if actions and Action.TIMED_OUT in actions and transaction.owner is not None:
+        if actions and Action.TIMED_OUT in actions and owner is not None:
             self._counters["transaction_timeouts"] += 1
-            transaction.owner.on_timeout(transaction, now)
+            owner.on_timeout(transaction, now)
 
     def _forget_if_finished(self, transaction: Transaction) -> None:
         if not transaction.finished:
             return
+        transaction.owner = None  # it has its transactions in turn, and must not wait for the collector
         table = self._clients if transaction.kind in (Kind.INVITE_CLIENT, Kind.CLIENT) else self._servers
         if table.get(transaction.key) is transaction:
             del table[transaction.key]

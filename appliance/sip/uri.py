@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 from appliance.errors import RemoteSipError
 
-Address: TypeAlias = tuple[str, int]
-"""Where a datagram goes or comes from: an IP address in text and a port."""
+
+class Peer(NamedTuple):
+    """Where a message goes or came from.
+
+    ``host`` is an IP address in text and ``transport`` "udp", "tcp" or "tls". ``flow`` names the connection (tcp,
+    tls) or the listener (udp) the message came by, and so the one to send by while it lasts; where it is gone, and
+    for 0, whichever reaches ``host`` and ``port`` will do. Two peers are the same only where all four are.
+    """
+
+    host: str
+    port: int
+    transport: str = "udp"
+    flow: int = 0
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the transport delivers by itself."""
+        return self.transport != "udp"
+
+    def __str__(self) -> str:
+        return f"{join_host_port(self.host, self.port)}/{self.transport}"
+
 
 _SCHEME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _SCHEME = _SCHEME_FIRST | frozenset("0123456789+-.")
@@ -17,6 +37,7 @@ _HOST = _SCHEME | frozenset("_")
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 DEFAULT_PORT = 5060
+DEFAULT_TLS_PORT = 5061
 
 
 def scheme_of(text: str) -> str:
@@ -132,13 +153,26 @@ class SipUri:
                 return value or ""
         return None
 
-    def literal_address(self) -> Address | None:
-        """Where to send a request for this URI without asking DNS; None where the host is a name."""
+    @property
+    def transport(self) -> str:
+        """The transport the URI asks for in lower case, "" where it leaves that open (RFC 3263 §4.1)."""
+        named = (self.param("transport") or "").lower()
+        if self.scheme == "sips":
+            return "tls" if named in ("", "tcp") else named
+        return named
+
+    def literal_address(self) -> Peer | None:
+        """Where to send a request for this URI without asking DNS; None where the host is a name.
+
+        A transport that is left open is UDP, as it is for every numeric host (RFC 3263 §4.1).
+        """
         host = self.param("maddr") or self.host
+        transport = self.transport or "udp"
         try:
-            return str(ipaddress.ip_address(host.strip("[]"))), self.port or DEFAULT_PORT
+            literal = str(ipaddress.ip_address(host.strip("[]")))
         except ValueError:
             return None
+        return Peer(literal, self.port or (DEFAULT_TLS_PORT if transport == "tls" else DEFAULT_PORT), transport)
 
     def __str__(self) -> str:
         tail = "".join(f";{k}" if v is None else f";{k}={v}" for k, v in self.params)

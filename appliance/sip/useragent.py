@@ -14,97 +14,118 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from appliance.errors import LocalSipError, RemoteSipError
-from appliance.sip.call import Call, CallTimer, Role
+from appliance.sip.auth import Credentials, DigestClient
+from appliance.sip.call import Call
+from appliance.sip.call_state import CallOptions, CallTimer, Role
+from appliance.sip.checks import (
+    ACCEPT,
+    ALLOW,
+    RETRY_AFTER_S,
+    SUPPORTED,
+    check_body,
+    check_extensions,
+    check_target,
+    explanations,
+    note_source,
+)
 from appliance.sip.dialog import Dialog, DialogKey, incoming_key
-from appliance.sip.events import Event, IncomingCall
-from appliance.sip.headers import MAGIC_COOKIE, split_values, tokens
-from appliance.sip.message import METHODS, Headers, Request, Response, make_response, read_message, response_port
+from appliance.sip.events import CallEnded, Confirmed, Event
+from appliance.sip.gate import Gate
+from appliance.sip.guard import Admission, FloodReport, GuardSettings
+from appliance.sip.headers import MAGIC_COOKIE
+from appliance.sip.message import METHODS, Request, Response, make_response, read_message, response_port
+from appliance.sip.multipart import SDP
+from appliance.sip.outside import Outcome, OutsideRequest, new_request
+from appliance.sip.redirect import RedirectPolicy, next_target, same_user_only
 from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import Event as TransactionEvent
 from appliance.sip.transaction import Kind, Timing, Transaction
 from appliance.sip.transaction_layer import TimerKey, TransactionLayer, cancelled_key, server_key
-from appliance.sip.uri import Address, SipUri, join_host_port, scheme_of
-
-ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO")
-"""The methods answered; every other that an RFC defines gets 405, the rest 501."""
-
-SUPPORTED: frozenset[str] = frozenset()
-"""Option tags a peer may require."""
-
-ACCEPT = "application/sdp"
-
-RETRY_AFTER_S = 5
-"""Told with a 503, so that a proxy tries another box at once and this one soon again."""
+from appliance.sip.uri import Peer, SipUri, join_host_port
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most of everything that a peer can make us keep. Times in seconds."""
+    """The most of everything that a peer can make us keep. Times in seconds.
+
+    ``half_open`` is how many calls from one host may wait for its ACK, so that a host that never sends one cannot take
+    every line.
+    """
 
     calls: int = 4000
     transactions: int = 20000
     ring_timeout_s: float = 180.0
+    half_open: int = 150
 
 
 class UserAgent:
     """Answers and places calls.
 
     Args:
-        local_host: how peers reach us, as it goes into Via and Contact; a function of the peer's address where that
-            depends on the peer.
-        local_port: the port we listen on.
+        local: the host and port by which a peer reaches us, as they go into Via and Contact.
         new_token: unguessable text for tags, branches and Call-IDs, new at each call; at least 64 bits.
-        trunk_of: the name of the trunk a source address belongs to, None for a stranger.
-        name: goes into User-Agent and Server.
-        reliable: whether the transport delivers by itself.
-        transport: what Via says.
+        trunk_of: the name of the trunk a peer belongs to, None for a stranger.
+        name: goes into User-Agent and Server, and is the realm of our challenges.
+        credentials_of: what to answer the challenges of a peer with, by the From of the request (or of the response to
+            it); None for nothing.
+        challenge_of: what an INVITE of this trunk must be authenticated with; None for nothing.
+        redirect: where a 3xx may send a call.
+        guard: what sources may send.
 
     Attributes:
         accepting: false makes every new INVITE and OPTIONS get 503 with Retry-After (the box is draining).
+        call_options: how calls with a peer are held; set it where that depends on the peer.
         counters: what happened so far, by name; the set of names is fixed by this package.
+        gate: bans, rates and credentials, which messages pass before anybody acts on them.
     """
 
     def __init__(
         self,
-        local_host: str | Callable[[str], str],
-        local_port: int,
+        local: Callable[[Peer], tuple[str, int]],
         *,
         new_token: Callable[[], str],
-        trunk_of: Callable[[str], str | None] = lambda host: "any",
+        trunk_of: Callable[[Peer], str | None] = lambda peer: "any",
         name: str = "appliance",
         timing: Timing | None = None,
         limits: Limits | None = None,
-        transport: str = "UDP",
-        reliable: bool = False,
+        credentials_of: Callable[[Peer, Request | Response], Credentials | None] = lambda peer, message: None,
+        challenge_of: Callable[[str], Credentials | None] = lambda trunk: None,
+        redirect: RedirectPolicy = same_user_only,
+        guard: GuardSettings | None = None,
     ) -> None:
-        self._local_host = local_host
-        self._local_port = local_port
-        self._trunk_of = trunk_of
+        self._local = local
         self._name = name
-        self._transport = transport
         self.new_token = new_token
         self.timing = timing or Timing()
         self.limits = limits or Limits()
         self.accepting = True
+        self.call_options: Callable[[Peer], CallOptions] = lambda peer: CallOptions()
         self.counters: Counter[str] = Counter()
         self.timers: TimerQueue[TimerKey] = TimerQueue()
         self.layer = TransactionLayer(
-            self._send, self.timers, self.timing, self.counters, limit=self.limits.transactions, reliable=reliable
+            self._send, self.timers, self.timing, self.counters, limit=self.limits.transactions
         )
         self._calls: set[Call] = set()
         self._dialogs: dict[DialogKey, Call] = {}
         self._own_invites: set[tuple[str, str]] = set()
-        self._outbox: deque[tuple[bytes, Address]] = deque()
+        self._outbox: deque[tuple[bytes, Peer]] = deque()
         self._events: deque[Event] = deque()
         self._tag_salt = new_token()
+        self._credentials_of = credentials_of
+        self._redirect = redirect
+        self._digest = DigestClient(new_token)
+        self.gate = Gate(trunk_of, challenge_of, name, new_token, guard, self.counters)
 
     # --- the sans-IO face ----------------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+    def receive_datagram(self, data: bytes, source: Peer, now: float) -> None:
         """Take one datagram. Never raises, whatever it holds."""
         self.counters["datagrams_received"] += 1
         if not data.strip(b"\r\n\0 "):
             self.counters["keepalives"] += 1
+            return
+        admission = self.gate.admit(data, source, now)
+        if admission is Admission.DROP:
             return
         try:
             message = read_message(data)
@@ -112,15 +133,25 @@ class UserAgent:
             self.counters["garbage"] += 1
             return
         if isinstance(message, Response):
-            if message.defect is not None:
-                self.counters["malformed"] += 1
-            elif not self.layer.receive_response(message, now):
-                self.counters["strays"] += 1
-            return
-        if message.defect is not None:
+            self._receive_response(message, now)
+        elif message.defect is not None:
             self._refuse_malformed(message, source)
+        else:
+            self._receive_request(message, source, now, refuse=admission is Admission.REFUSE)
+
+    def send_failed(self, data: bytes, peer: Peer, now: float) -> None:
+        """A message could not be handed to its transport: a request of ours fails with 503 (§8.1.3.1, §17.1.4)."""
+        self.counters["send_failures"] += 1
+        try:
+            request = read_message(data)
+        except RemoteSipError:
             return
-        self._receive_request(message, source, now)
+        if isinstance(request, Request) and request.method != "ACK":
+            self.layer.fail(request, make_response(request, 503, "Cannot Be Sent"), now)
+
+    def flood_report(self, now: float) -> FloodReport | None:
+        """What the guard kept out, at most once a second; None where there is nothing to tell."""
+        return self.gate.guard.report(now)
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` must be called next; None while nothing waits."""
@@ -135,7 +166,7 @@ class UserAgent:
             elif isinstance(owner, Transaction) and isinstance(timer, TransactionEvent):
                 self.layer.handle_timer(owner, timer, now)
 
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[bytes, Peer]]:
         """What must be sent now, in order; each is given once."""
         out = list(self._outbox)
         self._outbox.clear()
@@ -163,10 +194,11 @@ class UserAgent:
         body: bytes,
         now: float,
         *,
-        destination: Address | None = None,
+        destination: Peer | None = None,
         display_name: str = "",
         headers: Iterable[tuple[str, str]] = (),
         ring_timeout_s: float = 180.0,
+        options: CallOptions | None = None,
     ) -> Call:
         """Call ``target``, offering ``body`` (SDP; empty to let the peer offer).
 
@@ -181,81 +213,171 @@ class UserAgent:
         if len(self._calls) >= self.limits.calls or self.layer.full:
             raise LocalSipError(f"{len(self._calls)} calls are up, which is the limit; raise it or wait")
         tag, call_id = self.new_token(), self.new_token()
-        shown = f'"{display_name}" ' if display_name else ""
-        request = Request("INVITE", str(target), Headers(), body)
-        request.headers.add("via", self.new_via(where))
-        request.headers.add("max-forwards", "70")
-        request.headers.add("from", f"{shown}<{from_uri}>;tag={tag}")
-        request.headers.add("to", f"<{target}>")
-        request.headers.add("call-id", call_id)
-        request.headers.add("cseq", "1 INVITE")
+        request = new_request(
+            "INVITE", target, self.new_via(where), from_uri=from_uri, to_uri=str(target), call_id=call_id, from_tag=tag,
+            cseq=1, display_name=display_name, body=body,
+        )  # fmt: skip
         self.sign(request, where, contact=True)
         for name, value in headers:
             request.headers.add(name, value)
         if body:
-            request.headers.set("content-type", ACCEPT)
-        call = Call(self, Role.UAC, request, where)
+            request.headers.set("content-type", SDP)
+        call = Call(self, Role.UAC, request, where, options or self.call_options(where))
         self._calls.add(call)
         self._own_invites.add((call_id, tag))
         self.counters["calls_placed"] += 1
-        call.begin_uac(lambda response: _ack_of_refusal(request, response), ring_timeout_s, now)
+        self.gate.note_contacted(where)
+        call.begin_uac(ring_timeout_s, now)
         return call
+
+    def request(
+        self,
+        method: str,
+        target: SipUri,
+        now: float,
+        *,
+        from_uri: str,
+        on_done: Callable[[Outcome, float], None],
+        to_uri: str = "",
+        destination: Peer | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        contact_user: str | None = None,
+        previous: Outcome | None = None,
+    ) -> None:
+        """Send a request outside any dialog, such as REGISTER or OPTIONS; challenges are answered on the way.
+
+        Args:
+            on_done: called once, with what became of it and the time.
+            to_uri: ``target`` where it is left out; for REGISTER the address of record.
+            contact_user: adds a Contact of ours with this user ("" for none); None adds no Contact.
+            previous: what came of the request that this one repeats; Call-ID, From tag and CSeq go on from there, as
+                registrars want it (§10.2.4).
+
+        Raises:
+            LocalSipError: where the destination is not known, or too many transactions are open.
+        """
+        where = destination or target.literal_address()
+        if where is None:
+            raise LocalSipError(f"the host of {target} is a name; resolve it and give its address as destination")
+        if self.layer.full:
+            raise LocalSipError(f"{len(self.layer)} transactions are open, which is the limit; raise it or wait")
+        before = previous.request if previous is not None else None
+        request = new_request(
+            method, target, self.new_via(where), from_uri=from_uri, to_uri=to_uri or str(target),
+            call_id=before.call_id if before is not None else self.new_token(),
+            from_tag=(before.from_.tag or "") if before is not None else self.new_token(),
+            cseq=before.cseq.number + 1 if before is not None else 1, body=body,
+        )  # fmt: skip
+        self.sign(request, where, contact=contact_user is not None)
+        if contact_user:
+            ours = request.headers.get("contact") or ""
+            request.headers.set("contact", ours.replace("<sip:", f"<sip:{contact_user}@"))
+        for name, value in headers:
+            request.headers.add(name, value)
+        self.gate.note_contacted(where)
+        OutsideRequest(self, request, where, on_done).send(now)
 
     # --- what calls need (CallHost) -----------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
         """Queue an event for the application."""
+        if isinstance(event, Confirmed | CallEnded):
+            self.gate.settled(event.call)
         self._events.append(event)
 
-    def new_via(self, destination: Address) -> str:
+    def new_via(self, destination: Peer) -> str:
         """A Via of ours with a fresh branch; the peer is asked to answer to where it came from (RFC 3581)."""
-        sent_by = join_host_port(self._host_for(destination), self._local_port)
-        return f"SIP/2.0/{self._transport} {sent_by};branch={MAGIC_COOKIE}{self.new_token()};rport"
+        sent_by = join_host_port(*self._local(destination))
+        return f"SIP/2.0/{destination.transport.upper()} {sent_by};branch={MAGIC_COOKIE}{self.new_token()};rport"
 
-    def sign(self, message: Request | Response, destination: Address, *, contact: bool) -> None:
+    def sign(self, message: Request | Response, destination: Peer, *, contact: bool) -> None:
         """Add who we are, and in messages that make a dialog how to reach us and what we can do."""
         headers = message.headers
         headers.set("user-agent" if isinstance(message, Request) else "server", self._name)
         if contact:
-            here = join_host_port(self._host_for(destination), self._local_port)
-            transport = "" if self._transport == "UDP" else f";transport={self._transport.lower()}"
+            here = join_host_port(*self._local(destination))
+            transport = f";transport={destination.transport}" if destination.reliable else ""
             headers.set("contact", f"<sip:{here}{transport}>")
             headers.set("allow", ", ".join(ALLOW))
+            headers.set("supported", ", ".join(SUPPORTED))
             headers.set("accept", ACCEPT)
+        if isinstance(message, Request) and message.method not in ("ACK", "CANCEL"):
+            credentials = self._credentials_of(destination, message)
+            for name, value in self._digest.unasked(message, destination, credentials) if credentials else ():
+                headers.add(name, value)
 
-    def locate(self, dialog: Dialog, fallback: Address) -> Address:
+    def authorize(self, request: Request, response: Response, destination: Peer) -> list[tuple[str, str]] | None:
+        """The header lines with which a request that got 401 or 407 is sent again; None where it must be given up."""
+        credentials = self._credentials_of(destination, request)
+        lines = self._digest.answer(request, response, destination, credentials) if credentials is not None else None
+        self.counters["challenges_answered" if lines is not None else "challenges_not_met"] += 1
+        return lines
+
+    def redirect(self, call: Call, response: Response) -> tuple[str, Peer] | None:
+        """The next Request-URI and destination of a call that got a 3xx; None where it ends with that."""
+        found = next_target(call.request.uri, response, call.source, call.redirects, self._redirect)
+        self.counters["redirects_followed" if found is not None else "redirects_refused"] += 1
+        return found
+
+    def locate(self, dialog: Dialog, fallback: Peer) -> Peer:
         """Where a request in ``dialog`` is sent: its next hop, or where the peer's signalling came from.
 
         The latter where the next hop is a host name, or a private address of a peer that is not in a private network
-        with us (it stands behind a NAT that does not rewrite SIP).
+        with us (it stands behind a NAT that does not rewrite SIP). A next hop at the host the peer speaks from is
+        reached by the connection that is open already, also where its URI does not name the transport.
         """
         try:
-            literal = dialog.next_hop().literal_address()
+            hop = dialog.next_hop()
         except RemoteSipError:
             return fallback
+        literal = hop.literal_address()
         if literal is None:
             return fallback
-        target, seen = ipaddress.ip_address(literal[0]), ipaddress.ip_address(fallback[0])
-        unusable = target.is_unspecified or target.is_multicast or literal[0] == "255.255.255.255"
+        target, seen = ipaddress.ip_address(literal.host), ipaddress.ip_address(fallback.host)
+        unusable = target.is_unspecified or target.is_multicast or literal.host == "255.255.255.255"
         if unusable or (target.is_private and not seen.is_private):
             return fallback
+        if literal.host == fallback.host and hop.transport in ("", fallback.transport):
+            return literal._replace(transport=fallback.transport, flow=fallback.flow)
         return literal
 
     def remember(self, dialog: Dialog, call: Call) -> None:
-        """Let requests in ``dialog`` find ``call``."""
+        """Keep ``call``, and let requests in ``dialog`` find it."""
+        self._calls.add(call)
         self._dialogs[dialog.key] = call
 
     def forget(self, call: Call, dialogs: Iterable[Dialog]) -> None:
         """The call is over; later requests in its dialogs get 481."""
         self._calls.discard(call)
         self._own_invites.discard((call.call_id, call.local_tag))
+        self.forget_dialogs(dialogs)
+
+    def forget_dialogs(self, dialogs: Iterable[Dialog]) -> None:
+        """Later requests in these dialogs get 481."""
         for dialog in dialogs:
             self._dialogs.pop(dialog.key, None)
 
-    # --- requests ---------------------------------------------------------------------------------------------------
+    def find_call(self, call_id: str, local_tag: str, remote_tag: str) -> Call | None:
+        """The call with this dialog, None where there is none."""
+        return self._dialogs.get((call_id, local_tag, remote_tag))
 
-    def _receive_request(self, request: Request, source: Address, now: float) -> None:
-        destination = _note_source(request, source)
+    # --- what arrives -------------------------------------------------------------------------------------------------
+
+    def _receive_response(self, response: Response, now: float) -> None:
+        if response.defect is not None:
+            self.counters["malformed"] += 1
+            return
+        transaction = self.layer.receive_response(response, now)
+        if transaction is None:
+            self.counters["strays"] += 1
+        elif "authentication-info" in response.headers or "proxy-authentication-info" in response.headers:
+            credentials = self._credentials_of(transaction.destination, response)
+            if credentials is not None:
+                self._digest.note(response, transaction.destination, credentials)
+
+    def _receive_request(self, request: Request, source: Peer, now: float, *, refuse: bool = False) -> None:
+        destination = note_source(request, source)
         if request.method == "ACK":
             self._receive_ack(request, source, now)
             return
@@ -265,13 +387,25 @@ class UserAgent:
             transaction.handle(TransactionEvent.REQUEST, now)
             return
         call = self._dialogs.get(incoming_key(request)) if request.to.tag else None
-        if call is None and self._trunk_of(source[0]) is None:
+        if (
+            call is not None
+            and source.reliable
+            and source._replace(port=0, flow=0) == call.source._replace(port=0, flow=0)
+        ):
+            call.source = call.source._replace(flow=source.flow)  # the peer has made a new connection
+        if request.method == "REGISTER":
+            self.counters["registers_refused"] += 1
+        if call is None and self.gate.trunk_of(source) is None:
             self.counters["strangers"] += 1
+            self.gate.strike(source, now)
             self._answer_statelessly(request, 403, destination)
             return
-        if self.layer.full:
+        if refuse or self.layer.full:
             self.counters["overload"] += 1
             self._answer_statelessly(request, 503, destination, [("Retry-After", str(RETRY_AFTER_S))])
+            return
+        if request.method == "INVITE" and not request.to.tag and (lines := self.gate.challenges(request, source, now)):
+            self._answer_statelessly(request, 401, destination, lines)
             return
         cancelled = self.layer.find_server(cancelled_key(request)) if request.method == "CANCEL" else None
         merged = not request.to.tag and request.method != "CANCEL" and self._loops(request)
@@ -290,7 +424,7 @@ class UserAgent:
         except RemoteSipError as error:
             self._refuse(transaction, request, error.status_hint or 400, now)
 
-    def _receive_ack(self, request: Request, source: Address, now: float) -> None:
+    def _receive_ack(self, request: Request, source: Peer, now: float) -> None:
         transaction = self.layer.find_server(server_key(request))
         taken = transaction is not None and transaction.handle(TransactionEvent.ACK, now) is not None
         if taken and transaction is not None and transaction.status >= 300:
@@ -301,7 +435,7 @@ class UserAgent:
         elif transaction is None:
             self.counters["strays"] += 1
 
-    def _acknowledged_loosely(self, request: Request, source: Address) -> Call | None:
+    def _acknowledged_loosely(self, request: Request, source: Peer) -> Call | None:
         """The call that an ACK with a wrong To tag is about.
 
         pyVoIP 1.6.8 (and what is built on it) makes up a new To tag for the ACK of a 2xx, so that no dialog matches
@@ -312,7 +446,7 @@ class UserAgent:
         """
         transaction = self.layer.acknowledged(request)
         call = transaction.owner if transaction is not None else None
-        if not isinstance(call, Call) or call.source[0] != source[0]:
+        if not isinstance(call, Call) or call.source.host != source.host:
             return None
         self.counters["acks_matched_loosely"] += 1
         return call
@@ -326,42 +460,39 @@ class UserAgent:
         self.sign(response, transaction.destination, contact=False)
         self._respond(transaction, response, now)
         if call is not None:
-            call.on_cancel(now)
+            call.on_cancel(invite, now)
 
     def _on_request_in_dialog(self, transaction: Transaction, request: Request, call: Call | None, now: float) -> None:
         if call is None:
             raise RemoteSipError("no such dialog", status_hint=481)
-        _check_extensions(request)
-        if request.method == "INVITE":
-            _check_body(request)
+        check_extensions(request)
+        if request.method in ("INVITE", "UPDATE", "PRACK"):
+            check_body(request)
         if request.method == "OPTIONS":
             self._answer_options(transaction, request, now)
             return
         call.on_request(transaction, request, now)
 
-    def _on_new_request(self, transaction: Transaction, request: Request, source: Address, now: float) -> None:
-        if scheme_of(request.uri) not in ("sip", "sips", "tel"):
-            raise RemoteSipError("cannot serve this kind of URI", status_hint=416)
-        SipUri.parse(request.uri)
-        if request.headers.get("max-forwards") is not None and int(request.headers.get("max-forwards") or 0) == 0:
-            raise RemoteSipError("no hops left", status_hint=483)
-        _check_extensions(request)
+    def _on_new_request(self, transaction: Transaction, request: Request, source: Peer, now: float) -> None:
+        check_target(request)
+        check_extensions(request)
         if request.method not in ("INVITE", "OPTIONS"):
-            raise RemoteSipError("no such dialog", status_hint=481)
+            raise RemoteSipError("no such dialog", status_hint=403 if request.method == "REFER" else 481)
         if not self.accepting or len(self._calls) >= self.limits.calls:
             self.counters["overload"] += 1
             raise RemoteSipError("no more calls now", status_hint=503)
         if request.method == "OPTIONS":
             self._answer_options(transaction, request, now)
             return
-        _check_body(request)
+        check_body(request)
+        if self.gate.half_open(source) >= self.limits.half_open:
+            self.counters["half_open"] += 1
+            raise RemoteSipError("too many calls from there wait for their ACK", status_hint=503)
         dialog = Dialog.for_uas(request, self.new_token())
-        call = Call(self, Role.UAS, request, source)
-        self._calls.add(call)
-        self.counters["calls_received"] += 1
+        call = Call(self, Role.UAS, request, source, self.call_options(source))
         call.begin_uas(transaction, dialog, self.limits.ring_timeout_s, now)
-        self._respond(transaction, make_response(request, 100), now)
-        self.emit(IncomingCall(call, request, request.body or None))
+        self.counters["calls_received"] += 1
+        self.gate.opened(call, source)
 
     def _answer_options(self, transaction: Transaction, request: Request, now: float) -> None:
         """Say what we can do (§11.2)."""
@@ -377,29 +508,29 @@ class UserAgent:
         self.counters["refused"] += 1
         response = make_response(request, status, to_tag=self._tag(request))
         self.sign(response, transaction.destination, contact=False)
-        for name, value in _explanations(request, status):
+        for name, value in explanations(request, status):
             response.headers.set(name, value)
         self._respond(transaction, response, now)
 
     def _respond(self, transaction: Transaction, response: Response, now: float) -> None:
         transaction.respond(response.status, response.encode(), now)
 
-    def _refuse_malformed(self, request: Request, source: Address) -> None:
+    def _refuse_malformed(self, request: Request, source: Peer) -> None:
         """Answer a request that breaks a rule, as far as it can be; strangers hear nothing."""
         self.counters["malformed"] += 1
         status = request.defect.status_hint if request.defect is not None else None
-        if status is None or request.method == "ACK" or self._trunk_of(source[0]) is None:
+        if status is None or request.method == "ACK" or self.gate.trunk_of(source) is None:
             return
-        port = response_port(request) if "via" in request.headers else source[1]
-        self._answer_statelessly(request, status, (source[0], port))
+        port = response_port(request) if "via" in request.headers else source.port
+        self._answer_statelessly(request, status, source._replace(port=port))
 
     def _answer_statelessly(
-        self, request: Request, status: int, destination: Address, headers: Iterable[tuple[str, str]] = ()
+        self, request: Request, status: int, destination: Peer, headers: Iterable[tuple[str, str]] = ()
     ) -> None:
         response = make_response(request, status, to_tag=self._tag(request))
         self.sign(response, destination, contact=False)
         for name, value in headers:
-            response.headers.set(name, value)
+            response.headers.add(name, value)
         self._send(response.encode(), destination)
 
     def _tag(self, request: Request) -> str:
@@ -413,78 +544,6 @@ class UserAgent:
             return True
         return (request.call_id, request.from_.tag or "") in self._own_invites
 
-    def _host_for(self, destination: Address) -> str:
-        return self._local_host if isinstance(self._local_host, str) else self._local_host(destination[0])
-
-    def _send(self, data: bytes, destination: Address) -> None:
+    def _send(self, data: bytes, destination: Peer) -> None:
         self.counters["datagrams_sent"] += 1
         self._outbox.append((data, destination))
-
-
-def _note_source(request: Request, source: Address) -> Address:
-    """Put ``received`` and ``rport`` into the topmost Via; where the response goes (§18.2.1, §18.2.2, RFC 3581).
-
-    The response always goes to the address the request came from; the ``maddr`` of a Via could send it to anyone.
-    """
-    host, port = source
-    via = request.via
-    asks_rport = "rport" in via.params and not via.params["rport"]
-    if not asks_rport and via.host == host:
-        return host, via.port or 5060
-    params = dict(via.params)
-    if asks_rport:
-        params["rport"] = str(port)
-    params["received"] = host
-    lines = request.headers.get_all("via")
-    first = split_values(lines[:1])
-    first[0] = f"SIP/2.0/{via.transport} {join_host_port(via.host, via.port)}" + "".join(
-        f";{k}" if v is None else f";{k}={v}" for k, v in params.items()
-    )
-    request.headers.set_all("via", [", ".join(first), *lines[1:]])
-    return host, port if asks_rport else via.port or 5060
-
-
-def _check_extensions(request: Request) -> None:
-    """Raises: RemoteSipError 420 where the peer requires what we do not have (§8.2.2.3)."""
-    if _unsupported(request):
-        raise RemoteSipError("a required extension is missing here", status_hint=420)
-
-
-def _unsupported(request: Request) -> list[str]:
-    return [tag for tag in tokens(request.headers.get_all("require"))[:32] if tag.lower() not in SUPPORTED]
-
-
-def _check_body(request: Request) -> None:
-    """Raises: RemoteSipError 415 for a body that is no SDP, 406 where the peer cannot take one (§8.2.3, §13.3.1)."""
-    if request.body:
-        media_type = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        encoding = (request.headers.get("content-encoding") or "identity").strip().lower()
-        if media_type != ACCEPT or encoding != "identity":
-            raise RemoteSipError("the body is not plain SDP", status_hint=415)
-    accept = tokens(request.headers.get_all("accept"))
-    if accept and not {ACCEPT, "application/*", "*/*"}.intersection(a.lower() for a in accept):
-        raise RemoteSipError("the peer cannot take an SDP answer", status_hint=406)
-
-
-def _explanations(request: Request, status: int) -> list[tuple[str, str]]:
-    """The headers that say what would have been accepted."""
-    if status in (405, 501):
-        return [("allow", ", ".join(ALLOW))]
-    if status == 415:
-        return [("accept", ACCEPT), ("accept-encoding", "identity")]
-    if status == 420:
-        return [("unsupported", ", ".join(_unsupported(request)))]
-    if status == 503:
-        return [("retry-after", str(RETRY_AFTER_S))]
-    return []
-
-
-def _ack_of_refusal(invite: Request, response: Response) -> bytes:
-    """The ACK that the transaction itself sends for a 300-699 (§17.1.1.3)."""
-    headers = Headers([("via", str(invite.via)), ("max-forwards", "70")])
-    headers.set_all("route", invite.headers.get_all("route"))
-    headers.add("from", invite.headers.get("from") or "")
-    headers.add("to", response.headers.get("to") or "")
-    headers.add("call-id", invite.call_id)
-    headers.add("cseq", f"{invite.cseq.number} ACK")
-    return Request("ACK", invite.uri, headers).encode()

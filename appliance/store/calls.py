@@ -28,6 +28,7 @@ from appliance.events import (
     CallStarted,
     Disposition,
     HangupBy,
+    LineMeasured,
     RecordingFinished,
     RecordingStarted,
     TurnFinished,
@@ -60,6 +61,11 @@ _UNFINISHED: Final[dict[str, Any]] = {
     "recording_started_frame": None,
     "recording_frames": None,
     "recording_problem": "",
+    "mos": None,
+    "mos_far": None,
+    "loss_percent": None,
+    "jitter_ms": None,
+    "round_trip_ms": None,
 }
 
 
@@ -207,6 +213,16 @@ class CallStore:
     def recording_finished(self, recording: RecordingFinished) -> None:
         self._change(recording.call_id, recording_frames=recording.frames, recording_problem=_clean(recording.problem))
 
+    def line_measured(self, line: LineMeasured) -> None:
+        self._change(
+            line.call_id,
+            mos=line.mos,
+            mos_far=line.mos_far,
+            loss_percent=line.loss_percent,
+            jitter_ms=line.jitter_ms,
+            round_trip_ms=line.round_trip_ms,
+        )
+
     def observe(self, event: CallEvent) -> None:
         """Keep any event but CallStarted, which goes through :meth:`call_started` so that it can be awaited."""
         match event:
@@ -218,6 +234,8 @@ class CallStore:
                 self.recording_started(event)
             case TurnFinished():
                 self.turn(event)
+            case LineMeasured():
+                self.line_measured(event)
             case CallEnded():
                 self.call_ended(event)
             case RecordingFinished():

@@ -67,6 +67,11 @@ class Call(Base):
     recording_started_frame: Mapped[int | None] = mapped_column(Integer)
     recording_frames: Mapped[int | None] = mapped_column(Integer)
     recording_problem: Mapped[str] = mapped_column(Text, default="")
+    mos: Mapped[float | None] = mapped_column(Float)
+    mos_far: Mapped[float | None] = mapped_column(Float)
+    loss_percent: Mapped[float | None] = mapped_column(Float)
+    jitter_ms: Mapped[float | None] = mapped_column(Float)
+    round_trip_ms: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (
         Index("ix_calls_started_at", "started_at"),

@@ -54,6 +54,11 @@ class CallRecord:
     recording_started_frame: int | None
     recording_frames: int | None
     recording_problem: str
+    mos: float | None = None
+    mos_far: float | None = None
+    loss_percent: float | None = None
+    jitter_ms: float | None = None
+    round_trip_ms: float | None = None
     turns: tuple[TurnRecord, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ from appliance.admin.app import make_app
 from appliance.admin.metrics import Metrics
 from appliance.admin.status import BoxStatus
 from appliance.ipc.messages import ProcessState
+from appliance.signalling.trunks import TrunkRule, TrunkTable
 
 
 @pytest.fixture
@@ -72,3 +73,14 @@ async def test_metrics_speak_both_dialects(client: TestClient, accept: str, kind
     assert response.status == 200
     assert response.headers["Content-Type"].startswith(kind)
     assert "appliance_calls_active 0.0" in await response.text()
+
+
+async def test_how_the_trunks_are(client: TestClient, box: BoxStatus) -> None:
+    assert await (await client.get("/trunks")).json() == {}
+    box.trunks = TrunkTable([TrunkRule("carrier", register=True)])
+    state = box.trunks.state("carrier")
+    state.registration = "refused: 403 Forbidden"
+    box.trunks.take("carrier", 0.0)
+    shown = (await (await client.get("/trunks")).json())["carrier"]
+    assert (shown["registered"], shown["registration"], shown["reachable"]) == (False, "refused: 403 Forbidden", None)
+    assert (shown["calls"], shown["events"]["calls_in"]) == (1, 1)

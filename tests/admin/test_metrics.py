@@ -8,8 +8,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from appliance.admin.metrics import Metrics
+from appliance.config.trunks import Route
+from appliance.errors import DialError
 from appliance.events import Disposition, InputBy, Stage
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
+from appliance.signalling.routes import REFUSALS, Router
+from appliance.signalling.trunks import COUNTED, TrunkRule, TrunkTable
 from appliance.store.writer import WriterStats
 from tests.store import facts
 
@@ -21,6 +25,19 @@ def media_stats(lateness: tuple[int, ...] = (50, *[0] * len(PACING_BOUNDS_MS)), 
     return MediaStats(ticks=50, legs=3, busy_s=0.2, lateness=lateness, **{**counts, **changes})
 
 
+def trunks() -> tuple[TrunkTable, Router]:
+    table = TrunkTable([TrunkRule("carrier", register=True, max_calls=1, allow_prefixes=("*",)), TrunkRule("pbx")])
+    state = table.state("carrier")
+    state.registered, state.reachable, state.round_trip_ms = True, False, 12.5
+    router = Router(table, (Route(trunks=("carrier",)),))
+    for target in ("+19005551234", "112"):
+        with pytest.raises(DialError):
+            router.attempts(target)
+    table.take("carrier", 0.0)
+    table.take("carrier", 0.0)
+    return table, router
+
+
 @pytest.fixture
 def metrics() -> Metrics:
     """Everything has been seen once."""
@@ -30,9 +47,10 @@ def metrics() -> Metrics:
     metrics.watch_queue("hooks", lambda: 7)
     metrics.process_state(ProcessState("media", "ready", os.getpid(), 2))
     metrics.media_stats(media_stats())
-    metrics.leg_closed(LegClosed(0, 1, 500, 480, lost=5, late=6, concealed=11, strangers=7))
+    metrics.leg_closed(LegClosed(0, 1, 500, 480, lost=5, late=6, concealed=11, strangers=7, srtp_failures=3, mos=4.2))
     metrics.worker_stats(WorkerStats("asr-0", 3, 1, 10, 1, 2, 0, 4.0))
     metrics.calls_recovered(1)
+    metrics.watch_trunks(*trunks())
     for event in (
         facts.started(),
         facts.ringing(),
@@ -66,6 +84,7 @@ def test_every_metric_is_documented_with_its_type_and_labels(metrics: Metrics) -
 
 def test_every_value_of_a_label_that_is_an_enumeration_is_documented() -> None:
     text = DOCUMENT.read_text()
+    assert all(f"`{name}`" in text for name in (*COUNTED, *REFUSALS))
     for enumeration in (InputBy, Stage, [d for d in Disposition if d is not Disposition.IN_PROGRESS]):
         for member in enumeration:
             assert f"`{member.value}`" in text
@@ -85,6 +104,17 @@ def test_a_turn_is_counted_with_its_latency_and_stages(metrics: Metrics) -> None
     assert value(metrics, "appliance_turn_stage_seconds_sum", stage="tts") == pytest.approx(0.25)
     assert value(metrics, "appliance_barge_ins_total") == 1
     assert value(metrics, "appliance_asr_rejections_total") == 0
+
+
+def test_trunks_are_shown_as_they_are(metrics: Metrics) -> None:
+    assert value(metrics, "appliance_trunk_registered", trunk="carrier") == 1
+    assert value(metrics, "appliance_trunk_registered", trunk="pbx") is None
+    assert value(metrics, "appliance_trunk_reachable", trunk="carrier") == 0
+    assert value(metrics, "appliance_trunk_round_trip_seconds", trunk="carrier") == 0.0125
+    assert value(metrics, "appliance_trunk_calls", trunk="carrier") == 1
+    assert value(metrics, "appliance_trunk_events_total", trunk="carrier", event="refused_max_calls") == 1
+    assert value(metrics, "appliance_dial_refused_total", cause="premium") == 1
+    assert value(metrics, "appliance_dial_refused_total", cause="emergency") == 1
 
 
 def test_only_speech_can_be_rejected_by_recognition(metrics: Metrics) -> None:
@@ -145,3 +175,10 @@ def test_a_thousand_calls_leave_nothing_behind(metrics: Metrics) -> None:
         for event in (facts.started(name), facts.answered(name), facts.turn(name), facts.ended(name)):
             metrics.observe(event)
     assert len(generate_latest(metrics.registry).splitlines()) == before
+
+
+def test_the_score_of_a_line_and_what_did_not_authenticate_are_counted(metrics: Metrics) -> None:
+    assert value(metrics, "appliance_call_mos_count", side="heard") == 1
+    assert value(metrics, "appliance_call_mos_sum", side="heard") == pytest.approx(4.2)
+    assert value(metrics, "appliance_call_mos_count", side="far") is None
+    assert value(metrics, "appliance_rtp_packets_bad_total", reason="unauthentic") == 3

@@ -129,6 +129,8 @@ def _standard_lines() -> list[dict[str, object]]:
             "record": True,
             **patient,
             "reject_unexpected": False,
+            # A recogniser that is starved on purpose must not end the calls whose pacing is measured.
+            "no_match": {"prompts": [REPLY], "retries": 1, "then": "listen"},
             "flow": {"listen": {"ask": REPLY, "expect": {"any": [ANSWER]}, "next": "listen"}},
         },
         {

@@ -45,8 +45,8 @@ async def run(args: argparse.Namespace) -> int:
     speech = [read_wav(path) for path in args.speech]
     ticker = Ticker(phases=10)
     clock = [(time.time(), time.monotonic())]
-    async with BareUac(("127.0.0.1", args.port)) as uac:
-        phones = [Softphone(uac, ticker=ticker, keep_audio=False) for _ in range(args.calls)]
+    async with BareUac((args.box, args.port), host=args.host) as uac:
+        phones = [Softphone(uac, args.host, ticker=ticker, keep_audio=False) for _ in range(args.calls)]
         for phone in phones:
             await phone.dial(args.uri)
             await asyncio.sleep(1 / RATE_OF_SET_UP)
@@ -85,7 +85,9 @@ def save(path: Path, phones: list[Softphone], begun: float, over: float, clock: 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="SIP port of the box on loopback")
+    parser.add_argument("--port", type=int, required=True, help="SIP port of the box")
+    parser.add_argument("--box", default="127.0.0.1", help="address of the box")
+    parser.add_argument("--host", default="127.0.0.1", help="address to call from")
     parser.add_argument("--uri", required=True)
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)

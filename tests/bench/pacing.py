@@ -90,11 +90,14 @@ def measure(bar: Bar, count: int, seconds: float, burn: bool) -> None:
                     if burn:
                         (folder / "site" / "go").touch()
                     pids = {**box.processes(), "callers": load.pid}
-                    before = {process: processes.processor_s(pid) for process, pid in pids.items()}
+                    before = processes.all_processor_s(pids)
                     began = time.monotonic()
                 elif line.startswith("measured"):
-                    after = {process: processes.processor_s(pid) for process, pid in pids.items()}
+                    after = processes.all_processor_s(pids)
                     spent = time.monotonic() - began
+            gone = sorted(set(pids) - set(after)) if after else []
+            if gone:
+                bar.note(f"restarted meanwhile: {', '.join(gone)}")
             bar.require(load.wait() == 0, f"{name}: the callers left with {load.returncode}")
             if not out.exists():
                 bar.note(box.log_tail())

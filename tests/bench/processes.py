@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ def processor_s(pid: int) -> float:
     """Seconds of processor time that the process has used, children not included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def all_processor_s(pids: Mapping[str, int]) -> dict[str, float]:
+    """The same of several; one that has gone (a starved worker, restarted by the supervisor) is left out."""
+    found = {}
+    for name, pid in pids.items():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[name] = processor_s(pid)
+    return found
 
 
 def processor_shares(before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 class Bar:
     """One numbered bar of the project; ``finish`` prints its line and gives the exit status."""
 
-    def __init__(self, number: int, title: str) -> None:
+    def __init__(self, number: int | str, title: str) -> None:
         self.number = number
         self.title = title
         self.failures: list[str] = []

@@ -259,5 +259,6 @@ def parse_answer(sdp: str) -> Answered:
         raise CallFailed(488, "the answer has no audio")
     formats = [int(word) for word in media.group(2).split()]
     event = re.search(r"^a=rtpmap:(\d+) telephone-event/8000", sdp, re.MULTILINE)
-    codec = next(word for word in formats if word in (0, 8))
-    return Answered((host.group(1), int(media.group(1))), Codecs(codec, int(event.group(1)) if event else None))
+    keys = int(event.group(1)) if event else None
+    codec = next(word for word in formats if word != keys)
+    return Answered((host.group(1), int(media.group(1))), Codecs(codec, keys))

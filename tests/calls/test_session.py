@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from appliance.dialplan.schema import Line
 from appliance.errors import MediaError
 from appliance.events import CallAnswered, CallEnded, CallRinging, CallStarted, Disposition, HangupBy, InputBy, Stage
+from appliance.signalling.trunks import TrunkRule, TrunkTable
 from tests.calls.virtual_call import Media, VirtualCall
 from tests.engines.virtual_time import run_virtual
 
@@ -135,6 +138,25 @@ def test_a_key_answers_during_the_question() -> None:
     run_virtual(call())
 
 
+def test_keys_that_come_by_rtp_and_by_info_are_counted_once() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await asyncio.sleep(1.0)
+        made.session.on_digit("1", made.media.frame)
+        await made.until(lambda: "Please enter your four digit code." in made.engines.said)
+        await made.until_quiet()
+        assert made.leg.on_digits is not None
+        for digit in "7755":
+            made.session.on_digit(digit, made.media.frame)
+            await asyncio.sleep(0.1)
+            made.leg.on_digits(digit)
+            await asyncio.sleep(0.1)
+        ended = await made.over()
+        assert ended.slots["pin"] == "7755"
+
+    run_virtual(call())
+
+
 def test_a_pause_inside_a_sentence_is_not_the_end() -> None:
     async def call() -> None:
         made = VirtualCall(flow_line())
@@ -153,6 +175,24 @@ def test_a_pause_inside_a_sentence_is_not_the_end() -> None:
         await made.over()
         voices = [turn for turn in made.log.turns if turn.by is InputBy.VOICE]
         assert [turn.caller_text for turn in voices] == ["tea please"]
+
+    run_virtual(call())
+
+
+def test_a_pause_inside_an_expected_phrase_is_not_the_end() -> None:
+    """However sure the turn model is: "tea" alone answers nothing, and the caller is about to say "please"."""
+
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await made.until_quiet()
+        made.speaks(0.8, "tea", accepted=False)
+        await asyncio.sleep(0.8 + 1.0)
+        made.speaks(0.8, "tea please")
+        await made.until(lambda: "Please enter your four digit code." in made.engines.said)
+        made.hangs_up()
+        await made.over()
+        (turn,) = [turn for turn in made.log.turns if turn.by is InputBy.VOICE]
+        assert turn.caller_text == "tea please"
 
     run_virtual(call())
 
@@ -193,6 +233,40 @@ def test_the_caller_hangs_up_while_listened_to() -> None:
         assert ended.hangup_by is HangupBy.CALLER
 
     run_virtual(call())
+
+
+@pytest.mark.parametrize("when_s", [1.0, 6.0, 8.0], ids=["agent speaks", "caller speaks", "agent interrupted"])
+def test_nothing_of_an_ended_call_waits_for_the_collector(when_s: float) -> None:
+    """A call that is part of a reference cycle stays in memory until a full collection: 15 s, at 20 calls a second."""
+
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        if when_s > 5.0:
+            await made.until_quiet()
+            made.speaks(1.5, "tea please")
+            await asyncio.sleep(when_s - 5.0)
+            made.speaks(0.5, "tea please")
+            await asyncio.sleep(0.4)
+        else:
+            await asyncio.sleep(when_s)
+        session = made.session
+        parts = [session._dialogue, session._listening, session._speaker, session._brain, session]
+        gone = [weakref.ref(part) for part in parts if part is not None]
+        assert len(gone) == 5
+        made.hangs_up()
+        await made.over(2.0)
+        made.media.listener = None
+        del made, session, parts
+        await asyncio.sleep(1.0)
+        alive = [type(part()).__name__ for part in gone if part() is not None]
+        assert not alive
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_virtual(call())
+    finally:
+        gc.enable()
 
 
 def test_the_caller_gives_up_before_the_answer() -> None:
@@ -330,3 +404,121 @@ def test_a_call_refused_because_media_is_down_is_on_record(monkeypatch: pytest.M
 
     monkeypatch.setattr(Media, "open_leg", down)
     run_virtual(call())
+
+
+HAND_ON: dict[str, Any] = {
+    "name": "desk",
+    "no_input": {"after_s": 5},
+    "flow": {
+        "who": {"ask": "Tea or coffee?", "expect": {"tea": ["tea please"]}, "next": {"default": "hand"}},
+        "hand": {"transfer": {"to": "200", "kind": "attended"}, "say": "One moment.", "failed": "sorry"},
+        "sorry": {"ask": "Nobody is there. Anything else?", "expect": ["no thanks"], "next": {"default": "bye"}},
+        "bye": {"hang_up": "Goodbye."},
+    },
+}
+
+
+class HandsOn:
+    """The transfers' part: says what it was asked, and how it ends after ``takes_s``."""
+
+    def __init__(self, outcome: str | None, takes_s: float = 20.0) -> None:
+        self.outcome, self.takes_s = outcome, takes_s
+        self.asked: list[str] = []
+        self.cancelled = False
+
+    async def hand_on(self, leg: Any, media: Any, transfer: Any, values: Any, voicing: Any, keys_to: Any) -> str | None:
+        self.asked.append(f"{transfer.to} {transfer.attended} {values['caller.number']}")
+        try:
+            await asyncio.sleep(self.takes_s)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return self.outcome
+
+
+async def _to_the_transfer(made: VirtualCall, transfers: HandsOn) -> None:
+    await made.until_quiet()
+    made.speaks(0.8, "tea please")
+    await made.until(lambda: bool(transfers.asked))
+
+
+def test_a_caller_is_handed_on_and_the_record_says_to_whom() -> None:
+    async def call() -> None:
+        transfers = HandsOn("put through to 200")
+        made = VirtualCall(Line.model_validate(HAND_ON), transfers=transfers)
+        await _to_the_transfer(made, transfers)
+        said = len(made.engines.said)
+        made.session.on_digit("1", made.media.frame)
+        made.speaks(2.0, "hello there", accepted=False)
+        ended = await made.over()
+        assert transfers.asked == ["200 True 200"]
+        assert len(made.engines.said) == said, "the agent keeps out of a call that is somebody else's"
+        assert (ended.hangup_by, ended.hangup_text) == (HangupBy.AGENT, "put through to 200")
+        assert ended.slots["transfer"] == "200: put through to 200"
+        assert [turn.agent_text for turn in made.log.turns][-1] == "One moment."
+
+    run_virtual(call())
+
+
+def test_a_transfer_that_fails_brings_the_caller_back_to_the_agent() -> None:
+    async def call() -> None:
+        transfers = HandsOn(None)
+        made = VirtualCall(Line.model_validate(HAND_ON), transfers=transfers)
+        await _to_the_transfer(made, transfers)
+        await made.until(lambda: "Nobody is there." in " ".join(made.engines.said))
+        await made.until_quiet()
+        made.speaks(0.8, "no thanks")
+        ended = await made.over()
+        assert ended.slots["transfer"] == "200: failed"
+        assert made.log.turns[-1].agent_text == "Goodbye."
+
+    run_virtual(call())
+
+
+def test_a_caller_who_hangs_up_ends_the_transfer() -> None:
+    async def call() -> None:
+        transfers = HandsOn("put through", takes_s=3600)
+        made = VirtualCall(Line.model_validate(HAND_ON), transfers=transfers)
+        await _to_the_transfer(made, transfers)
+        made.hangs_up()
+        ended = await made.over()
+        assert transfers.cancelled
+        assert ended.slots["transfer"] == "200: under way when the call ended"
+        assert (ended.disposition, ended.hangup_by) == (Disposition.COMPLETED, HangupBy.CALLER)
+
+    run_virtual(call())
+
+
+def test_on_hold_the_agent_neither_asks_nor_answers() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await made.until_quiet()
+        assert made.leg.on_held is not None
+        made.leg.on_held(True)
+        said = len(made.engines.said)
+        made.speaks(3.0, "music on hold", accepted=False)
+        await asyncio.sleep(60)
+        made.session.on_media_timeout(30.0)
+        assert len(made.engines.said) == said
+        made.leg.on_held(False)
+        await made.until(lambda: "Are you there?" in made.engines.said)
+        made.hangs_up()
+        assert (await made.over()).hangup_by is HangupBy.CALLER
+
+    run_virtual(call())
+
+
+def test_a_trunk_may_keep_calls_without_rtp() -> None:
+    async def call(keep: bool) -> None:
+        trunks = TrunkTable([TrunkRule("local", media_timeout="keep" if keep else "end")])
+        made = VirtualCall(flow_line(), trunks=trunks)
+        await made.until_quiet()
+        made.session.on_media_timeout(30.0)
+        await asyncio.sleep(1)
+        assert made.task.done() is not keep
+        if keep:
+            made.hangs_up()
+        await made.over()
+
+    run_virtual(call(True))
+    run_virtual(call(False))

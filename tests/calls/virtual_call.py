@@ -58,6 +58,8 @@ class Leg:
         self.info = CallInfo("leg1", "sip", "local", "100", "200", "Ann", "127.0.0.1:5062", "cid", {})
         self.on_hangup: Callable[[HangupCause], None] | None = None
         self.on_digits: Callable[[str], None] | None = None
+        self.on_held: Callable[[bool], None] | None = None
+        self.on_transfer: Callable[[Any], None] | None = None
         self.told: list[str] = []
 
     def ring(self) -> None:
@@ -213,7 +215,7 @@ class Log:
 class VirtualCall:
     """One call on ``line``; use inside ``run_virtual``."""
 
-    def __init__(self, line: Line, *, llm: bool = False) -> None:
+    def __init__(self, line: Line, *, llm: bool = False, transfers: Any = None, trunks: Any = None) -> None:
         self.rings = AudioRings.create(1)
         self.media = Media(self.rings)
         self.engines = Engines(self.rings)
@@ -235,6 +237,8 @@ class VirtualCall:
             asr_timeout_s=5.0,
             llm_timeout_s=5.0,
             recordings=Path("unused"),
+            trunks=trunks,
+            transfers=transfers,
         )
         self.session = CallSession(self.leg, line, services)
         self.task = asyncio.create_task(self.session.run())

@@ -44,6 +44,7 @@ def record(url: str) -> str:
                 facts.turn("abc1", 0, by=InputBy.NONE, speech_start_at=None, speech_end_at=None, interrupted=False),
                 facts.turn("abc1", 1),
                 facts.turn("abc1", 2, by=InputBy.KEY, caller_text="3", confidence=None, interrupted=False),
+                facts.measured("abc1"),
                 facts.ended("abc1"),
                 facts.recorded("abc1"),
             ):
@@ -99,6 +100,7 @@ answered   after 1.00 s
 ended      2026-03-02 12:00:20 after 19.0 s of talk, by caller (200 BYE)
 slots      day = tuesday, count = 3
 recording  /var/r/abc1.wav, 18.0 s
+quality    heard MOS 4.30, 0.5 % lost, jitter 1.2 ms, round trip 40 ms
 
          agent   We open at nine. Anything else?
 

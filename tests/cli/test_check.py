@@ -48,7 +48,8 @@ def test_mistakes_in_settings_engines_and_dialplans_come_together(capsys: pytest
         "box.yaml:4: engines.asr.dealy: unknown option; provider 'pocketsphinx' takes no options",
         "box.yaml:5: limits.max_calls: must be a whole number, not 'none'",
         "plans/a.yaml:2: match.trunk: there is no trunk 'locla'; did you mean 'local'?",
-        "plans/a.yaml:3: flow.bye.hang_up: unknown variable ${x}; known: caller.number, called.number, line.name",
+        "plans/a.yaml:3: flow.bye.hang_up: unknown variable ${x}; known: caller.number, called.number, line.name, "
+        "caller.asserted, caller.verstat, diverted.number",
         "plans/b.yaml:2: language: the recogniser does not understand 'de'; it understands en; "
         "or name another engines.asr.provider in appliance.yaml",
         "plans/b.yaml:3: flow.q.expect.zugzwang.0: the recogniser does not know 'zugzwang'; "

@@ -11,8 +11,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.conversation.endpointing import FRAME_S, TurnConfig, required_silence
 from appliance.conversation.turns import (
-    FRAME_S,
     TRANSITIONS,
     AskTurnModel,
     BargeIn,
@@ -24,9 +24,7 @@ from appliance.conversation.turns import (
     SpeechStarted,
     State,
     TurnCommitted,
-    TurnConfig,
     TurnMachine,
-    required_silence,
     turn_diagram,
 )
 from appliance.errors import ModelFileError
@@ -169,6 +167,21 @@ def test_what_breaks_off_lengthens_the_wait(cue):
     line.machine.verdict(ask.ask, 0.99)
     assert line.hear(SILENCE, 1.08) == []
     assert only(line.hear(SILENCE, 0.02), TurnCommitted)
+
+
+def test_a_sure_verdict_waits_for_the_words_but_not_for_ever():
+    line = Line()
+    line.machine.awaits_text = True
+    _, ask = line.pause()
+    assert line.machine.verdict(ask.ask, 0.99) == ()
+    assert line.hear(SILENCE, 0.4) == []
+    (commit,) = only(line.machine.partial(1), TurnCommitted)
+    assert commit.at == line.frame - 1
+
+    _, ask = line.pause()
+    line.machine.verdict(ask.ask, 0.99)
+    (commit,) = only(line.hear(SILENCE, 2.0), TurnCommitted)
+    assert (commit.at + 1 - commit.speech_end) * FRAME_S == pytest.approx(0.8)
 
 
 def test_patience_multiplies_and_the_cap_holds():

@@ -24,6 +24,8 @@ from appliance.dialplan.flow import (
     Say,
     SetSlot,
     State,
+    Transfer,
+    TransferFailed,
     expectations,
     opening,
 )
@@ -426,3 +428,47 @@ def test_whatever_happens_a_call_listens_or_is_about_to_end(reception: Line, eve
         hangups += sum(isinstance(action, Hangup) for action in flow.handle(event))
         assert (flow.expectation is not None) == (flow.state is State.ASKING)
     assert hangups == (flow.state is State.ENDED)
+
+
+# --- transfers --------------------------------------------------------------------------------------------------------
+
+TRANSFER: dict[str, Any] = {
+    "who": {"ask": "Sales or support?", "expect": {"sales": ["sales"], "support": ["support"]}, "slot": "team"},
+    "hand": {
+        "transfer": {"to": "${slots.team}", "kind": "attended", "announce": "A call from ${caller.number}."},
+        "say": "One moment.",
+        "failed": "sorry",
+    },
+    "sorry": {"hang_up": "Nobody is there. Goodbye."},
+}
+
+
+def transferring(flow: dict[str, Any]) -> tuple[Flow, list[Action]]:
+    made = Flow(line(flow), caller="100")
+    made.start()
+    made.handle(Said())
+    return made, made.handle(Heard("sales"))
+
+
+def test_a_caller_is_handed_on_with_what_is_known() -> None:
+    flow, actions = transferring(TRANSFER)
+    said, transfer = actions[-2:]
+    assert said == Say("One moment.", interruptible=False)
+    assert isinstance(transfer, Transfer)
+    assert (transfer.target.to, transfer.target.announce) == ("sales", "A call from 100.")
+    assert flow.state is State.TRANSFERRING
+    for event in (Said(), Heard("support"), Key("1"), NoInput()):
+        assert flow.handle(event) == []
+
+
+def test_when_nobody_could_be_reached_the_flow_goes_on() -> None:
+    flow, _ = transferring(TRANSFER)
+    assert flow.handle(TransferFailed()) == [Say("Nobody is there. Goodbye.")]
+    assert flow.handle(Said()) == [Hangup("completed")]
+
+
+def test_without_a_step_for_failure_the_call_ends() -> None:
+    flow, _ = transferring({**TRANSFER, "hand": {"transfer": "200"}, "sorry": {"say": "x", "next": "hand"}} | {
+        "who": TRANSFER["who"] | {"next": {"sales": "hand", "default": "sorry"}}
+    })  # fmt: skip
+    assert flow.handle(TransferFailed()) == [Hangup("transfer_failed")]

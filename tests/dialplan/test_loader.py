@@ -385,3 +385,22 @@ def test_a_line_without_a_name_is_checked_against_the_box_all_the_same() -> None
         "plan.yaml:1: name: is missing; add 'name:'",
         "plan.yaml:2: greeting: must be text, not 7; write the words to say, in quotes if they look like a number",
     ]
+
+
+def test_transfers_that_lead_nowhere() -> None:
+    text = """\
+name: x
+flow:
+  a: {transfer: {to: "200", trunk: pbxx}, failed: b}
+  b: {transfer: "${slots.who}", failed: c, say: hi}
+  c: {transfer: {to: "sip:1@pbx", announce: hello}, failed: a}
+"""
+    assert mistakes(text, trunks=["pbx"], routes=False) == [
+        "plan.yaml:3: flow.a: a -> b -> c -> a goes round without asking anything; "
+        "put a question or a hang_up in between",
+        "plan.yaml:3: flow.a.transfer.trunk: there is no trunk 'pbxx'; did you mean 'pbx'?",
+        "plan.yaml:4: flow.b.transfer: nothing says by which trunk; name a trunk here, or add routes to appliance.yaml",
+        "plan.yaml:4: flow.b.transfer.to: unknown variable ${slots.who}; known: caller.number, called.number, "
+        "line.name, caller.asserted, caller.verstat, diverted.number",
+        "plan.yaml:5: flow.c.transfer.announce: nobody hears it with kind: blind; set kind: attended, or remove it",
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from appliance.dialplan.matcher import match
+from appliance.dialplan.matcher import Circumstances, match
 from appliance.dialplan.schema import Line
 
 
@@ -60,3 +60,33 @@ def test_the_first_that_matches_answers_and_the_others_say_why_not() -> None:
 )
 def test_catching_all(wanted: dict[str, Any], every: bool) -> None:
     assert line("x", **wanted).catches_all == every
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"verstat": "TN-Validation-Passed"}, True),
+        ({"verstat": ["TN-Validation-Failed", ""]}, False),
+        ({"diverted": "+4930*"}, True),
+        ({"diverted": "200"}, False),
+        ({"headers": {"x-account": "gold*"}}, True),
+        ({"headers": {"X-Account": ["silver", "gold-7"], "X-Other": "1"}}, False),
+    ],
+)
+def test_what_a_call_brings_beside_its_numbers(wanted: dict[str, object], expected: bool) -> None:
+    beside = Circumstances(("+49 30 1", "300"), "TN-Validation-Passed", {"X-ACCOUNT": "gold-7"})
+    lines = [line("a", **wanted)]
+    assert (match(lines, "t", "1", "2", beside)[0] is not None) is expected
+
+
+def test_a_call_without_any_of_it_matches_only_what_asks_for_nothing() -> None:
+    lines = [line("a", verstat="TN-Validation-Passed"), line("b", diverted="2*"), line("c", headers={"X-A": "*"})]
+    assert match(lines, "t", "1", "2") == (
+        None,
+        (
+            "line 'a': verstat '' is not 'TN-Validation-Passed'",
+            "line 'b': not diverted from 2*",
+            "line 'c': header X-A is None, not *",
+        ),
+    )
+    assert match([line("d", verstat="")], "t", "1", "2")[0] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 import pytest
@@ -10,23 +11,44 @@ from appliance.errors import MediaError
 from appliance.media.ports import PortPool, Receiver, SourceFilter
 
 
-def test_ports_are_even_and_the_one_freed_last_is_reused_last() -> None:
-    pool = PortPool("127.0.0.1", 23001, 23010)
+def test_ports_come_in_pairs_and_the_one_freed_last_is_reused_last() -> None:
+    pool = PortPool("127.0.0.1", 23001, 23011)
     first = pool.bind()
-    port = first.getsockname()[1]
+    port = first.port
     assert port % 2 == 0
+    assert first.rtcp.getsockname()[1] == port + 1
     pool.release(first)
-    socks = [pool.bind() for _ in range(4)]
-    assert [sock.getsockname()[1] for sock in socks][-1] == port
-    for sock in socks:
-        sock.close()
+    pairs = [pool.bind() for _ in range(5)]
+    assert [pair.port for pair in pairs][-1] == port
+    assert pool.free == 0
+    for pair in pairs:
+        pool.release(pair)
+    assert pool.free == 5
 
 
-def test_a_taken_port_is_skipped_and_an_empty_range_says_what_to_do() -> None:
+@pytest.mark.parametrize("taken", [23100, 23101])
+def test_a_taken_port_is_skipped_and_an_empty_range_says_what_to_do(taken: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
-        squatter.bind(("127.0.0.1", 23100))
+        squatter.bind(("127.0.0.1", taken))
+        pool = PortPool("127.0.0.1", 23100, 23101)
         with pytest.raises(MediaError, match=r"widen listen\.rtp_ports"):
-            PortPool("127.0.0.1", 23100, 23101).bind()
+            pool.bind()
+        assert pool.free == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_both_sockets_are_marked_expedited(host: str) -> None:
+    pool = PortPool(host, 23300, 23310)
+    try:
+        pair = pool.bind()
+    except MediaError:
+        pytest.skip("no IPv6 loopback on this machine")
+    for sock in pair:
+        if ":" in host:
+            assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS) == 46 << 2
+        else:
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 46 << 2
+    pool.release(pair)
 
 
 def test_an_address_of_another_machine_says_what_to_do() -> None:
@@ -36,7 +58,8 @@ def test_an_address_of_another_machine_says_what_to_do() -> None:
 
 def test_the_receiver_yields_what_has_come_and_bounds_a_flood() -> None:
     pool = PortPool("127.0.0.1", 23200, 23210)
-    ours = pool.bind()
+    pair = pool.bind()
+    ours = pair.rtp
     receiver = Receiver()
     receiver.add(ours, 5)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -47,36 +70,80 @@ def test_the_receiver_yields_what_has_come_and_bounds_a_flood() -> None:
         assert drained[0][2] == peer.getsockname() or drained[0][2][1] == peer.getsockname()[1]
     receiver.remove(ours)
     receiver.close()
-    ours.close()
+    pool.release(pair)
 
 
-def test_the_caller_is_followed_once_and_strangers_are_not() -> None:
-    source = SourceFilter(("10.0.0.1", 4000))
-    assert source.remote == ("10.0.0.1", 4000)
-    assert source.accept(("203.0.113.7", 61000), 0.0)  # behind a NAT: the first that speaks is taken
-    assert source.remote == ("203.0.113.7", 61000)
-    assert not source.accept(("198.51.100.9", 5000), 0.5)
-    assert source.strangers == 1
-    assert source.remote == ("203.0.113.7", 61000)
+DESCRIBED = ("10.0.0.1", 4000)
+NATTED = ("203.0.113.7", 61000)
+STRANGER = ("198.51.100.9", 5000)
 
 
-def test_a_stranger_cannot_take_over_a_caller_who_pauses() -> None:
-    source = SourceFilter(("10.0.0.1", 4000))
-    assert source.accept(("10.0.0.1", 4000), 0.0)
-    assert not source.accept(("198.51.100.9", 5000), 60.0)
+def natted(first: int = 0) -> SourceFilter:
+    """A filter whose caller has proved itself from behind a NAT."""
+    source = SourceFilter(DESCRIBED)
+    assert all(source.accept(NATTED, 7, first + number) for number in range(4))
+    return source
 
 
-def test_a_nat_that_rebinds_is_followed() -> None:
-    source = SourceFilter(("10.0.0.1", 4000))
-    assert source.accept(("203.0.113.7", 61000), 0.0)
-    assert not source.accept(("203.0.113.7", 61001), 0.5)
-    assert source.accept(("203.0.113.7", 61001), 1.6)
-    assert source.remote == ("203.0.113.7", 61001)
+def test_a_caller_behind_a_nat_is_followed_after_four_packets_in_sequence() -> None:
+    source = SourceFilter(DESCRIBED)
+    for number in range(3):
+        assert source.accept(NATTED, 7, 65534 + number & 0xFFFF)
+        assert source.remote == DESCRIBED
+    assert source.accept(NATTED, 7, 1)
+    assert source.remote == source.locked == NATTED
 
 
-def test_a_new_description_moves_the_call() -> None:
-    source = SourceFilter(("10.0.0.1", 4000))
-    source.accept(("10.0.0.1", 4000), 0.0)
+@pytest.mark.parametrize("other", [STRANGER, (NATTED[0], 61001), (DESCRIBED[0], 4001), DESCRIBED])
+def test_nobody_takes_over_a_proved_source_however_long_it_is_silent(other: tuple[str, int]) -> None:
+    source = natted()
+    assert not any(source.accept(other, 7, number, authentic=True) for number in range(4, 400))
+    assert source.remote == NATTED
+    assert source.strangers == 396
+
+
+def test_the_described_source_is_believed_at_once_and_ends_the_search() -> None:
+    source = SourceFilter(DESCRIBED)
+    assert source.accept(STRANGER, 1, 0)
+    assert source.accept(STRANGER, 1, 1)
+    assert source.accept(DESCRIBED, 7, 900)
+    assert not source.accept(STRANGER, 1, 2)
+    assert source.remote == DESCRIBED
+
+
+def test_one_authentic_packet_proves_a_source() -> None:
+    source = SourceFilter(DESCRIBED)
+    assert source.accept(STRANGER, 1, 0)
+    assert source.accept(NATTED, 7, 0, authentic=True)
+    assert source.locked == NATTED
+
+
+def test_random_packets_prove_nothing_and_do_not_keep_the_caller_out() -> None:
+    source = SourceFilter(DESCRIBED)
+    chance = random.Random(3)
+    for number in range(12):
+        for host in range(20):
+            source.accept((f"198.51.100.{host}", 5000), chance.getrandbits(32), chance.getrandbits(16))
+            assert source.locked in (None, NATTED)
+        for packet in range(4):
+            source.accept(NATTED, 7, 4 * number + packet)
+    assert source.locked == NATTED
+
+
+def test_only_a_new_description_moves_the_call() -> None:
+    source = natted()
+    source.redirect(DESCRIBED)
+    assert source.locked == NATTED
     source.redirect(("10.0.0.2", 5000))
     assert source.remote == ("10.0.0.2", 5000)
-    assert source.accept(("10.0.0.2", 5000), 0.1)
+    assert not source.accept(NATTED, 7, 4)  # what the one before it still sends
+    assert source.accept(("10.0.0.2", 5000), 9, 0)
+    assert source.locked == ("10.0.0.2", 5000)
+
+
+def test_a_caller_described_anew_who_goes_on_from_the_same_nat_is_heard_within_a_second() -> None:
+    source = natted()
+    source.redirect(("10.0.0.2", 5000))
+    heard = [source.accept(NATTED, 7, 4 + number) for number in range(60)]
+    assert heard.index(True) == 49
+    assert all(heard[49:])

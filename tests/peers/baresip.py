@@ -16,6 +16,7 @@ from appliance.cli.softphone import read_wav, write_wav
 from tests.peers.phone import PeerError
 
 _MODULES = Path("/usr/lib/baresip/modules")
+_CODEC_MODULES = ("g711", "g722", "opus", "srtp")
 _CONFIG = """\
 poll_method epoll
 sip_listen {host}:{sip}
@@ -28,8 +29,7 @@ ausrc_channels 1
 auplay_channels 1
 rtp_ports {rtp}-{rtp_last}
 module_path {modules}
-module g711.so
-module sndfile.so
+{codecs}module sndfile.so
 module aufile.so
 module aubridge.so
 module_tmp account.so
@@ -45,40 +45,76 @@ def missing() -> str:
     if shutil.which("baresip") is None:
         return "baresip is not installed (make peers)"
     gone = [
-        name for name in ("g711", "sndfile", "aufile", "aubridge", "ctrl_tcp") if not (_MODULES / f"{name}.so").exists()
+        name
+        for name in (*_CODEC_MODULES, "sndfile", "aufile", "aubridge", "ctrl_tcp")
+        if not (_MODULES / f"{name}.so").exists()
     ]
     return f"baresip lacks its modules {', '.join(gone)}" if gone else ""
 
 
+_LONGEST_FOLDER = 90
+
+
 class Baresip:
-    """One baresip, in ``folder``; it says nothing by itself (a quiet file is its microphone)."""
+    """One baresip, in ``folder``, whose path must be short: baresip drops recordings with long names, and says nothing.
+
+    Args:
+        codec: as baresip names it: ``PCMA/8000/1``, ``G722/16000/1``, ``opus/48000/2``.
+        ptime_ms: of the packets it sends and asks for.
+        account: further parameters of its account, such as ``mediaenc=srtp-mand``.
+        speech: a WAV of 8 kHz that is its microphone; without one it says nothing.
+        config: further lines of its configuration.
+        sip_port: of UDP and TCP; TLS has the next one.
+    """
 
     name = "baresip"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        codec: str = "PCMU/8000/1",
+        ptime_ms: int = 20,
+        account: str = "",
+        speech: Path | None = None,
+        config: str = "",
+        sip_port: int = 0,
+    ) -> None:
+        if len(str(folder)) > _LONGEST_FOLDER:
+            raise PeerError(f"baresip would record nothing in {folder}: use a path of {_LONGEST_FOLDER} characters")
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        speech = folder / "speech.wav"
-        write_wav(speech, _quiet(60))
+        if speech is None:
+            speech = folder / "speech.wav"
+            write_wav(speech, _quiet(60))
         control, rtp = free_port(socket.SOCK_STREAM), free_port() & ~1
+        self.sip_port = sip_port or free_port()
         (folder / "config").write_text(
             _CONFIG.format(
-                host=HOST, sip=free_port(), speech=speech, rtp=rtp, rtp_last=rtp + 20, modules=_MODULES,
-                control=control, folder=folder,
+                host=HOST, sip=self.sip_port, speech=speech, rtp=rtp, rtp_last=rtp + 20, modules=_MODULES,
+                control=control, folder=folder, codecs="".join(f"module {name}.so\n" for name in _CODEC_MODULES),
             )
+            + config
         )  # fmt: skip
-        (folder / "accounts").write_text(f"<sip:tester@{HOST}>;regint=0;audio_codecs=PCMU/8000/1;ptime=20\n")
+        parameters = f"regint=0;audio_codecs={codec};ptime={ptime_ms}" + (f";{account}" if account else "")
+        (folder / "accounts").write_text(f"<sip:tester@{HOST}>;{parameters}\n")
         (folder / "contacts").touch()
         self._log = (folder / "baresip.log").open("wb")
         self._process = subprocess.Popen(
             ["baresip", "-4", "-f", str(folder)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
         )
-        self._socket = self._connect(control)
+        try:
+            self._socket = self._connect(control)
+        except PeerError:
+            self._process.kill()
+            self._process.wait()
+            self._log.close()
+            raise
         self._buffer = b""
         self._events: list[dict[str, Any]] = []
 
     def _connect(self, port: int) -> socket.socket:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 20.0
         while True:
             try:
                 return socket.create_connection((HOST, port), timeout=1.0)
@@ -94,6 +130,10 @@ class Baresip:
         self._command("dial", uri)
         self._wait("CALL_ESTABLISHED", 15.0)
 
+    def wait_answered(self, timeout_s: float) -> None:
+        """Wait until a call that came in is up; ``account`` says ``answermode=auto``."""
+        self._wait("CALL_ESTABLISHED", timeout_s)
+
     def press(self, digit: str) -> None:
         self._command("sndcode", digit)
 
@@ -101,13 +141,21 @@ class Baresip:
         self._command("hangup")
         self._wait("CALL_CLOSED", 10.0)
 
+    def wait_established(self, timeout_s: float) -> None:
+        """Wait until a call is up, whoever began it."""
+        self._wait("CALL_ESTABLISHED", timeout_s)
+
     def wait_closed(self, timeout_s: float) -> None:
         self._wait("CALL_CLOSED", timeout_s)
 
+    def heard(self) -> Any:
+        """What baresip itself decoded and kept, int16 at 8 kHz; complete once it is closed."""
+        files = sorted(self.folder.glob("dump-*-dec.wav"))
+        return read_wav(files[-1]) if files else _quiet(0)
+
     def recorded_s(self) -> float:
         """Length of what baresip itself decoded and kept."""
-        files = sorted(self.folder.glob("dump-*-dec.wav"))
-        return len(read_wav(files[-1])) / 8000 if files else 0.0
+        return len(self.heard()) / 8000
 
     def close(self) -> None:
         try:

@@ -40,9 +40,15 @@ def may_capture() -> bool:
 
 
 class RtpCapture:
-    """Listens on ``lo`` from ``with`` on. ``ports``: the box's RTP range, ``first-last``."""
+    """Listens on ``lo`` from ``with`` on.
 
-    def __init__(self, ports: str) -> None:
+    Args:
+        ports: the box's RTP range, ``first-last``.
+        payload_types: those that are looked at.
+    """
+
+    def __init__(self, ports: str, payload_types: tuple[int, ...] = (0, 8)) -> None:
+        self._payload_types = payload_types
         first, _, last = ports.partition("-")
         self._ports = range(int(first), int(last) + 1)
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
@@ -75,12 +81,22 @@ class RtpCapture:
             udp = _ETHERNET + 4 * (data[14] & 15)
             source = int.from_bytes(data[udp : udp + 2], "big")
             rtp = data[udp + _UDP :]
-            if source not in self._ports or len(rtp) < 12 or rtp[0] >> 6 != 2 or rtp[1] & 127 not in (0, 8):
+            if (
+                source not in self._ports
+                or len(rtp) < 12
+                or rtp[0] >> 6 != 2
+                or rtp[1] & 127 not in self._payload_types
+            ):
                 continue
             with self._changed:
                 sequence = int.from_bytes(rtp[2:4], "big")
                 self._packets.append((kernel_time(ancillary), rtp[1] & 127, sequence, rtp[12:]))
                 self._changed.notify_all()
+
+    def payloads(self, payload_type: int) -> list[bytes]:
+        """The payloads of one type, in their order."""
+        with self._changed:
+            return [payload for _, kind, _, payload in self._packets if kind == payload_type]
 
     def mark(self) -> int:
         """A position to count from: packets so far."""

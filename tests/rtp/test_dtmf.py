@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import RtpError
-from appliance.rtp.dtmf import KEYS, DtmfReceiver, DtmfSender
+from appliance.rtp.dtmf import KEYS, SAME_PRESS_S, DtmfReceiver, DtmfSender, KeyPresses
 
 
 def wire(digits: str, *, seq: int = 65530, timestamp: int = 2**32 - 1000) -> list[tuple[bytes, int, bool, int]]:
@@ -131,3 +131,75 @@ def test_only_rtp_errors_come_of_noise(packets: list[tuple[bytes, int, bool, int
         except RtpError:
             continue
         assert key is None or key in KEYS
+
+
+@pytest.mark.parametrize(("clock_hz", "tone_ms"), [(8000, 20000), (48000, 100), (48000, 3000)])
+def test_a_key_held_for_long_is_sent_in_segments_and_is_one_key(clock_hz: int, tone_ms: int) -> None:
+    sender, receiver = DtmfSender("6", tone_ms=tone_ms, clock_hz=clock_hz), DtmfReceiver(clock_hz)
+    tick = clock_hz // 50
+    heard = ""
+    starts: dict[int, int] = {}
+    ends = 0
+    for n, step in enumerate(iter(sender.next, None)):
+        if step.payload is None:
+            continue
+        timestamp = (2**32 - 5000 + n * tick - step.timestamp_age) % 2**32
+        duration = int.from_bytes(step.payload[2:], "big")
+        starts[timestamp] = max(starts.get(timestamp, 0), duration)
+        ends += step.payload[1] >> 7
+        heard += receiver.push(step.payload, timestamp, step.marker, n) or ""
+    assert heard == "6"
+    assert ends == 3
+    assert sum(starts.values()) == tone_ms * clock_hz // 1000
+    assert all(duration <= 0xFFFF for duration in starts.values())
+    begun = list(starts)
+    for (first, duration), second in zip(starts.items(), begun[1:], strict=False):
+        assert (first + duration) % 2**32 == second
+
+
+# --- one press, several ways ------------------------------------------------------------------------------------------
+
+
+def counted(*reports: tuple[float, str, str]) -> str:
+    presses = KeyPresses()
+    return "".join(key for now, key, way in reports if presses.press(key, way, now))
+
+
+def test_a_key_reported_three_ways_is_one_press() -> None:
+    assert counted((0.0, "5", "event"), (0.04, "5", "tone"), (0.3, "5", "info")) == "5"
+
+
+def test_a_key_pressed_again_is_two_however_its_reports_are_mixed() -> None:
+    quick = [(0.0, "5", "event"), (0.04, "5", "tone"), (0.2, "5", "event"), (0.24, "5", "tone")]
+    assert counted(*quick, (0.5, "5", "info"), (0.9, "5", "info")) == "55"
+    assert counted(*quick[:2], (0.1, "5", "info"), *quick[2:], (0.3, "5", "info")) == "55"
+
+
+def test_a_way_that_missed_a_press_hides_none() -> None:
+    assert counted((0.0, "1", "event"), (0.3, "1", "event"), (0.34, "1", "tone"), (0.6, "1", "event")) == "111"
+    assert counted((0.0, "1", "event"), (0.3, "1", "tone"), (0.31, "1", "event"), (0.35, "2", "tone")) == "112"
+
+
+def test_one_way_alone_counts_every_report() -> None:
+    assert counted(*((n * 0.06, "9", "event") for n in range(20))) == "9" * 20
+
+
+def test_after_a_while_another_way_reports_another_press() -> None:
+    assert counted((0.0, "3", "event"), (SAME_PRESS_S + 0.01, "3", "info")) == "33"
+
+
+@given(
+    st.lists(st.sampled_from("12"), max_size=12),
+    st.lists(st.tuples(st.floats(0.0, 0.4), st.floats(0.0, 0.9)), min_size=12, max_size=12),
+)
+def test_every_press_is_counted_once_whatever_the_delays(keys: list[str], delays: list[tuple[float, float]]) -> None:
+    """Presses every 150 ms, told by three ways; each way tells them in order."""
+    reports: list[tuple[float, str, str]] = []
+    latest = [0.0, 0.0]
+    for n, key in enumerate(keys):
+        reports.append((n * 0.15, key, "event"))
+        for i, way in enumerate(("tone", "info")):
+            latest[i] = max(latest[i], n * 0.15 + delays[n][i])
+            reports.append((latest[i], key, way))
+    heard = counted(*sorted(reports, key=lambda report: report[0]))
+    assert sorted(heard) == sorted(keys)

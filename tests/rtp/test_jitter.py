@@ -118,6 +118,19 @@ def test_a_lost_packet_is_one_gap() -> None:
     assert (peer.buffer.lost, peer.buffer.concealed, peer.buffer.late) == (1, 1, 0)
 
 
+def test_the_frame_behind_a_gap_can_be_seen_before_its_turn() -> None:
+    peer = Peer(buffer=JitterBuffer(min_delay_frames=2))
+    for numbers in [(0,), (1,), (), (3,)]:
+        peer.tick(*numbers)
+    assert peer.buffer.following() is None
+    assert peer.tick(4) is None
+    assert peer.buffer.following() == audio(3)
+    assert peer.tick(5) == 3
+    peer.buffer.push((peer.seq + 6) & 0xFFFF, (peer.timestamp + 6 * FRAME) & 0xFFFFFFFF, b"\x01" * 80, 0.0, False, 1)
+    assert [peer.tick(), peer.tick()] == [4, 5]
+    assert peer.buffer.following() is None, "half a frame is not yet one"
+
+
 def test_swapped_packets_are_put_right() -> None:
     peer = Peer(buffer=JitterBuffer(min_delay_frames=2))
     played = [peer.tick(*numbers) for numbers in [(0,), (1,), (3,), (2,), (4,), (5,), (6,)]]

@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ import pytest
 
 from appliance.errors import LocalSipError, RemoteSipError
 from appliance.signalling.leg import HangupCause, Leg, RtpParams
-from appliance.signalling.sip_endpoint import SipEndpoint
+from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import SipLeg, TrunkRule
 from appliance.sip.transaction import Timing
 
@@ -49,7 +49,7 @@ async def endpoint(
     port: int = 0,
     **settings: object,
 ) -> AsyncIterator[SipEndpoint]:
-    running = SipEndpoint("127.0.0.1", port, trunks=trunks, on_call=on_call, **settings)  # type: ignore[arg-type]
+    running = SipEndpoint([ListenOn("udp", "127.0.0.1", port)], trunks=trunks, on_call=on_call, **settings)  # type: ignore[arg-type]
     await running.start()
     try:
         yield running
@@ -124,9 +124,9 @@ async def test_two_endpoints_call_each_other() -> None:
         call.on_ringing = ringing.append
         async with asyncio.timeout(DEADLINE_S):
             params = await call.wait_answered()
-            assert params == RtpParams("127.0.0.1", 20000, "pcmu", 0, 101, 20, True, True)
+            assert params == RtpParams("127.0.0.1", 20000, "pcmu", 0, 101, 20, True, True, 0, 101, rtcp_mux=True)
             assert ours.connected == [params]
-            assert theirs.connected == [RtpParams("127.0.0.1", 20002, "pcmu", 0, 101, 20, True, True)]
+            assert theirs.connected == [replace(params, remote_port=20002, dtmf="auto")]
             assert ringing == [180]
             leg: Leg = legs[0]
             assert (leg.info.called, leg.info.calling, leg.info.calling_name) == ("100", "ann", "Ann")
@@ -194,6 +194,73 @@ async def test_a_call_whose_offer_we_cannot_take_is_refused_before_the_applicati
         await peer.expect("SIP/2.0 400")
 
 
+@pytest.mark.parametrize("status", ["200 OK", "488 Not Acceptable Here"])
+async def test_a_resume_waits_for_the_hold_before_it(status: str) -> None:
+    """Put through within a moment, the caller is taken off hold before he has answered that he is on it."""
+    media = StaticMedia()
+    legs: list[SipLeg] = []
+
+    def on_call(leg: SipLeg) -> None:
+        legs.append(leg)
+        leg.answer(media)
+
+    def reply(request: str, status: str, body: str = "") -> bytes:
+        kept = [
+            line for line in request.split("\r\n") if line.partition(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")
+        ]
+        kind = ["Content-Type: application/sdp"] * bool(body)
+        lines = [f"SIP/2.0 {status}", *kept, f"Contact: <sip:ann@127.0.0.1:{peer.port}>", *kind]
+        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode()
+
+    async with endpoint(on_call) as box, raw_peer() as peer:
+        to_box = ("127.0.0.1", box.port)
+        peer.transport.sendto(peer.request("INVITE", body=SDP), to_box)
+        tag = to_tag(await peer.expect("SIP/2.0 200"))
+        peer.transport.sendto(peer.request("ACK", to_tag=tag), to_box)
+        async with asyncio.timeout(DEADLINE_S):
+            while legs[0]._call.state != "confirmed":
+                await asyncio.sleep(0.01)
+        legs[0].hold()
+        legs[0].resume()
+        asked = await peer.expect("INVITE")
+        assert "a=sendonly" in asked
+        held = status.startswith("200")
+        peer.transport.sendto(reply(asked, status, SDP + "a=recvonly\r\n" if held else ""), to_box)
+        if held:
+            while "a=sendrecv" not in (asked := await peer.expect("INVITE")):
+                pass
+            peer.transport.sendto(reply(asked, status, SDP), to_box)
+        await peer.expect("ACK")
+        legs[0].hangup()
+        await peer.expect("BYE")
+        assert (media.connected[-1].send, media.connected[-1].receive) == (True, True)
+
+
+async def test_the_ack_of_a_reinvite_without_an_offer_brings_the_answer() -> None:
+    media = StaticMedia()
+    legs: list[SipLeg] = []
+
+    def on_call(leg: SipLeg) -> None:
+        legs.append(leg)
+        leg.answer(media)
+
+    async with endpoint(on_call) as box, raw_peer() as peer:
+        to_box = ("127.0.0.1", box.port)
+        peer.transport.sendto(peer.request("INVITE", body=SDP), to_box)
+        tag = to_tag(await peer.expect("SIP/2.0 200"))
+        peer.transport.sendto(peer.request("ACK", to_tag=tag), to_box)
+        peer.transport.sendto(peer.request("INVITE", cseq=2, to_tag=tag), to_box)
+        while "CSeq: 2 INVITE" not in await peer.expect("SIP/2.0 200"):
+            pass
+        answer = SDP.replace("audio 4000", "audio 4002")
+        peer.transport.sendto(peer.request("ACK", cseq=2, to_tag=tag, body=answer), to_box)
+        async with asyncio.timeout(DEADLINE_S):
+            while media.connected[-1].remote_port != 4002:
+                await asyncio.sleep(0.01)
+        legs[0].hold()
+        assert "a=sendonly" in await peer.expect("INVITE")
+
+
 async def test_delayed_offer_hold_and_keys() -> None:
     media = StaticMedia()
     digits: list[str] = []
@@ -214,7 +281,7 @@ async def test_delayed_offer_hold_and_keys() -> None:
         peer.transport.sendto(info, to_box)
         peer.transport.sendto(info, to_box)
         await peer.expect("SIP/2.0 200")
-        assert media.connected == [RtpParams("127.0.0.1", 4000, "pcma", 8, 101, 20, True, True)]
+        assert media.connected == [RtpParams("127.0.0.1", 4000, "pcma", 8, 101, 20, True, True, 8, 101, dtmf="auto")]
         assert digits == ["7"]
         hold = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0") + "a=sendonly\r\n"
         peer.transport.sendto(peer.request("INVITE", cseq=3, to_tag=tag, body=hold), to_box)
@@ -229,7 +296,8 @@ async def test_delayed_offer_hold_and_keys() -> None:
         peer.transport.sendto(peer.request("ACK", cseq=4, to_tag=tag), to_box)
         peer.transport.sendto(peer.request("BYE", cseq=5, to_tag=tag), to_box)
         await peer.expect("SIP/2.0 200")
-        assert media.connected[1:] == [RtpParams("127.0.0.1", 4000, "pcma", 8, 101, 20, False, True)]
+        hold = RtpParams("127.0.0.1", 4000, "pcma", 8, 101, 20, False, True, 8, 101, dtmf="auto")
+        assert media.connected[1:] == [hold]
 
 
 async def test_an_ack_without_the_answer_we_need_ends_the_call() -> None:
@@ -304,7 +372,9 @@ async def test_after_a_restart_a_peer_of_a_lost_call_is_told_that_it_is_over() -
     fresh: list[SipLeg] = []
 
     async with raw_peer() as peer:
-        first = SipEndpoint("127.0.0.1", 0, trunks=(LOOPBACK,), on_call=lambda leg: leg.answer(StaticMedia()))
+        first = SipEndpoint(
+            [ListenOn("udp", "127.0.0.1", 0)], trunks=(LOOPBACK,), on_call=lambda leg: leg.answer(StaticMedia())
+        )
         await first.start()
         where = ("127.0.0.1", first.port)
         peer.transport.sendto(peer.request("INVITE", body=SDP), where)
@@ -329,11 +399,15 @@ async def test_after_a_restart_a_peer_of_a_lost_call_is_told_that_it_is_over() -
 
 async def die(running: SipEndpoint) -> None:
     """End it as ``kill -9`` would: the socket is gone, and nothing was said."""
-    assert running._transport is not None
-    sock = running._transport.get_extra_info("socket")
-    running._transport.abort()
+    assert running._transports is not None
+    listening = next(iter(running._transports._udp.values())).transport
+    assert listening is not None
+    sock = listening.get_extra_info("socket")
     if running._wakeup is not None:
         running._wakeup.cancel()
+    assert running._watching is not None
+    running._watching.cancel()
+    await running._transports.close()
     while sock.fileno() >= 0:
         await asyncio.sleep(0)
 
@@ -343,12 +417,12 @@ async def test_a_port_in_use_says_what_to_do() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"cannot listen for SIP on 127.0.0.1:{port}/udp.*another listen.sip port"):
-            await SipEndpoint("127.0.0.1", port, trunks=(), on_call=lambda leg: None).start()
+            await SipEndpoint([ListenOn("udp", "127.0.0.1", port)], trunks=(), on_call=lambda leg: None).start()
 
 
 async def test_dialling_what_cannot_be_dialled() -> None:
     with pytest.raises(LocalSipError, match="not started"):
-        await SipEndpoint("127.0.0.1", 0, trunks=(), on_call=lambda leg: None).dial(
+        await SipEndpoint([ListenOn("udp", "127.0.0.1", 0)], trunks=(), on_call=lambda leg: None).dial(
             "sip:a@127.0.0.1", "b", StaticMedia()
         )
     async with endpoint() as phone:
@@ -357,7 +431,9 @@ async def test_dialling_what_cannot_be_dialled() -> None:
 
 
 async def test_all_interfaces_advertise_the_address_the_peer_sees() -> None:
-    box = SipEndpoint("0.0.0.0", 0, trunks=(LOOPBACK,), on_call=lambda leg: leg.answer(StaticMedia()))
+    box = SipEndpoint(
+        [ListenOn("udp", "0.0.0.0", 0)], trunks=(LOOPBACK,), on_call=lambda leg: leg.answer(StaticMedia())
+    )
     await box.start()
     async with raw_peer() as peer:
         peer.transport.sendto(peer.request("INVITE", body=SDP), ("127.0.0.1", box.port))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from appliance.signalling.sip_legs import MAX_HEADERS, call_info, session_id_of
 from appliance.sip.message import Request, parse_message
+from appliance.sip.uri import Peer
 
 
 def request(
@@ -16,19 +17,19 @@ def request(
 
 
 def test_who_calls_whom() -> None:
-    info = call_info(request(extra="X-Account: 7\r\nX-Account: 8\r\n"), "leg", "office", ("192.0.2.1", 5060))
+    info = call_info(request(extra="X-Account: 7\r\nX-Account: 8\r\n"), "leg", "office", Peer("192.0.2.1", 5060))
     assert (info.called, info.calling, info.calling_name, info.trunk) == ("+4930", "ann", "Ann", "office")
     assert (info.source, info.protocol_call_id) == ("192.0.2.1:5060", "id")
     assert info.headers["X-Account"] == "7, 8"
 
 
 def test_a_request_uri_without_user_leaves_the_to_header() -> None:
-    assert call_info(request(uri="sip:box.example"), "leg", "t", ("::1", 5060)).called == "100"
+    assert call_info(request(uri="sip:box.example"), "leg", "t", Peer("::1", 5060)).called == "100"
 
 
 def test_what_a_caller_says_is_printable_and_bounded() -> None:
     many = "".join(f"X-{i}: {'y' * 300}\r\n" for i in range(100))
-    info = call_info(request(caller='"A\x07\x1b[2J" <sip:%00ev%0ail@a>', extra=many), "leg", "t", ("192.0.2.1", 1))
+    info = call_info(request(caller='"A\x07\x1b[2J" <sip:%00ev%0ail@a>', extra=many), "leg", "t", Peer("192.0.2.1", 1))
     assert info.calling_name == "A[2J"
     assert info.calling == "evil"
     assert len(info.headers) == MAX_HEADERS

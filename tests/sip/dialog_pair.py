@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from appliance.sip.events import Event
 from appliance.sip.transaction import Timing
-from appliance.sip.uri import Address
+from appliance.sip.uri import Peer
 from appliance.sip.useragent import Limits, UserAgent
 
-CALLER: Address = ("192.0.2.1", 5060)
-CALLED: Address = ("192.0.2.2", 5060)
+CALLER = Peer("192.0.2.1", 5060)
+CALLED = Peer("192.0.2.2", 5060)
 
 OFFER = (
     b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
@@ -22,12 +22,11 @@ OFFER = (
 ANSWER = OFFER.replace(b"192.0.2.1", b"192.0.2.2").replace(b"4000", b"5000").replace(b"0 8 101", b"0 101")
 
 
-def make_agent(address: Address, seed: int = 1, **settings: object) -> UserAgent:
+def make_agent(address: Peer, seed: int = 1, **settings: object) -> UserAgent:
     """A user agent whose tokens are repeatable."""
     numbers = random.Random(f"{address}{seed}")
     return UserAgent(
-        address[0],
-        address[1],
+        lambda peer: (address.host, address.port),
         new_token=lambda: f"{numbers.getrandbits(64):016x}",
         limits=Limits(calls=2000, transactions=20000),
         timing=Timing(),
@@ -49,21 +48,21 @@ class DialogPair:
         self.caller = make_agent(CALLER, seed)
         self.called = make_agent(CALLED, seed)
         self.agents = {CALLER: self.caller, CALLED: self.called}
-        self.events: dict[Address, list[Event]] = {CALLER: [], CALLED: []}
-        self.on_event: dict[Address, Callable[[Event], None]] = {}
-        self.wire: list[tuple[float, Address, bytes]] = []
-        self.drop: Callable[[Address, bytes], bool] = lambda destination, data: False
+        self.events: dict[Peer, list[Event]] = {CALLER: [], CALLED: []}
+        self.on_event: dict[Peer, Callable[[Event], None]] = {}
+        self.wire: list[tuple[float, Peer, bytes]] = []
+        self.drop: Callable[[Peer, bytes], bool] = lambda destination, data: False
         self._random = random.Random(seed)
         self._loss, self._duplicate, self._jitter_s = loss, duplicate, jitter_s
         self._order = itertools.count()
-        self._flying: list[tuple[float, int, Address, Address, bytes]] = []
-        self._plans: list[tuple[float, int, Callable[[], None]]] = []
+        self._flying: list[tuple[float, int, Peer, Peer, bytes]] = []
+        self._plans: list[tuple[float, int, Callable[[], object]]] = []
 
-    def at(self, when: float, do: Callable[[], None]) -> None:
+    def at(self, when: float, do: Callable[[], object]) -> None:
         """Do something at a virtual time."""
         heapq.heappush(self._plans, (when, next(self._order), do))
 
-    def after(self, seconds: float, do: Callable[[], None]) -> None:
+    def after(self, seconds: float, do: Callable[[], object]) -> None:
         """Do something a while from now."""
         self.at(self.now + seconds, do)
 
@@ -104,11 +103,11 @@ class DialogPair:
             self.settle()
         self.now = until
 
-    def sent(self, start: bytes, destination: Address | None = None) -> int:
+    def sent(self, start: bytes, destination: Peer | None = None) -> int:
         """How many datagrams beginning so were put on the wire."""
         return sum(1 for _, to, data in self.wire if data.startswith(start) and destination in (None, to))
 
-    def _transmit(self, source: Address, destination: Address, data: bytes) -> None:
+    def _transmit(self, source: Peer, destination: Peer, data: bytes) -> None:
         assert destination in self.agents, f"a datagram to nowhere: {destination}"
         self.wire.append((self.now, destination, data))
         if self.drop(destination, data):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-PEER = ("192.0.2.7", 5070)
+from appliance.sip.uri import Peer
+
+PEER = Peer("192.0.2.7", 5070)
 
 
 def make_request(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 
 import pytest
 
 from appliance.errors import LocalSipError
-from appliance.sip.call import UAC_TABLE, UAS_TABLE, Call, CallState
+from appliance.sip.call import Call
+from appliance.sip.call_state import UAC_TABLE, UAS_TABLE, CallState
 from appliance.sip.events import (
     Answered,
     CallClosed,
@@ -19,49 +22,10 @@ from appliance.sip.events import (
     Progress,
     Reoffered,
 )
-from appliance.sip.uri import SipUri
+from appliance.sip.uri import Peer
 
+from .calls import FROM, TARGET, ends, incoming, nothing_is_left, place, set_up, told
 from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair
-
-TARGET = SipUri.parse("sip:100@192.0.2.2")
-FROM = "sip:caller@192.0.2.1"
-
-
-def place(pair: DialogPair, body: bytes = OFFER) -> Call:
-    return pair.caller.invite(TARGET, FROM, body, pair.now)
-
-
-def incoming(pair: DialogPair) -> Call:
-    (event,) = (event for event in pair.events[CALLED] if isinstance(event, IncomingCall))
-    return event.call
-
-
-def told(pair: DialogPair, who: tuple[str, int], kind: type[Event]) -> list[Event]:
-    return [event for event in pair.events[who] if isinstance(event, kind)]
-
-
-def ends(pair: DialogPair) -> list[tuple[str, int]]:
-    """(who ended it, status) as the caller and the called side were told."""
-    return [(e.by, e.status) for who in (CALLER, CALLED) for e in told(pair, who, CallEnded)]  # type: ignore[union-attr]
-
-
-def set_up(pair: DialogPair) -> tuple[Call, Call]:
-    ours = place(pair)
-    pair.run(0.1)
-    theirs = incoming(pair)
-    theirs.ring(pair.now)
-    pair.run(0.2)
-    theirs.accept(ANSWER, pair.now)
-    pair.run(0.3)
-    return ours, theirs
-
-
-def nothing_is_left(pair: DialogPair) -> None:
-    for agent in pair.agents.values():
-        assert agent.call_count == 0
-        assert len(agent.layer) == 0
-        assert len(agent.timers) == 0
-        assert not agent._dialogs and not agent._own_invites
 
 
 def test_the_tables_end() -> None:
@@ -74,7 +38,7 @@ def test_the_tables_end() -> None:
 def test_a_call_hung_up_by_the_caller() -> None:
     pair = DialogPair()
     ours, theirs = set_up(pair)
-    assert [e.status for e in told(pair, CALLER, Progress)] == [100, 180]  # type: ignore[union-attr]
+    assert [e.status for e in told(pair, CALLER, Progress)] == [100, 180]
     assert told(pair, CALLER, Answered) == [Answered(ours, ANSWER)]
     assert told(pair, CALLED, Confirmed) == [Confirmed(theirs, None)]
     ours.hangup(pair.now)
@@ -172,7 +136,7 @@ def test_an_answer_never_acknowledged_is_repeated_and_then_hung_up() -> None:
         when for when, to, data in pair.wire if data.startswith(b"SIP/2.0 200") and b"INVITE" in data and to == CALLER
     ]
     assert at == pytest.approx([0.1, 1.5, 2.5, 4.5, 8.5, 12.5, 16.5, 20.5, 24.5, 28.5, 32.5])
-    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("network", 408)]  # type: ignore[union-attr]
+    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("network", 408)]
     assert pair.sent(b"BYE", CALLER) == 1
     pair.run(200.0)
     nothing_is_left(pair)
@@ -182,7 +146,7 @@ def test_a_lost_ack_is_sent_again_for_every_200() -> None:
     pair = DialogPair()
     lost = Counter[str]()
 
-    def drop(destination: tuple[str, int], data: bytes) -> bool:
+    def drop(destination: Peer, data: bytes) -> bool:
         lost["ACK"] += data.startswith(b"ACK")
         return data.startswith(b"ACK") and lost["ACK"] <= 2
 
@@ -326,7 +290,7 @@ def test_a_reinvite_never_acknowledged_ends_the_call() -> None:
     reinvite(pair, ours)
     theirs.accept(ANSWER, pair.now)
     pair.run(40.0)
-    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("network", 408)]  # type: ignore[union-attr]
+    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("network", 408)]
 
 
 def test_a_refused_reinvite_leaves_the_call_as_it_was() -> None:
@@ -354,7 +318,13 @@ def test_requests_inside_a_call() -> None:
     ours, theirs = set_up(pair)
     reinvite(pair, ours, method="INFO", body=b"Signal=5", extra="application/dtmf-relay")
     assert told(pair, CALLED, InfoReceived) == [InfoReceived(theirs, "application/dtmf-relay", b"Signal=5")]
-    for method, status in (("OPTIONS", b"200"), ("UPDATE", b"405"), ("REFER", b"405"), ("FOO", b"501")):
+    for method, status in (
+        ("OPTIONS", b"200"),
+        ("UPDATE", b"200"),
+        ("REFER", b"400"),
+        ("NOTIFY", b"489"),
+        ("FOO", b"501"),
+    ):
         before = pair.sent(b"SIP/2.0 " + status, CALLER)
         reinvite(pair, ours, method=method, body=b"")
         assert pair.sent(b"SIP/2.0 " + status, CALLER) == before + 1
@@ -370,7 +340,7 @@ def test_a_bye_while_it_rings_ends_both() -> None:
     incoming(pair).ring(pair.now)
     pair.run(0.2)
     reinvite(pair, ours, method="BYE", body=b"")
-    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("remote", 200)]  # type: ignore[union-attr]
+    assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("remote", 200)]
     assert pair.sent(b"SIP/2.0 487", CALLER) == 1
     pair.run(100.0)
     nothing_is_left(pair)
@@ -431,3 +401,25 @@ def test_every_call_is_set_up_and_torn_down_exactly_once(
         assert answered == len(told(pair, CALLED, IncomingCall)) == calls
     else:
         assert answered > 0.95 * calls
+
+
+def test_nothing_keeps_a_finished_call_but_the_collector_is_not_needed() -> None:
+    pair = DialogPair()
+    pair.on_event = {
+        CALLED: lambda event: event.call.accept(ANSWER, pair.now) if isinstance(event, Reoffered) else None
+    }
+    gc.disable()
+    try:
+        ours, theirs = set_up(pair)
+        ours.reoffer(OFFER, pair.now)
+        theirs.info("text/plain", b"x", pair.now)
+        ours.refer("sip:300@192.0.2.3", pair.now)
+        pair.run(5.0)
+        ours.hangup(pair.now)
+        pair.run(100.0)
+        kept = [weakref.ref(ours), weakref.ref(theirs)]
+        del ours, theirs
+        pair.events.clear()
+        assert [ref() for ref in kept] == [None, None]
+    finally:
+        gc.enable()

@@ -7,7 +7,7 @@ from appliance.sip.diagrams import sip_diagrams
 
 def test_every_table_is_drawn_whole() -> None:
     diagrams = sip_diagrams()
-    assert len(diagrams) == 6
+    assert len(diagrams) == 7
     for title, text in diagrams.items():
         lines = text.splitlines()
         assert lines[0] == "stateDiagram-v2", title

@@ -5,6 +5,7 @@ import pytest
 from appliance.errors import RemoteSipError
 from appliance.sip.dialog import MAX_ROUTES, Dialog, incoming_key
 from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.uri import Peer
 
 from .requests import make_request
 
@@ -56,7 +57,7 @@ def test_a_strict_router_gets_the_request_uri() -> None:
     bye = dialog.request("BYE", "v")
     assert bye.uri == "sip:old@192.0.2.60"
     assert bye.headers.get_all("route") == ["<sip:p2;lr>", "<sip:peer@192.0.2.7:5070>"]
-    assert dialog.next_hop().literal_address() == ("192.0.2.60", 5060)
+    assert dialog.next_hop().literal_address() == Peer("192.0.2.60", 5060)
 
 
 def test_older_requests_are_500_and_a_reinvite_moves_the_target() -> None:

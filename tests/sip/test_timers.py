@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +38,21 @@ def test_deadlines_set_over_and_over_do_not_pile_up() -> None:
         queue.set(i % 3, float(i))
     assert len(queue) == 3
     assert len(queue._heap) < 200
+
+
+def test_a_cancelled_deadline_keeps_nothing_of_its_key_alive() -> None:
+    class Owner:
+        pass
+
+    queue: TimerQueue[tuple[Owner, str]] = TimerQueue()
+    owner = Owner()
+    gone = weakref.ref(owner)
+    queue.set((owner, "no answer"), 180.0)
+    queue.set((owner, "no answer"), 90.0)
+    queue.cancel((owner, "no answer"))
+    del owner
+    gc.collect()
+    assert gone() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 100), st.booleans())))

@@ -10,7 +10,7 @@ from appliance.sip.message import Request, Response, make_response, parse_messag
 from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import TABLES, TIMERS, Event, Kind, State, Timing, Transaction
 from appliance.sip.transaction_layer import TimerKey, TransactionLayer
-from appliance.sip.uri import Address
+from appliance.sip.uri import Peer
 
 from .requests import PEER, make_request
 
@@ -21,12 +21,13 @@ class Rig:
     def __init__(self, *, reliable: bool = False) -> None:
         self.sent: list[tuple[float, bytes]] = []
         self.now = 0.0
+        self.peer = PEER._replace(transport="tcp", flow=1) if reliable else PEER
         self.responses: list[int] = []
         self.timeouts = 0
         self.timers: TimerQueue[TimerKey] = TimerQueue()
-        self.layer = TransactionLayer(self._send, self.timers, Timing(), Counter(), limit=100, reliable=reliable)
+        self.layer = TransactionLayer(self._send, self.timers, Timing(), Counter(), limit=100)
 
-    def _send(self, data: bytes, destination: Address) -> None:
+    def _send(self, data: bytes, destination: Peer) -> None:
         self.sent.append((self.now, data))
 
     def on_response(self, transaction: Transaction, response: Response, now: float) -> None:
@@ -48,12 +49,12 @@ class Rig:
     def client(self, method: str) -> tuple[Transaction, Request]:
         request = parse_message(make_request(method))
         assert isinstance(request, Request)
-        return self.layer.open_client(request, PEER, self, self.now, lambda response: b"ACK " + b"x" * 5), request
+        return self.layer.open_client(request, self.peer, self, self.now, lambda response: b"ACK " + b"x" * 5), request
 
     def server(self, method: str) -> Transaction:
         request = parse_message(make_request(method))
         assert isinstance(request, Request)
-        return self.layer.open_server(request, PEER)
+        return self.layer.open_server(request, self.peer)
 
     def answer(self, request: Request, status: int) -> None:
         response = parse_message(make_response(request, status, to_tag="t").encode())

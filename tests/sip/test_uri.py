@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import RemoteSipError
-from appliance.sip.uri import SipUri, join_host_port, printable, split_host_port, unescape
+from appliance.sip.uri import Peer, SipUri, join_host_port, printable, split_host_port, unescape
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,11 @@ def test_an_unknown_scheme_is_416() -> None:
 
 
 def test_literal_address_needs_no_dns() -> None:
-    assert SipUri.parse("sip:a@192.0.2.1").literal_address() == ("192.0.2.1", 5060)
-    assert SipUri.parse("sip:a@h.example;maddr=192.0.2.9").literal_address() == ("192.0.2.9", 5060)
-    assert SipUri.parse("sip:a@[::1]:5070").literal_address() == ("::1", 5070)
+    assert SipUri.parse("sip:a@192.0.2.1").literal_address() == Peer("192.0.2.1", 5060)
+    assert SipUri.parse("sip:a@h.example;maddr=192.0.2.9").literal_address() == Peer("192.0.2.9", 5060)
+    assert SipUri.parse("sip:a@[::1]:5070").literal_address() == Peer("::1", 5070)
+    assert SipUri.parse("sip:a@192.0.2.1;transport=TCP").literal_address() == Peer("192.0.2.1", 5060, "tcp")
+    assert SipUri.parse("sips:a@192.0.2.1").literal_address() == Peer("192.0.2.1", 5061, "tls")
     assert SipUri.parse("sip:a@example.com").literal_address() is None
 
 

@@ -17,6 +17,7 @@ from appliance.events import (
     Disposition,
     HangupBy,
     InputBy,
+    LineMeasured,
     RecordingFinished,
     RecordingStarted,
     Stage,
@@ -103,6 +104,10 @@ def recorded(
     call_id: str = "c1", frames: int = 900, problem: str = "", path: str = "var/recordings/c1.wav"
 ) -> RecordingFinished:
     return RecordingFinished(call_id=call_id, path=path, frames=frames, problem=problem)
+
+
+def measured(call_id: str = "c1") -> LineMeasured:
+    return LineMeasured(call_id=call_id, mos=4.3, mos_far=None, loss_percent=0.5, jitter_ms=1.25, round_trip_ms=40.0)
 
 
 @contextlib.contextmanager

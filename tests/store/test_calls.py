@@ -21,6 +21,7 @@ from tests.store.facts import (
     answered,
     ended,
     largest_file,
+    measured,
     recorded,
     recording,
     ringing,
@@ -42,11 +43,13 @@ async def store(url: str) -> AsyncIterator[CallStore]:
 
 async def test_a_whole_call_is_on_record(store: CallStore) -> None:
     await store.call_started(started())
-    for event in (ringing(), answered(), recording(), turn(), ended(), recorded()):
+    for event in (ringing(), answered(), recording(), turn(), measured(), ended(), recorded()):
         store.observe(event)
     await store.flush()
     call = await store.get("c1")
     assert call is not None
+    assert (call.mos, call.mos_far, call.loss_percent, call.jitter_ms) == (4.3, None, 0.5, 1.25)
+    assert call.round_trip_ms == 40.0
     assert (call.started_at, call.ringing_at, call.answered_at, call.ended_at) == (
         after(0),
         after(0.1),

@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 
@@ -33,6 +35,23 @@ def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_calls_of_the_first_version_are_kept_and_know_nothing_of_their_line(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        columns = [column["name"] for column in inspect(connection).get_columns("calls")]
+        given = {"id": "old", "started_at": "2026-03-02 12:00:00", "slots": "{}", "hangup_code": 0}
+        row = {name: given.get(name, "" if name not in ("recording_frames",) else None) for name in columns}
+        names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+        connection.execute(text(f"insert into calls ({names}) values ({values})"), row)
+        schema.upgrade(connection)
+        assert connection.execute(text("select id, mos, round_trip_ms from calls")).all() == [("old", None, None)]
+    engine.dispose()
+
+
 @pytest.mark.parametrize("step", [schema.upgrade, schema.check])
 def test_a_database_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path, step: object) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
@@ -41,7 +60,7 @@ def test_a_database_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path
         connection.execute(text("update alembic_version set version_num = '9999'"))
     with (
         engine.connect() as connection,
-        pytest.raises(StoreError, match=r"newer version .* schema is 9999, this version knows up to 0001"),
+        pytest.raises(StoreError, match=r"newer version .* schema is 9999, this version knows up to 0002"),
     ):
         assert callable(step)
         step(connection)

@@ -1,0 +1,89 @@
+"""The kinds of value that settings are made of, each with what it says to an operator who got it wrong."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    SerializationInfo,
+    StringConstraints,
+)
+
+from appliance.config.validation import fault
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SECRET_MARK = "!secret"
+
+
+def _secret_in(value: Any) -> SecretStr:
+    if isinstance(value, SecretStr):
+        return value
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return SecretStr(str(value))
+    raise fault("must be text", "write `!secret NAME`, and NAME in secrets.yaml")
+
+
+def _secret_out(value: SecretStr, info: SerializationInfo) -> str:
+    return value.get_secret_value() if _reveals(info) else "**********"
+
+
+def _options_in(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_SECRET_MARK}:
+            return SecretStr(str(value[_SECRET_MARK]))
+        return {str(key): _options_in(item) for key, item in value.items()}
+    return [_options_in(item) for item in value] if isinstance(value, list) else value
+
+
+def _options_out(value: Any, info: SerializationInfo) -> Any:
+    if isinstance(value, SecretStr):
+        return {_SECRET_MARK: value.get_secret_value()} if _reveals(info) else "**********"
+    if isinstance(value, dict):
+        return {key: _options_out(item, info) for key, item in value.items()}
+    return [_options_out(item, info) for item in value] if isinstance(value, list) else value
+
+
+def _reveals(info: SerializationInfo) -> bool:
+    return isinstance(info.context, dict) and info.context.get("reveal") is True
+
+
+def _network(value: Any) -> Any:
+    try:
+        return ipaddress.ip_network(value if isinstance(value, int) else str(value))
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(str(value), strict=False)
+        except ValueError:
+            hint = "write an address or a network such as 10.0.0.0/8"
+            raise fault(f"{str(value)!r} is not a network", hint) from None
+        raise fault(f"{str(value)!r} has bits set behind its prefix", f"did you mean {meant}?") from None
+
+
+def _host(value: str) -> str:
+    if not value or any(char.isspace() or char in "/@[]" for char in value):
+        raise fault(f"{value!r} is not an address", "write a host or IP address alone, with no port")
+    return value
+
+
+def unavailable(what: str, value: str, instead: str) -> Exception:
+    """For what a later version will take."""
+    return fault(f"{what} {value!r} is not available in this version", instead)
+
+
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+Host: TypeAlias = Annotated[str, AfterValidator(_host)]
+Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
+NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
+Options: TypeAlias = Annotated[
+    dict[str, Any], BeforeValidator(_options_in), PlainSerializer(_options_out, when_used="json")
+]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400)]

@@ -1,0 +1,274 @@
+"""The schema of ``listen.sip``, ``trunks`` and ``routes``: who the box talks SIP with, and who may be called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from appliance.config.fields import Host, Name, Network, NetworkField, Port, Secret, unavailable
+from appliance.config.validation import Section, fault
+
+Codec: TypeAlias = Literal["pcmu", "pcma", "g722", "opus"]
+NumberKind: TypeAlias = Literal["premium", "emergency", "shared_cost", "satellite"]
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+DEFAULT_CODECS: Final[tuple[Codec, ...]] = ("pcmu", "pcma")
+LOWEST_SESSION_TIMER_S: Final = 90
+"""RFC 4028 §5: no side may ask for less."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
+_OWN_HEADERS: Final = frozenset(
+    """
+    via from to call-id cseq contact max-forwards route record-route content-length content-type authorization
+    proxy-authorization require supported allow session-expires min-se replaces refer-to referred-by rack rseq
+    v f t i m l c k x r b
+    """.split()  # noqa: SIM905 - a list of forty strings is not easier to read
+)
+"""Headers that the protocol itself writes; a template for one of them would break calls."""
+
+
+def _kind(value: Any) -> Any:
+    if value != "sip":
+        raise unavailable("trunk kind", str(value), "use sip")
+    return value
+
+
+def _transport(value: Any) -> Any:
+    if value in ("ws", "wss"):
+        raise unavailable("transport", str(value), "use udp, tcp or tls")
+    return value
+
+
+def _off(value: Any) -> Any:
+    return "off" if value is False else value
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _sip_uri(value: str) -> str:
+    scheme, _, rest = value.partition(":")
+    if scheme not in ("sip", "sips") or not rest or any(char.isspace() or char in "<>\"'" for char in value):
+        raise fault(f"{value!r} is not a SIP URI", "write it as sip:host, sip:host:port or sip:host;transport=tls")
+    for parameter in rest.split(";")[1:]:
+        name, _, given = parameter.partition("=")
+        if name == "transport" and given not in ("udp", "tcp", "tls"):
+            raise fault(f"{given!r} is not a SIP transport", "write transport=udp, transport=tcp or transport=tls")
+    return value
+
+
+def _prefix(value: str) -> str:
+    bare = value.removesuffix("*")
+    if not value or "*" in bare[1:] or any(char.isspace() for char in value):
+        raise fault(f"{value!r} is not the beginning of a number", "write it as +49 or 0800; '*' stands for any number")
+    return value
+
+
+def _ptime(value: int) -> int:
+    if value not in range(10, 61, 10):
+        raise fault(f"must be 10, 20, 30, 40, 50 or 60, not {value}")
+    return value
+
+
+def _timer(value: int) -> int:
+    if value and value < LOWEST_SESSION_TIMER_S:
+        raise fault(f"must be 0 (off) or at least {LOWEST_SESSION_TIMER_S}, not {value}", "1800 is usual")
+    return value
+
+
+def _header(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise fault(f"{value!r} is not the name of a header", "write it as X-Account")
+    return value
+
+
+def _own_header(value: str) -> str:
+    if _header(value).lower() in _OWN_HEADERS:
+        raise fault(f"{value!r} is written by the protocol itself", "leave it out")
+    return value
+
+
+def _template(value: str) -> str:
+    if any(not char.isprintable() for char in value):
+        raise fault("holds a line break or a control character", "write it on one line")
+    return value
+
+
+def _region(value: str) -> str:
+    if not re.fullmatch(r"[A-Z]{2}", value):
+        raise fault(f"{value!r} is not a country", "write two capitals, such as DE or US")
+    return value
+
+
+Prefixes: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_prefix)], ...], BeforeValidator(_one_or_many)]
+
+
+class SipListener(Section):
+    """A socket that SIP peers send to."""
+
+    transport: Annotated[Literal["udp", "tcp", "tls"], BeforeValidator(_transport)] = Field(
+        default="udp", description="SIP transport."
+    )
+    host: Host = Field(default="127.0.0.1", description="Address to bind. 0.0.0.0 for every interface.")
+    port: Port = Field(default=5060, description="Port to bind; 0 takes any free one. TLS commonly uses 5061.")
+    cert: Path | None = Field(default=None, description="With tls: the certificate chain, a PEM file.")
+    key: Path | None = Field(default=None, description="With tls: its private key, a PEM file.")
+
+
+class TrunkTls(Section):
+    """Certificates for TLS towards a trunk."""
+
+    ca: Path | None = Field(
+        default=None, description="PEM file of the authorities trusted; without it, those of the system."
+    )
+    cert: Path | None = Field(default=None, description="Our certificate, where the peer asks for one: a PEM file.")
+    key: Path | None = Field(default=None, description="Its private key, a PEM file.")
+    verify: bool = Field(default=True, description="false takes any certificate: for a laboratory only.")
+
+
+class SipTrunk(Section):
+    """A peer that calls come from and go to."""
+
+    kind: Annotated[Literal["sip"], BeforeValidator(_kind)] = Field(description="What the peer speaks.")
+    allow: tuple[NetworkField, ...] = Field(
+        default=(), description="Source addresses that calls are taken from. A call from anywhere else is refused."
+    )
+    proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        max_length=8,
+        description="SIP URI of the peer, or several, tried in this order. `;transport=tcp` or `tls` where not UDP.",
+    )
+    tls: TrunkTls = Field(default=TrunkTls(), description="Certificates, where the transport is TLS.")
+    username: str | None = Field(default=None, description="User name at the peer.")
+    password: Secret | None = Field(default=None, description="Password at the peer: `!secret NAME`.")
+    register_: bool = Field(
+        default=False, alias="register", description="Register with the peer, so that it sends calls here."
+    )
+    register_interval_s: int = Field(
+        default=600, ge=60, le=86400, description="How long a registration is asked to last; it is renewed earlier."
+    )
+    auth: Literal["none", "challenge", "challenge-sha-256"] = Field(
+        default="none",
+        description="challenge: calls from the peer must know `username` and `password` (digest), beside `allow`; "
+        "challenge-sha-256 does not take MD5 for it.",
+    )
+    qualify_s: float = Field(
+        default=0, ge=0, le=3600, description="Ask the peer this often whether it is there (OPTIONS); 0 never."
+    )
+    codecs: tuple[Codec, ...] = Field(
+        default=DEFAULT_CODECS, min_length=1, description="Codecs offered and taken, the preferred one first."
+    )
+    srtp: Annotated[Literal["off", "optional", "required"], BeforeValidator(_off)] = Field(
+        default="off", description="Encryption of the audio (SDES). required refuses what is not encrypted."
+    )
+    ptime_ms: Annotated[int, AfterValidator(_ptime)] = Field(
+        default=20, description="Audio in a packet of ours, in ms, where the peer asks for nothing else."
+    )
+    dtmf: Literal["auto", "rfc4733", "info", "inband"] = Field(
+        default="auto",
+        description="How keys are sent and understood; auto: RFC 4733 where agreed, else what comes.",
+    )
+    comfort_noise: bool = Field(default=False, description="Offer and understand comfort noise (RFC 3389).")
+    media_timeout: Literal["end", "keep"] = Field(
+        default="end", description="What follows when no RTP comes for `media.rtp_timeout_s`: end the call, or keep it."
+    )
+    session_timer_s: Annotated[int, Field(ge=0, le=86400), AfterValidator(_timer)] = Field(
+        default=0, description="Session timer asked for (RFC 4028); 0 asks for none and follows the peer's."
+    )
+    max_calls: int | None = Field(
+        default=None, ge=1, description="Simultaneous calls on this trunk, both ways; empty for no own limit."
+    )
+    max_cps: float | None = Field(
+        default=None, gt=0, le=1000, description="New calls per second on this trunk; empty for no own limit."
+    )
+    allow_prefixes: Prefixes = Field(
+        default=(),
+        max_length=1000,
+        description="Beginnings of the numbers, and whole names, that may be dialled; empty: none. `*`: any.",
+    )
+    allow_kinds: tuple[NumberKind, ...] = Field(
+        default=(), description="Costly or special numbers that may be dialled if a prefix fits; all others are not."
+    )
+    region: Annotated[str, AfterValidator(_region)] | None = Field(
+        default=None, description="Country whose numbers are dialled without a country code, such as `DE`."
+    )
+    caller_id: str | None = Field(
+        default=None, max_length=64, description="Number or name shown to those called; empty: `username`."
+    )
+    allow_transfer: bool = Field(
+        default=False, description="Whether this peer may transfer calls (REFER, and INVITE with Replaces)."
+    )
+    transfer: Literal["auto", "refer", "bridge"] = Field(
+        default="auto",
+        description="How the box hands a call of this peer on: REFER, through itself, or REFER where the peer can.",
+    )
+    headers_in: tuple[Annotated[str, AfterValidator(_header)], ...] = Field(
+        default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."
+    )
+    headers_out: dict[Annotated[str, AfterValidator(_own_header)], Annotated[str, AfterValidator(_template)]] = Field(
+        default={},
+        max_length=32,
+        description="Headers added to calls placed: name to text, with `${caller.number}`, `${called.number}`, "
+        "`${call.id}`, `${header.NAME}`.",
+    )
+
+
+class Route(Section):
+    """Which trunks a number is dialled by."""
+
+    to: Prefixes = Field(default=("*",), min_length=1, description="Beginnings of the numbers; `*` for any.")
+    trunks: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = Field(
+        min_length=1, max_length=8, description="Trunks by name, tried in this order."
+    )
+    strip: int = Field(default=0, ge=0, le=16, description="Characters taken off the beginning of the number.")
+    prepend: str = Field(
+        default="", pattern=r"^\+?[0-9*#]{0,16}$", description="Put before the number, after stripping."
+    )
+
+
+Conflict: TypeAlias = tuple[KeyPath, str, str]
+
+
+def listener_conflicts(listeners: tuple[SipListener, ...]) -> Iterator[Conflict]:
+    """What is wrong within one of ``listen.sip``."""
+    for index, one in enumerate(listeners):
+        path: KeyPath = ("listen", "sip", index)
+        if one.transport == "tls" and (one.cert is None or one.key is None):
+            yield path, "tls needs a certificate and its key", "add cert: and key:, each the path of a PEM file"
+        elif one.transport != "tls" and (one.cert is not None or one.key is not None):
+            yield path, f"{one.transport} has no certificate", "remove cert and key, or set transport: tls"
+
+
+def trunk_conflicts(trunks: Mapping[str, SipTrunk], routes: tuple[Route, ...]) -> Iterator[Conflict]:
+    """What is wrong within one trunk, and between trunks and routes."""
+    owners: dict[Network, str] = {}
+    for name, trunk in trunks.items():
+        path: KeyPath = ("trunks", name)
+        for index, network in enumerate(trunk.allow):
+            owner = owners.setdefault(network, name)
+            if owner != name:
+                what = f"{network} also belongs to trunk {owner!r}"
+                yield (*path, "allow", index), what, "a source can only be of one trunk"
+        if trunk.register_ and not (trunk.proxy and trunk.username):
+            yield (*path, "register"), "needs to know where, and as whom", "add proxy: and username:"
+        if trunk.auth != "none" and (not trunk.username or trunk.password is None):
+            yield (*path, "auth"), "challenge needs something to check", "add username: and password:"
+        if trunk.qualify_s and not trunk.proxy:
+            yield (*path, "qualify_s"), "there is nobody to ask", "add proxy:"
+        if (trunk.tls.cert is None) != (trunk.tls.key is None):
+            yield (*path, "tls"), "cert and key go together", "add the other one"
+    for number, route in enumerate(routes):
+        for index, name in enumerate(route.trunks):
+            path = ("routes", number, "trunks", index)
+            if name not in trunks:
+                yield path, f"there is no trunk {name!r}", f"known: {', '.join(trunks)}"
+            elif not trunks[name].proxy:
+                yield path, f"trunk {name!r} cannot be called", f"add trunks.{name}.proxy"
+            elif not trunks[name].allow_prefixes:
+                what = f"trunk {name!r} may dial no number"
+                yield path, what, f"list what it may under trunks.{name}.allow_prefixes"

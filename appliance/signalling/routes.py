@@ -1,0 +1,315 @@
+"""Placing a call: which trunks a number goes by, in which order, and when the next one is tried.
+
+Every number passes :mod:`appliance.signalling.dial_policy` here, wherever it came from: a dialplan, a campaign, or a
+peer's REFER. There is no other way out of the box.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from appliance.config.trunks import Route
+from appliance.errors import DialError, LocalSipError, RemoteSipError
+from appliance.signalling import dial_policy
+from appliance.signalling.headers import fill
+from appliance.signalling.leg import HangupCause, MediaSlot
+from appliance.signalling.sip_legs import OutgoingCall
+from appliance.signalling.trunks import TrunkRule, TrunkTable
+from appliance.sip.uri import SipUri, join_host_port, printable
+
+logger = logging.getLogger(__name__)
+
+NO_ROUTE: Final = 404
+FORBIDDEN: Final = 403
+NO_ROOM: Final = 503
+REFUSALS: Final = ("no_route", "malformed", "denied", "prefix", "premium", "shared_cost", "satellite", "emergency")
+"""Causes for which a number is not dialled, as metrics name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to reach a number: an INVITE for ``uri`` by ``trunk``."""
+
+    trunk: TrunkRule
+    uri: str
+    number: str
+
+
+class Router:
+    """Finds the ways a number can be dialled.
+
+    Attributes:
+        refused: how often a number was not dialled, by cause (:data:`REFUSALS`).
+    """
+
+    def __init__(self, trunks: TrunkTable, routes: Sequence[Route]) -> None:
+        self._trunks = trunks
+        self._routes = tuple(routes)
+        self.refused: Counter[str] = Counter()
+
+    def attempts(self, target: str, *, trunk: str = "") -> list[Attempt]:
+        """The ways to ``target``, best first; at least one.
+
+        Args:
+            target: a number, a name, or a ``sip:`` or ``tel:`` URI, from any source. A SIP URI is only called where
+                its host is a trunk's.
+            trunk: the one trunk to use; "" lets the routes choose.
+
+        Raises:
+            DialError: it may not be dialled (403), or nothing leads there (404).
+        """
+        try:
+            found = self._attempts(target, trunk)
+        except DialError as error:
+            self.refused[error.cause] += 1
+            logger.warning("not dialled: %s", error)
+            raise
+        return found
+
+    def _attempts(self, target: str, trunk: str) -> list[Attempt]:
+        number, uri = _parts(target)
+        if uri is not None and uri.host:
+            return [self._at_host(number, uri, trunk)]
+        if trunk:
+            rule = self._trunks.by_name(trunk)
+            if rule is None or not rule.proxies:
+                raise DialError(f"trunk {trunk!r} cannot be called; give it a proxy", status=NO_ROUTE, cause="no_route")
+            self._check(number, number, rule)
+            return _through(rule, dial_policy.plain(number))
+        return self._by_routes(number)
+
+    def _by_routes(self, number: str) -> list[Attempt]:
+        bare = dial_policy.plain(number)
+        if not bare:
+            raise _malformed(number)
+        route = next((one for one in self._routes if any(dial_policy.fits(bare, to) for to in one.to)), None)
+        if route is None:
+            raise DialError(f"no route leads to {bare}; add one under routes", status=NO_ROUTE, cause="no_route")
+        dialled = route.prepend + bare[route.strip :]
+        found: list[Attempt] = []
+        problem: DialError | None = None
+        for name in route.trunks:
+            rule = self._trunks.by_name(name)
+            assert rule is not None
+            try:
+                self._check(bare, dialled, rule)
+            except DialError as error:
+                problem = problem or error
+                continue
+            found += _through(rule, dialled)
+        if not found:
+            assert problem is not None
+            raise problem
+        return found
+
+    def _at_host(self, number: str, uri: SipUri, trunk: str) -> Attempt:
+        rules = [rule for rule in self._trunks if _serves(rule, uri.host) and trunk in ("", rule.name)]
+        if not rules:
+            what = f"{printable(uri.host, 80)} is the host of no trunk"
+            raise DialError(f"{what}; only trunks can be called", status=NO_ROUTE, cause="no_route")
+        self._check(number, number, rules[0])
+        bare = dial_policy.plain(number)
+        transport = uri.param("transport") or ""
+        tail = f";transport={transport}" if transport in ("udp", "tcp", "tls") else ""
+        return Attempt(rules[0], f"{uri.scheme}:{as_user(bare)}@{join_host_port(uri.host, uri.port)}{tail}", bare)
+
+    def _check(self, asked: str, dialled: str, rule: TrunkRule) -> None:
+        """Both what was asked for and what would be dialled must be allowed: stripping a digit can hide a number."""
+        refusal = dial_policy.refusal(asked, rule)
+        if refusal is None and dialled != asked:
+            for kind in dial_policy.kinds(dialled, rule.region):
+                if kind not in rule.allow_kinds:
+                    refusal = dial_policy.Refusal(kind, f"{dialled} is of kind {kind}, which {rule.name} may not dial")
+        if refusal is not None:
+            self._trunks.state(rule.name).counters["refused_dialling"] += 1
+            raise DialError(refusal.text, status=FORBIDDEN, cause=refusal.cause)
+
+
+def as_user(number: str) -> str:
+    """A number or name as the user part of a SIP URI: ``#`` and what else may not stand there is escaped."""
+    return quote(number, safe="+*!~_.-")
+
+
+def _parts(target: str) -> tuple[str, SipUri | None]:
+    """The number or name in ``target``, and the URI where it is one."""
+    if not target.lower().startswith(("sip:", "sips:", "tel:")):
+        return target, None
+    try:
+        uri = SipUri.parse(target)
+    except RemoteSipError as error:
+        raise _malformed(target) from error
+    if uri.scheme == "sips":
+        uri = SipUri("sips", uri.user, uri.host, uri.port, uri.params)
+    return uri.number, uri
+
+
+def _malformed(target: str) -> DialError:
+    text = f"{printable(target, 80)!r} is neither a number, a name nor a SIP URI"
+    return DialError(text, status=NO_ROUTE, cause="malformed")
+
+
+def _through(rule: TrunkRule, number: str) -> list[Attempt]:
+    """``number`` at each of the trunk's proxies."""
+    found = []
+    for proxy in rule.proxies:
+        uri = SipUri.parse(proxy)
+        tail = "".join(f";{name}={value}" if value is not None else f";{name}" for name, value in uri.params)
+        found.append(
+            Attempt(rule, f"{uri.scheme}:{as_user(number)}@{join_host_port(uri.host, uri.port)}{tail}", number)
+        )
+    return found
+
+
+def _serves(rule: TrunkRule, host: str) -> bool:
+    """Whether ``host`` is a proxy of the trunk, or one of the addresses that its calls come from."""
+    if any(SipUri.parse(proxy).host.lower() == host.lower() for proxy in rule.proxies):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in rule.allow if network.prefixlen == network.max_prefixlen)
+
+
+def goes_on(cause: HangupCause, rang: bool) -> bool:
+    """Whether the next trunk is tried after an attempt ended so.
+
+    A server that is down, full or broken, or that nobody could reach, says nothing about the one called; every other
+    answer is that one's own (busy, declined, no such number) and is final. What has rung is final too: to call again
+    would ring twice.
+    """
+    if cause.by == "caller" or rang:
+        return False
+    return cause.code == 408 or 500 <= cause.code <= 599
+
+
+class Dial(Protocol):
+    """What places one INVITE: the SIP endpoint."""
+
+    async def __call__(
+        self,
+        target_uri: str,
+        from_uri: str,
+        media: MediaSlot,
+        *,
+        trunk: TrunkRule,
+        headers: Sequence[tuple[str, str]],
+        display_name: str,
+        ring_timeout_s: float,
+    ) -> OutgoingCall: ...
+
+
+class Dialler:
+    """Places calls over the trunks.
+
+    Args:
+        router: says by which ways.
+        trunks: counts the calls.
+        dial: places one INVITE.
+        now: seconds of a steady clock.
+    """
+
+    def __init__(self, router: Router, trunks: TrunkTable, dial: Dial, now: Callable[[], float]) -> None:
+        self.router = router
+        self._trunks = trunks
+        self._dial = dial
+        self._now = now
+
+    async def call(
+        self,
+        attempts: Sequence[Attempt],
+        media: MediaSlot,
+        *,
+        values: Mapping[str, str] | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        display_name: str = "",
+        ring_timeout_s: float = 60.0,
+        on_ringing: Callable[[int], None] | None = None,
+    ) -> OutgoingCall:
+        """Try the attempts in order until one answers. Cancelled, it takes the call under way back.
+
+        Args:
+            attempts: from :meth:`Router.attempts`.
+            media: where the answered call's audio goes.
+            values: what ``${...}`` in the trunks' ``headers_out`` stands for.
+            headers: further headers of the INVITE.
+
+        Raises:
+            DialError: nobody answered; with the status of the last refusal.
+        """
+        problem = DialError("there is no way to dial it", status=NO_ROUTE, cause="no_route")
+        for index, attempt in enumerate(attempts):
+            name = attempt.trunk.name
+            if index:
+                self._trunks.state(name).counters["failovers"] += 1
+            full = self._trunks.take(name, self._now(), outgoing=True)
+            if full:
+                problem = DialError(f"no room: {full}", status=NO_ROOM, cause="no_room")
+                continue
+            try:
+                outgoing = await self._invite(attempt, media, values or {}, headers, display_name, ring_timeout_s)
+            except (OSError, LocalSipError, RemoteSipError) as error:
+                self._trunks.give_back(name)
+                logger.warning("trunk %s cannot be reached: %s", name, error)
+                problem = DialError(f"trunk {name} cannot be reached: {error}", status=NO_ROOM, cause="unreachable")
+                continue
+            except BaseException:
+                self._trunks.give_back(name)
+                raise
+            outgoing.when_over(lambda name=name: self._trunks.give_back(name))  # type: ignore[misc]
+            outgoing.trunk, outgoing.uri = name, attempt.uri
+            rang = _Rang(on_ringing)
+            outgoing.on_ringing = rang.progress
+            try:
+                answered = await outgoing.wait_answered()
+            except BaseException:
+                outgoing.hangup("no longer wanted")
+                raise
+            if answered is not None:
+                return outgoing
+            cause = await outgoing.wait_ended()
+            text = f"{attempt.number} by trunk {name}: {cause.code} {cause.text}".rstrip()
+            problem = DialError(text, status=cause.code or NO_ROOM, cause="failed")
+            logger.info("call not answered: %s", text)
+            if not goes_on(cause, rang.rang):
+                break
+        raise problem
+
+    async def _invite(
+        self,
+        attempt: Attempt,
+        media: MediaSlot,
+        values: Mapping[str, str],
+        headers: Sequence[tuple[str, str]],
+        display_name: str,
+        ring_timeout_s: float,
+    ) -> OutgoingCall:
+        rule = attempt.trunk
+        host = SipUri.parse(rule.proxies[0] if rule.proxies else attempt.uri).host
+        user = as_user(rule.caller_id) or "anonymous"
+        return await self._dial(
+            attempt.uri,
+            f"sip:{user}@{join_host_port(host, None)}",
+            media,
+            trunk=rule,
+            headers=[*headers, *fill(rule.headers_out, {**values, "called.number": attempt.number})],
+            display_name=display_name,
+            ring_timeout_s=ring_timeout_s,
+        )
+
+
+class _Rang:
+    def __init__(self, on_ringing: Callable[[int], None] | None) -> None:
+        self.rang = False
+        self._on_ringing = on_ringing
+
+    def progress(self, status: int) -> None:
+        self.rang = self.rang or status in (180, 183)
+        if self._on_ringing is not None:
+            self._on_ringing(status)

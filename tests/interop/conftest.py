@@ -1,0 +1,37 @@
+"""The box that interop tests call: the bench's lines, engines that answer at once, one for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.box import HOST, Box
+from tests.bench import lines
+
+
+def quick_settings(folder: Path) -> dict[str, object]:
+    """Settings whose engines load at once and understand one thing: what they do is not the question here."""
+    return {
+        **lines.settings(folder),
+        "engines.asr": {"provider": "fake", "delay_ms": 100, "text": lines.ANSWER, "workers": 1},
+        "engines.turn": {"provider": "fake"},
+        "media.rtp_timeout_s": 300,
+    }
+
+
+@pytest.fixture(scope="session")
+def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """One box for all tests that need nothing of their own configured; it must leave in order at the end."""
+    folder = tmp_path_factory.mktemp("interop")
+    box = Box(folder / "box", quick_settings(folder))
+    box.settings["listen.sip"] = [
+        {"transport": transport, "host": host, "port": box.sip_port}
+        for transport, host in (("udp", HOST), ("tcp", HOST), ("udp", "::1"))
+    ]
+    box.settings["trunks"] = {"local": {"kind": "sip", "allow": ["127.0.0.0/8", "::1"]}}
+    with box:
+        yield box
+    assert box.stop() == 0, box.log_tail()
+    assert "Traceback" not in box.log.read_text(errors="replace")

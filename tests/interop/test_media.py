@@ -1,0 +1,171 @@
+"""What becomes of media: reports, scores, strangers, silence on the wire, and no port left."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.audio import g711
+from appliance.audio.tones import goertzel_dbfs, sine
+from appliance.cli.box import HOST, Box
+from appliance.cli.softphone import read_wav, write_wav
+from appliance.rtp.packet import build
+from tests.bench import lines, records
+from tests.interop import sipp
+from tests.interop.claims import proves
+from tests.interop.conftest import quick_settings
+from tests.interop.test_codecs import LINE, likeness, recording, settings
+from tests.peers import baresip
+from tests.peers.baresip import Baresip
+
+pytestmark = pytest.mark.peer
+needs_baresip = pytest.mark.skipif(bool(baresip.missing()), reason=baresip.missing())
+needs_sipp = pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())
+
+STRANGER_HZ = 1700.0
+
+
+def bad_packets(box: Box, reason: str) -> float:
+    """What the metrics say of packets that did not become audio."""
+    _, text = box.get("/metrics")
+    found = re.search(rf'appliance_rtp_packets_bad_total{{reason="{reason}"}} (\S+)', text)
+    return float(found.group(1)) if found else 0.0
+
+
+def media_port(box: Box) -> int:
+    """The RTP port of the one call that is going on: the even one of the box's range that is bound."""
+    first, _, last = str(box.settings["listen.rtp_ports"]).partition("-")
+    bound = {int(line.split()[1].partition(":")[2], 16) for line in Path("/proc/net/udp").read_text().splitlines()[1:]}
+    (port,) = (port for port in range(int(first), int(last)) if port in bound and port % 2 == 0)
+    return port
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Human voices at 8 kHz, the microphone of every call."""
+    folder = tmp_path_factory.mktemp("speech")
+    clips = [read_wav(path) for path in lines.human_speech(folder)[:6]]
+    write_wav(folder / "speech.wav", np.concatenate([np.zeros(8000, np.int16), *clips]))
+    return folder / "speech.wav"
+
+
+def impatient(folder: Path, **settings: object) -> dict[str, object]:
+    """A box that gives a silent caller up after two seconds."""
+    return {**quick_settings(folder), "media.rtp_timeout_s": 2, **settings}
+
+
+@needs_baresip
+@proves("Media: RTCP sender and receiver reports", "Media: MOS in the call's record")
+@pytest.mark.parametrize("secret", [False, True])
+def test_each_reports_to_the_other(start_box: Callable[..., Box], tmp_path: Path, speech: Path, secret: bool) -> None:
+    box = start_box(settings(tmp_path, srtp="optional" if secret else "off"))
+    account = "mediaenc=srtp-mand" if secret else ""
+    peer = Baresip(tmp_path / "phone", speech=speech, account=account, config="rtp_stats yes\n")
+    try:
+        peer.dial(box.uri(LINE))
+        time.sleep(13.0)  # baresip reports every five seconds
+        peer.hang_up()
+        time.sleep(0.3)
+        words = peer.log()
+    finally:
+        peer.close()
+    (row,) = records.wait_settled(box.database, 1)
+    assert 4.2 < row["mos"] < 4.5
+    assert 4.2 < row["mos_far"] < 4.5
+    assert row["loss_percent"] == 0.0
+    assert 0.0 <= row["round_trip_ms"] < 50.0
+    assert 0.0 <= row["jitter_ms"] < 20.0
+    _, text = box.get("/metrics")
+    sent, received = (
+        float(re.search(rf'appliance_rtcp_packets_total{{direction="{way}"}} (\S+)', text).group(1))  # type: ignore[union-attr]
+        for way in ("sent", "received")
+    )
+    assert sent >= 2
+    assert received >= 2
+    # What baresip makes of it: the first number of a pair is from our reports on its packets, the second its own view.
+    summary = {name: (float(a), float(b)) for name, a, b in re.findall(r"^([\w.]+): +([\d.]+) +([\d.]+)", words, re.M)}
+    assert min(summary["pkt.report"]) > 100
+    assert summary["lost"] == (0.0, 0.0)
+    assert summary["errors"] == (0.0, 0.0)
+
+
+@needs_baresip
+@proves("Media: latching: a stranger is not taken for the caller")
+def test_a_stranger_speaks_to_the_callers_port(start_box: Callable[..., Box], tmp_path: Path, speech: Path) -> None:
+    box = start_box(settings(tmp_path))
+    voice = [g711.encode(sine(STRANGER_HZ, 160, -6.0, start=160 * n), False).tobytes() for n in range(150)]
+    peer = Baresip(tmp_path / "phone", speech=speech)
+    try:
+        peer.dial(box.uri(LINE))
+        time.sleep(1.0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind((HOST, 0))
+            stranger.settimeout(0.0)
+            target = (HOST, media_port(box))
+            for number, payload in enumerate(voice):
+                stranger.sendto(build(0, number, 160 * number, 0xBAD, payload), target)
+                time.sleep(0.02)
+            with pytest.raises(BlockingIOError):
+                stranger.recv(2048)
+        time.sleep(1.0)
+        peer.hang_up()
+    finally:
+        peer.close()
+    (row,) = records.wait_settled(box.database, 1)
+    both = recording(box, row)
+    caller = np.ascontiguousarray(both[:, 0])
+    assert goertzel_dbfs(caller[8000:32000], STRANGER_HZ) < -45.0
+    assert bad_packets(box, "stranger") == len(voice)
+    assert likeness(np.ascontiguousarray(both[:, 1]), peer.heard()) > 0.9
+
+
+@needs_sipp
+@proves("Media: media time-out")
+def test_a_caller_who_sends_nothing(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    box = start_box(impatient(tmp_path))
+    began = time.monotonic()
+    sipp.call("uac_until_bye", tmp_path / "ended", (HOST, box.sip_port), service=lines.LISTENER)
+    assert 1.5 < time.monotonic() - began < 10.0
+    (row,) = records.wait_settled(box.database, 1)
+    assert (row["disposition"], row["hangup_code"]) == ("failed", 408)
+    assert row["mos"] is None
+
+
+@needs_sipp
+def test_a_silent_caller_is_kept_where_the_trunk_says_so(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    box = start_box(impatient(tmp_path, **{"trunks.local.media_timeout": "keep"}))
+    with sipp.Sipp("uac_until_bye", tmp_path / "kept", remote=(HOST, box.sip_port), service=lines.LISTENER) as kept:
+        with pytest.raises(sipp.SippFailed, match="did not come to its end"):
+            kept.wait(6.0)
+        assert [row["disposition"] for row in records.calls(box.database)] == ["in_progress"]
+
+
+@needs_sipp
+@proves("Media: RTP ports used up: 503")
+def test_no_port_is_left(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    """Two pairs, one of them taken by another program: one call, the next refused, and nothing leaked by either."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
+        squatter.bind((HOST, 0))
+        odd = squatter.getsockname()[1] | 1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
+        squatter.bind((HOST, odd))
+        ports = {"listen.rtp_ports": f"{odd - 1}-{odd + 2}", "limits.max_calls": 2}
+        box = start_box(impatient(tmp_path, **ports))
+        where = (HOST, box.sip_port)
+        for attempt in range(3):
+            folder = tmp_path / str(attempt)
+            with sipp.Sipp("uac_until_bye", folder / "one", remote=where, service=lines.LISTENER) as first:
+                deadline = time.monotonic() + 5.0
+                while "ACK sip:" not in first.messages() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                sipp.call("uac_no_ports", folder / "two", where, service=lines.LISTENER)
+                first.wait()
+        found = records.wait_settled(box.database, 6)
+    assert sorted(row["hangup_code"] for row in found) == [408] * 3 + [503] * 3
+    assert "no free RTP port" in next(row["hangup_text"] for row in found if row["hangup_code"] == 503)

@@ -1,0 +1,246 @@
+"""Trunks: who may call and how often, passwords both ways, failover, transfers; SIPp is every peer.
+
+Each trunk has an address of its own on the loopback network.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.box import HOST, Box, free_port
+from tests.bench import lines, records
+from tests.interop import sipp
+from tests.interop.claims import proves
+from tests.interop.conftest import quick_settings
+
+pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
+
+CALLER, GUARDED, SMALL, SLOW = "127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14"
+FIRST, SECOND = "127.0.0.21", "127.0.0.22"
+BLIND = "2001"
+"""The line that hands every caller on."""
+ANYBODY = "+15550001"
+PASSWORD = "s3cret"
+
+
+def dials(host: str, port: int) -> dict[str, object]:
+    """A trunk that numbers may be dialled by."""
+    return {
+        "kind": "sip", "allow": [host], "proxy": f"sip:{host}:{port}", "username": "box", "password": PASSWORD,
+        "allow_prefixes": ["+1555"], "headers_out": {"X-Class": "${header.X-Customer}"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ports() -> tuple[int, int]:
+    """Where the two trunks that are called listen."""
+    return free_port(), free_port()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Iterator[Box]:
+    folder = tmp_path_factory.mktemp("trunks")
+    settings = quick_settings(folder)
+    lines.dialplan(
+        folder,
+        [
+            {
+                "name": "blind",
+                "match": {"called": BLIND},
+                "record": False,
+                "greeting": "One moment, please.",
+                "flow": {
+                    "on": {"transfer": {"to": ANYBODY, "timeout_s": 10}, "failed": "sorry"},
+                    "sorry": {"hang_up": "Sorry.", "disposition": "nobody"},
+                },
+            }
+        ],
+    )
+    settings["trunks"] = {
+        "caller": {"kind": "sip", "allow": [CALLER], "allow_transfer": True, "headers_in": ["X-Customer"]},
+        "guarded": {"kind": "sip", "allow": [GUARDED], "auth": "challenge", "username": "phone", "password": PASSWORD},
+        "small": {"kind": "sip", "allow": [SMALL], "max_calls": 1},
+        "slow": {"kind": "sip", "allow": [SLOW], "max_cps": 0.2},
+        "first": dials(FIRST, ports[0]),
+        "second": dials(SECOND, ports[1]),
+    }
+    settings["routes"] = [{"to": "*", "trunks": ["first", "second"]}]
+    with Box(folder / "box", settings) as running:
+        yield running
+    assert running.stop() == 0, running.log_tail()
+    assert "Traceback" not in running.log.read_text(errors="replace")
+
+
+@pytest.fixture
+def earlier(box: Box) -> int:
+    return len(records.calls(box.database))
+
+
+@pytest.fixture
+def peers() -> Iterator[ExitStack]:
+    """Peers in the background; ended with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def call(box: Box, scenario: str, folder: Path, host: str, service: str = lines.LISTENER, **options: object) -> str:
+    where = folder / f"{host}-{scenario}"
+    return sipp.call(scenario, where, (HOST, box.sip_port), service=service, host=host, **options)
+
+
+def serve(peers: ExitStack, scenario: str, folder: Path, host: str, port: int, **options: object) -> sipp.Sipp:
+    served = peers.enter_context(sipp.Sipp(scenario, folder / host, host=host, port=port, **options))  # type: ignore[arg-type]
+    served.wait_ready()
+    return served
+
+
+def metric(box: Box, name: str, **labels: str) -> float:
+    """The value of one metric; 0 where it is not there."""
+    for line in box.get("/metrics")[1].splitlines():
+        if line.startswith(name) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+@proves("Signalling: protection: concurrent calls of a trunk, 503 and Retry-After")
+def test_one_call_too_many(box: Box, tmp_path: Path, peers: ExitStack) -> None:
+    stays = peers.enter_context(sipp.Sipp("uac_stay", tmp_path / "stays", remote=(HOST, box.sip_port), host=SMALL))
+    deadline = time.monotonic() + 10.0
+    while "SIP/2.0 200" not in stays.messages() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    call(box, "uac_no_room", tmp_path, SMALL)
+    stays.wait()
+    wait_metric(box, "appliance_trunk_calls", 0.0, trunk="small")
+    call(box, "uac_call", tmp_path, SMALL)
+
+
+@proves("Signalling: protection: call-rate limit, 503 and Retry-After")
+def test_calls_too_fast(box: Box, tmp_path: Path) -> None:
+    call(box, "uac_call", tmp_path, SLOW)
+    call(box, "uac_no_room", tmp_path, SLOW)
+
+
+def wait_metric(box: Box, name: str, value: float, **labels: str) -> None:
+    deadline = time.monotonic() + 15.0
+    while metric(box, name, **labels) != value:
+        assert time.monotonic() < deadline, f"{name} is {metric(box, name, **labels)}, not {value}\n{box.log_tail()}"
+        time.sleep(0.1)
+
+
+@proves("Signalling: UAS: digest challenge")
+def test_a_trunk_that_needs_a_password(box: Box, tmp_path: Path, earlier: int) -> None:
+    uri = ("-auth_uri", f"{lines.LISTENER}@{HOST}:{box.sip_port}")
+    call(box, "uac_auth", tmp_path, GUARDED, options=uri)
+    call(box, "uac_auth_wrong", tmp_path, GUARDED, options=uri)
+    assert len(records.wait_settled(box.database, earlier + 1)) == earlier + 1
+
+
+@proves("Signalling: transfer: INVITE with Replaces received")
+def test_a_call_that_takes_the_place_of_another(box: Box, tmp_path: Path, peers: ExitStack, earlier: int) -> None:
+    where = (HOST, box.sip_port)
+    replaced = peers.enter_context(sipp.Sipp("uac_replaced", tmp_path / "replaced", remote=where, host=CALLER))
+    deadline = time.monotonic() + 10.0
+    while "\nACK sip:" not in (seen := replaced.messages()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    answer = seen[seen.index("SIP/2.0 200") :]
+    keys = {
+        "replaced": re.search(r"Call-ID: (\S+)", answer), "theirs": re.search(r"To:.*tag=(\S+)", answer),
+        "ours": re.search(r"From:.*tag=(\S+)", answer),
+    }  # fmt: skip
+    call(box, "uac_replaces", tmp_path, CALLER, keys={name: found.group(1) for name, found in keys.items() if found})
+    replaced.wait()
+    (row,) = records.wait_settled(box.database, earlier + 1)[earlier:]
+    assert row["disposition"] == "completed"
+
+
+@proves("Signalling: transfer: two legs bridged in the box")
+def test_a_caller_put_through(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack, earlier: int) -> None:
+    called = serve(peers, "uas_bye", tmp_path, FIRST, ports[0])
+    call(box, "uac_put_through", tmp_path, CALLER, BLIND)
+    called.wait()
+    (row,) = records.wait_settled(box.database, earlier + 1)[earlier:]
+    assert "+15550001" in str(row)
+
+
+def test_a_caller_put_through_hangs_up(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    called = serve(peers, "uas_call", tmp_path, FIRST, ports[0])
+    call(box, "uac_put_through_bye", tmp_path, CALLER, BLIND)
+    called.wait()
+
+
+@proves("Signalling: UAC: digest 401 and 407, MD5")
+@pytest.mark.parametrize("scenario", ["uas_401", "uas_407"])
+def test_a_trunk_asks_for_our_password(
+    scenario: str, box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack
+) -> None:
+    called = serve(peers, scenario, tmp_path, FIRST, ports[0])
+    call(box, "uac_put_through_bye", tmp_path, CALLER, BLIND)
+    called.wait()
+
+
+@proves("Signalling: UAC: digest, stale nonce")
+def test_a_nonce_that_is_stale(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    called = serve(peers, "uas_stale", tmp_path, FIRST, ports[0])
+    call(box, "uac_put_through_bye", tmp_path, CALLER, BLIND)
+    called.wait()
+
+
+@proves("Signalling: UAC: routes over several trunks, failover on 503")
+def test_the_next_trunk_after_503(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    out_of_service = serve(peers, "uas_503", tmp_path, FIRST, ports[0])
+    called = serve(peers, "uas_bye", tmp_path, SECOND, ports[1])
+    call(box, "uac_put_through", tmp_path, CALLER, BLIND)
+    out_of_service.wait()
+    called.wait()
+
+
+@proves("Signalling: UAC: no failover after 486 and 603")
+@pytest.mark.parametrize("status", [486, 603])
+def test_no_other_trunk_after_a_refusal(
+    status: int, box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack
+) -> None:
+    refuses = serve(peers, f"uas_{status}", tmp_path, FIRST, ports[0])
+    untouched = peers.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    untouched.bind((SECOND, ports[1]))
+    untouched.setblocking(False)
+    call(box, "uac_not_put_through", tmp_path, CALLER, BLIND)
+    refuses.wait()
+    with pytest.raises(BlockingIOError):
+        untouched.recv(1)
+
+
+@proves("Signalling: transfer: REFER sent, blind")
+def test_a_caller_who_can_be_referred(box: Box, tmp_path: Path) -> None:
+    call(box, "uac_is_referred", tmp_path, CALLER, BLIND)
+
+
+@proves("Signalling: transfer: REFER received and carried out, NOTIFY progress")
+def test_a_caller_who_refers(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    called = serve(peers, "uas_bye", tmp_path, FIRST, ports[0])
+    call(box, "uac_refers", tmp_path, CALLER, keys={"target": f"{FIRST}:{ports[0]}"})
+    called.wait()
+
+
+@proves(
+    "Signalling: headers: out by configuration", "Signalling: headers: P-Asserted-Identity, Diversion and X-headers in"
+)
+def test_headers_that_are_passed_on(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    called = serve(peers, "uas_headers", tmp_path, FIRST, ports[0])
+    call(box, "uac_headers", tmp_path, CALLER, BLIND)
+    called.wait()
+
+
+@proves("Signalling: protection: toll fraud, a REFER to a premium number and an INVITE to be relayed")
+def test_toll_fraud_is_refused_and_counted(box: Box, tmp_path: Path) -> None:
+    refused = metric(box, "appliance_trunk_events_total", trunk="caller", event="refused_transfer")
+    call(box, "uac_refers_premium", tmp_path, CALLER, keys={"target": FIRST})
+    assert metric(box, "appliance_trunk_events_total", trunk="caller", event="refused_transfer") == refused + 1
+    call(box, "uac_relay", tmp_path, CALLER)

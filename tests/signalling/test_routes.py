@@ -1,0 +1,263 @@
+"""Placing calls: which trunks a number goes by, what is refused, and when the next trunk is tried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from appliance.config.trunks import Route
+from appliance.errors import DialError
+from appliance.signalling.leg import HangupCause
+from appliance.signalling.routes import Dialler, Router, goes_on
+from appliance.signalling.trunks import TrunkRule, TrunkTable
+
+A = TrunkRule("a", proxies=("sip:a1.example", "sip:a2.example:5070;transport=tcp"), allow_prefixes=("+49", "0"))
+B = TrunkRule("b", proxies=("sips:b.example",), allow_prefixes=("*",), region="DE", caller_id="+4930 99")
+PBX = TrunkRule(
+    "pbx", proxies=("sip:10.0.0.2",), allow=(ip_network("10.0.0.2"), ip_network("10.9.0.0/16")), allow_prefixes=("2",)
+)
+CLOSED = TrunkRule("closed", proxies=("sip:closed.example",))
+ROUTES = (
+    Route(to=("2",), trunks=("pbx",)),
+    Route(to=("9",), trunks=("b",), strip=1),
+    Route(to=("+49", "0"), trunks=("a", "b")),
+    Route(to=("7",), trunks=("closed",)),
+)
+
+
+def router(*routes: Route) -> tuple[Router, TrunkTable]:
+    trunks = TrunkTable((A, B, PBX, CLOSED))
+    return Router(trunks, routes or ROUTES), trunks
+
+
+def uris(target: str, trunk: str = "") -> list[str]:
+    return [attempt.uri for attempt in router()[0].attempts(target, trunk=trunk)]
+
+
+def refused(target: str, trunk: str = "") -> tuple[int, str]:
+    with pytest.raises(DialError) as caught:
+        router()[0].attempts(target, trunk=trunk)
+    return caught.value.status, caught.value.cause
+
+
+def test_the_first_route_that_fits_and_its_trunks_in_order() -> None:
+    assert uris("+49 30 1234") == [
+        "sip:+49301234@a1.example",
+        "sip:+49301234@a2.example:5070;transport=tcp",
+        "sips:+49301234@b.example",
+    ]
+    assert uris("201") == ["sip:201@10.0.0.2"]
+    assert uris("tel:+49-30-1234")[0] == "sip:+49301234@a1.example"
+    assert uris("9030123456") == ["sips:030123456@b.example"]
+    assert uris("+4930", trunk="b") == ["sips:+4930@b.example"]
+    assert uris("2#1*") == ["sip:2%231*@10.0.0.2"]
+
+
+def test_a_sip_uri_is_called_only_at_a_trunk() -> None:
+    assert uris("sip:201@10.0.0.2:5080;transport=tcp;x=y?Replaces=z") == ["sip:201@10.0.0.2:5080;transport=tcp"]
+    assert uris("sip:+4930@A1.EXAMPLE") == ["sip:+4930@A1.EXAMPLE"]
+    assert refused("sip:201@192.0.2.9") == (404, "no_route")
+    assert refused("sip:201@10.9.0.1") == (404, "no_route"), "a network that calls come from is no place to call"
+    assert refused("sip:301@10.0.0.2") == (403, "prefix")
+
+
+@pytest.mark.parametrize(
+    ("target", "trunk", "expected"),
+    [
+        ("555", "", (404, "no_route")),
+        ("700", "", (403, "denied")),
+        ("201", "closed", (403, "denied")),
+        ("201", "nowhere", (404, "no_route")),
+        ("09001123456", "b", (403, "premium")),
+        ("909001123456", "", (403, "premium")),
+        ("9110", "", (403, "emergency")),
+        ("sip:09001123456@b.example", "", (403, "premium")),
+        ("sip:%2B49900%31123456@b.example", "", (403, "premium")),
+        ("http://a", "", (404, "malformed")),
+        ("sip:", "", (404, "malformed")),
+        ("2\r\n1", "", (404, "malformed")),
+    ],
+)
+def test_what_is_not_dialled(target: str, trunk: str, expected: tuple[int, str]) -> None:
+    assert refused(target, trunk) == expected
+
+
+def test_refusals_are_counted() -> None:
+    ways, trunks = router()
+    for target in ("555", "700", "700"):
+        with pytest.raises(DialError):
+            ways.attempts(target)
+    assert dict(ways.refused) == {"no_route": 1, "denied": 2}
+    assert trunks.state("closed").counters["refused_dialling"] == 2
+
+
+@pytest.mark.parametrize(
+    ("by", "code", "rang", "expected"),
+    [
+        ("agent", 503, False, True),
+        ("agent", 500, False, True),
+        ("system", 408, False, True),
+        ("system", 408, True, False),
+        ("agent", 486, False, False),
+        ("agent", 480, False, False),
+        ("agent", 404, False, False),
+        ("agent", 403, False, False),
+        ("agent", 600, False, False),
+        ("agent", 603, False, False),
+        ("agent", 606, False, False),
+        ("caller", 503, False, False),
+    ],
+)
+def test_causes_for_which_the_next_trunk_is_tried(by: Any, code: int, rang: bool, expected: bool) -> None:
+    assert goes_on(HangupCause(by, code, ""), rang) is expected
+
+
+class Outgoing:
+    """What an attempt comes to: a status, or "answers"; ``rings`` before that."""
+
+    def __init__(self, outcome: Any, rings: bool = False) -> None:
+        self.outcome = outcome
+        self.rings = rings
+        self.on_ringing: Any = None
+        self.over: list[Any] = []
+        self.hung_up = False
+
+    def when_over(self, callback: Any) -> None:
+        self.over.append(callback)
+
+    async def wait_answered(self) -> Any:
+        await asyncio.sleep(0)
+        if self.rings:
+            self.on_ringing(180)
+        if self.outcome == "waits":
+            await asyncio.sleep(3600)
+        if self.outcome == "answers":
+            return object()
+        self.end()
+        return None
+
+    async def wait_ended(self) -> HangupCause:
+        return HangupCause("agent", self.outcome, "")
+
+    def hangup(self, reason: str = "") -> None:
+        self.hung_up = True
+        self.end()
+
+    def end(self) -> None:
+        for callback in self.over:
+            callback()
+
+
+class Wire:
+    """The SIP endpoint: every INVITE and what becomes of it."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
+        self.sent: list[tuple[str, str, list[tuple[str, str]]]] = []
+        self.made: list[Outgoing] = []
+
+    async def dial(
+        self, target_uri: str, from_uri: str, media: Any, *, headers: Sequence[tuple[str, str]], **_: Any
+    ) -> Any:
+        self.sent.append((target_uri, from_uri, list(headers)))
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.made.append(outcome if isinstance(outcome, Outgoing) else Outgoing(outcome))
+        return self.made[-1]
+
+
+def place(wire: Wire, target: str, rules: tuple[TrunkRule, ...] = (A, B)) -> tuple[Any, TrunkTable]:
+    """The answered call or the error."""
+    trunks = TrunkTable(rules)
+    ways = Router(trunks, (Route(trunks=tuple(rule.name for rule in rules)),))
+    dialler = Dialler(ways, trunks, wire.dial, lambda: 0.0)
+
+    async def call() -> Any:
+        try:
+            return await dialler.call(ways.attempts(target), None, values={"caller.number": "100"})  # type: ignore[arg-type]
+        except DialError as error:
+            return error
+
+    return asyncio.run(call()), trunks
+
+
+def test_the_next_proxy_and_then_the_next_trunk_are_tried() -> None:
+    wire = Wire(503, OSError("certificate of another"), "answers")
+    answered, trunks = place(wire, "+4930")
+    assert answered is wire.made[-1]
+    assert [uri for uri, _, _ in wire.sent] == [
+        "sip:+4930@a1.example",
+        "sip:+4930@a2.example:5070;transport=tcp",
+        "sips:+4930@b.example",
+    ]
+    assert [caller for _, caller, _ in wire.sent] == ["sip:anonymous@a1.example"] * 2 + ["sip:+4930%2099@b.example"]
+    assert (trunks.state("a").calls, trunks.state("b").calls) == (0, 1)
+    answered.end()
+    assert trunks.state("b").calls == 0
+
+
+@pytest.mark.parametrize("status", [486, 603, 404, 480])
+def test_an_answer_of_the_one_called_is_final(status: int) -> None:
+    wire = Wire(status)
+    error, trunks = place(wire, "+4930")
+    assert (error.status, error.cause, len(wire.sent)) == (status, "failed", 1)
+    assert trunks.state("a").calls == 0
+
+
+def test_what_rang_is_not_called_again() -> None:
+    wire = Wire(Outgoing(503, rings=True))
+    error, _ = place(wire, "+4930")
+    assert (error.status, len(wire.sent)) == (503, 1)
+
+
+def test_when_every_trunk_fails_the_last_reason_is_told() -> None:
+    error, trunks = place(Wire(500, OSError("no such host"), 503), "+4930")
+    assert str(error) == "+4930 by trunk b: 503"
+    assert sum(trunks.state(name).calls for name in ("a", "b")) == 0
+
+
+def test_a_full_trunk_is_passed_over() -> None:
+    full = TrunkRule("full", proxies=("sip:f",), allow_prefixes=("*",), max_cps=0.001)
+    trunks = TrunkTable((full,))
+    ways = Router(trunks, (Route(trunks=("full",)),))
+    wire = Wire("answers", "answers")
+    dialler = Dialler(ways, trunks, wire.dial, lambda: 0.0)
+
+    async def call() -> None:
+        await dialler.call(ways.attempts("+4930"), None)  # type: ignore[arg-type]
+        with pytest.raises(DialError, match=r"no room: trunks\.full\.max_cps \(0\.001\) reached"):
+            await dialler.call(ways.attempts("+4930"), None)  # type: ignore[arg-type]
+
+    asyncio.run(call())
+    assert len(wire.sent) == 1
+
+
+def test_a_cancelled_attempt_is_taken_back() -> None:
+    wire = Wire("waits")
+    trunks = TrunkTable((A,))
+    ways = Router(trunks, (Route(trunks=("a",)),))
+    dialler = Dialler(ways, trunks, wire.dial, lambda: 0.0)
+
+    async def call() -> None:
+        task = asyncio.create_task(dialler.call(ways.attempts("+4930"), None))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(call())
+    assert wire.made[0].hung_up
+    assert trunks.state("a").calls == 0
+
+
+def test_headers_out_say_who_is_called() -> None:
+    rule = TrunkRule(
+        "x", proxies=("sip:x",), allow_prefixes=("*",), headers_out=(("X-For", "${called.number} ${caller.number}"),)
+    )
+    wire = Wire("answers")
+    place(wire, "+4930", (rule,))
+    assert wire.sent[0][2] == [("X-For", "+4930 100")]

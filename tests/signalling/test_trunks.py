@@ -1,0 +1,77 @@
+"""Trunks at run time: whose an address is, and whether there is room."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.config.trunks import SipTrunk
+from appliance.signalling.trunks import TrunkRule, TrunkTable
+
+
+def table(*rules: TrunkRule) -> TrunkTable:
+    return TrunkTable(rules)
+
+
+def test_the_smallest_network_that_holds_an_address_names_the_trunk() -> None:
+    wide = TrunkRule("wide", (ip_network("10.0.0.0/8"),))
+    narrow = TrunkRule("narrow", (ip_network("10.1.0.0/16"), ip_network("2001:db8::/32")))
+    trunks = table(wide, narrow)
+    found = {
+        host: rule.name if (rule := trunks.rule_for(host)) else None
+        for host in ("10.1.2.3", "10.2.2.3", "::ffff:10.2.2.3", "2001:db8::1%eth0", "192.0.2.1", "pbx")
+    }
+    assert found == {
+        "10.1.2.3": "narrow",
+        "10.2.2.3": "wide",
+        "::ffff:10.2.2.3": "wide",
+        "2001:db8::1%eth0": "narrow",
+        "192.0.2.1": None,
+        "pbx": None,
+    }
+
+
+def test_one_call_more_than_max_calls_is_refused_until_one_ends() -> None:
+    trunks = table(TrunkRule("pbx", max_calls=2))
+    assert [trunks.take("pbx", 0.0) for _ in range(3)] == ["", "", "trunks.pbx.max_calls (2) reached"]
+    trunks.give_back("pbx")
+    assert trunks.take("pbx", 0.1, outgoing=True) == ""
+    state = trunks.state("pbx")
+    assert state.calls == 2
+    assert dict(state.counters) == {"calls_in": 2, "calls_out": 1, "refused_max_calls": 1}
+
+
+def test_a_rate_below_one_a_second_spreads_the_calls() -> None:
+    trunks = table(TrunkRule("pbx", max_cps=0.5))
+    assert [trunks.take("pbx", now) == "" for now in (0.0, 1.0, 1.9, 2.0, 3.9, 4.0)] == [
+        True, False, False, True, False, True
+    ]  # fmt: skip
+
+
+@given(
+    st.floats(0.1, 20), st.lists(st.floats(0, 5), max_size=60).map(sorted), st.integers(1, 5), st.lists(st.booleans())
+)
+def test_never_more_than_the_limits(max_cps: float, times: list[float], max_calls: int, ends: list[bool]) -> None:
+    trunks = table(TrunkRule("pbx", max_cps=max_cps, max_calls=max_calls))
+    taken: list[float] = []
+    for index, now in enumerate(times):
+        if trunks.take("pbx", now) == "":
+            taken.append(now)
+            assert trunks.state("pbx").calls <= max_calls
+            if index < len(ends) and ends[index]:
+                trunks.give_back("pbx")
+    for start in taken:
+        assert sum(start <= at < start + 1.0 for at in taken) <= max(1.0, max_cps) + 1
+
+
+def test_a_rule_holds_what_the_settings_say_and_does_not_show_the_password() -> None:
+    settings = SipTrunk.model_validate(
+        {"kind": "sip", "proxy": "sip:a", "username": "u", "password": "hunter2", "headers_out": {"X-A": "b"}}
+    )
+    rule = TrunkRule.of("a", settings)
+    assert (rule.proxies, rule.password, rule.caller_id, rule.headers_out) == (
+        ("sip:a",), "hunter2", "u", (("X-A", "b"),)
+    )  # fmt: skip
+    assert "hunter2" not in repr(rule)

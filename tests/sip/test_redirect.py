@@ -1,0 +1,64 @@
+"""3xx: which targets are tried, in which order, and which never."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.redirect import MAX_REDIRECTS, contacts_of, next_target, same_user_only
+from appliance.sip.uri import Peer, SipUri
+
+from .requests import PEER, make_request
+
+FIRST = "sip:100@192.0.2.7"
+
+
+def moved(contact: str) -> Response:
+    request = parse_message(make_request())
+    assert isinstance(request, Request)
+    response = make_response(request, 302)
+    response.headers.set("contact", contact)
+    return response
+
+
+def test_contacts_come_best_first_without_what_is_not_theirs_to_say() -> None:
+    low = "<sip:a@h>;q=0.1, <sip:b@h;method=BYE?Subject=x>, <sip:c@h>;q=0.5"
+    found = contacts_of(moved(f"{low}, <mailto:x@y>, <sip:d@h>;q=7, <tel:+1>;q=0"))
+    assert [str(uri) for uri in found] == ["sip:b@h", "sip:d@h", "sip:c@h", "sip:a@h", "tel:+1"]
+    assert contacts_of(moved("<sip:a@h")) == []
+
+
+@pytest.mark.parametrize(
+    ("contact", "expected"),
+    [
+        ("<sip:100@198.51.100.4:5080>", ("sip:100@198.51.100.4:5080", Peer("198.51.100.4", 5080))),
+        ("<sip:100@gw.example;transport=tcp>", ("sip:100@gw.example;transport=tcp", PEER)),
+        ("<sip:100@192.0.2.7:5099>", ("sip:100@192.0.2.7:5099", Peer("192.0.2.7", 5099))),
+        ("<sip:100@192.0.2.7:5070;x>", ("sip:100@192.0.2.7:5070;x", PEER)),
+        ("<sip:900123@198.51.100.4>, <sip:100@198.51.100.5>", ("sip:100@198.51.100.5", Peer("198.51.100.5", 5060))),
+        ("<sip:900123@198.51.100.4>", None),
+        ("<tel:100>", None),
+        (f"<{FIRST}>", None),
+        ("", None),
+    ],
+)
+def test_only_the_same_user_is_followed(contact: str, expected: tuple[str, Peer] | None) -> None:
+    assert next_target(FIRST, moved(contact), PEER, set(), same_user_only) == expected
+
+
+def test_a_loop_ends_and_so_does_an_endless_chain() -> None:
+    visited: set[str] = set()
+    there = next_target(FIRST, moved("<sip:100@198.51.100.4>"), PEER, visited, same_user_only)
+    assert there is not None
+    assert (
+        next_target(there[0], moved(f"<{FIRST}>, <sip:100@192.0.2.7;x=1>"), there[1], visited, same_user_only) is None
+    )
+    visited, count = set(), 0
+    while next_target(FIRST, moved(f"<sip:100@198.51.100.{count}>"), PEER, visited, same_user_only) is not None:
+        count += 1
+    assert count == MAX_REDIRECTS
+
+
+def test_a_secure_call_is_not_made_insecure() -> None:
+    refused, offered = SipUri.parse("sips:100@h"), SipUri.parse("sip:100@198.51.100.4")
+    assert same_user_only(refused, offered, PEER) is None
