@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PEERS := sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox asterisk-core-sounds-en asterisk-core-sounds-en-wav
 PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood
 
 .PHONY: help

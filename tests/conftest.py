@@ -16,6 +16,17 @@ LEAK_DEADLINE_S = 2.0
 SHARED_AUDIO = Path(__file__).parents[1] / ".." / "shared" / "audio"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a test that needs other programs a second attempt, which the summary shows with what went wrong first.
+
+    They keep their own time, and on a machine with other work an answer can come too late. A few attempts for a whole
+    run (``--max-suite-reruns``): more is a fault.
+    """
+    for item in items:
+        if item.get_closest_marker("peer"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def no_leaked_threads() -> Iterator[None]:
     """A test ends with the threads it began with."""

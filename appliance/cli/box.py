@@ -241,6 +241,18 @@ class Box:
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def wait_logged(self, words: str, timeout_s: float = 20.0) -> None:
+        """Wait until the box has printed ``words``, on any line.
+
+        Raises:
+            BoxError: it did not; the message carries the end of its log.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.log.exists() or words not in self.log.read_text(errors="replace"):
+            if time.monotonic() > deadline:
+                raise BoxError(f"appliance serve did not print {words!r} in {timeout_s:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.05)
+
     def __enter__(self) -> Box:
         self.start()
         return self
