@@ -258,6 +258,10 @@ class Metrics:
         """Read a SIP endpoint's counters: events by name, and what it holds now."""
         self._pulled.sip = counters
 
+    def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
+        """Read how many calls were not taken, by cause."""
+        self._pulled.refusals = refused
+
     def watch_trunks(self, trunks: TrunkTable, router: Router) -> None:
         """Read how the trunks are, and which numbers were not dialled."""
         self._pulled.trunks = trunks
@@ -276,6 +280,7 @@ class _Pulled:
         self.processes: dict[str, ProcessState] = {}
         self.store: Callable[[], StoreCounters] | None = None
         self.sip: Callable[[], Mapping[str, int]] | None = None
+        self.refusals: Callable[[], Mapping[str, int]] | None = None
         self.trunks: TrunkTable | None = None
         self.router: Router | None = None
 
@@ -286,6 +291,11 @@ class _Pulled:
             yield from _store(self.store())
         if self.sip is not None:
             yield from _sip(self.sip())
+        if self.refusals is not None:
+            refused = CounterMetricFamily("appliance_calls_refused", "Calls that were not taken", labels=["cause"])
+            for cause, count in sorted(self.refusals().items()):
+                refused.add_metric([cause], count)
+            yield refused
         if self.trunks is not None:
             yield from _trunks(self.trunks)
         if self.router is not None:

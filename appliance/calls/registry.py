@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -52,6 +52,8 @@ class CallRegistry:
         self._empty = asyncio.Event()
         self._empty.set()
         self.accepting = False
+        self.refused: Counter[str] = Counter()
+        """Calls that no session was made for, by cause: "no_line" or "no_room"."""
 
     @property
     def active(self) -> int:
@@ -65,14 +67,14 @@ class CallRegistry:
             self._give_back(leg.info.trunk)
         if refusal:
             logger.warning("call from %s refused: %s", leg.info.source, refusal)
-            self._refuse(leg, 503, "Service Unavailable")
+            self._refuse(leg, "no_room", 503, "Service Unavailable")
             return
         info = leg.info = self._verified(leg.info)
         line, reasons = match(self._lines, info.trunk, info.called, info.calling, _circumstances(info))
         if line is None:
             self._give_back(info.trunk)
             logger.warning("no line answers %s on trunk %s: %s", leg.info.called, leg.info.trunk, "; ".join(reasons))
-            self._refuse(leg, 404, "Not Found")
+            self._refuse(leg, "no_line", 404, "Not Found")
             return
         session = CallSession(leg, line, self._services)
         task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
@@ -158,7 +160,8 @@ class CallRegistry:
         self._recent.append(now)
         return ""
 
-    def _refuse(self, leg: Leg, status: int, reason: str) -> None:
+    def _refuse(self, leg: Leg, cause: str, status: int, reason: str) -> None:
+        self.refused[cause] += 1
         leg.reject(status, reason, retry_after_s=_RETRY_AFTER_S if status == 503 else None)
 
 

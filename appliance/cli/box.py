@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _MODULES = {
 }
 _RTP_SPAN = 512
 _FIRST_RTP_PORT, _LAST_RTP_PORT = 10_000, 32_000
+_FIRST_PORT, _LAST_PORT = 61_000, 65_500
 _rtp_locks: dict[str, list[int]] = {}
 _LONGEST_RUNTIME_DIR = 80
 """Names of sockets below it must fit into 107 bytes."""
@@ -44,11 +46,38 @@ class BoxError(ApplianceError):
     """The box did not start, or did not stop, in time; the message carries the end of its log."""
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
-    """A port on loopback that nobody has bound at this moment."""
+def free_port() -> int:
+    """An even port on loopback that nobody has bound for UDP or TCP, nor the one above it.
+
+    It lies above the ports that the kernel gives out by itself, so that no connection takes it before its use, and
+    this process is not given it again for a long while.
+
+    Raises:
+        BoxError: there is none.
+    """
+    for _ in range(_FIRST_PORT, _LAST_PORT, 2):
+        port = next(_ports)
+        if all(_is_free(port + above, kind) for above in (0, 1) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)):
+            return port
+    raise BoxError(f"no free port between {_FIRST_PORT} and {_LAST_PORT}")
+
+
+def _is_free(port: int, kind: socket.SocketKind) -> bool:
     with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _shuffled_ports() -> Iterator[int]:
+    """The even ports over and over, from a place of this process's own: others beside it look elsewhere."""
+    while True:
+        yield from random.sample(range(_FIRST_PORT, _LAST_PORT, 2), (_LAST_PORT - _FIRST_PORT) // 2)
+
+
+_ports = _shuffled_ports()
 
 
 def free_rtp_range(span: int = _RTP_SPAN) -> str:
@@ -103,7 +132,7 @@ class Box:
     ) -> None:
         self.directory = directory.absolute()
         self.sip_port = free_port()
-        self.http_port = free_port(socket.SOCK_STREAM)
+        self.http_port = free_port()
         self.database = self.directory / "appliance.db"
         self.recordings = self.directory / "recordings"
         self.log = self.directory / "serve.log"
@@ -116,7 +145,7 @@ class Box:
             "listen.sip": [{"transport": "udp", "host": HOST, "port": self.sip_port}],
             "listen.http.host": HOST,
             "listen.http.port": self.http_port,
-            "listen.media.port": free_port(socket.SOCK_STREAM),
+            "listen.media.port": free_port(),
             "state_dir": str(self.directory),
             "runtime_dir": str(runtime_dir),
             **(settings or {}),

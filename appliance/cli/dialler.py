@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from appliance.cli.rtp_stream import Codecs
 from appliance.cli.softphone import Answered, CallFailed
 from appliance.errors import RemoteSipError
-from appliance.signalling.leg import RtpParams
+from appliance.rtp_params import RtpParams
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg
 from appliance.sip.uri import SipUri

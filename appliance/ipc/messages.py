@@ -15,6 +15,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from appliance.rtp_params import RtpParams
+
 PACING_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 40.0, 100.0)
 """Upper bounds of the buckets of MediaStats.lateness; one more bucket counts what is later still."""
 
@@ -79,41 +81,11 @@ class OpenLeg(Message, frozen=True):
 
 
 class ConnectLeg(Message, frozen=True):
-    """Start sending and receiving. Sent again to change the remote address, codec, keys or direction mid-call.
-
-    ``codec`` is "pcmu", "pcma", "g722" or "opus". Payload types are mapped per direction: ``payload_type`` is the
-    number in the packets that leave, ``payload_type_in`` the one in those that come (-1: the same). The
-    ``dtmf_payload_type`` pair is for telephone-event (-1 for the first: not negotiated), whose clock is
-    ``dtmf_clock_hz``; ``cn_payload_type`` is comfort noise (RFC 3389) both ways, -1 where it was not negotiated.
-
-    ``ptime_ms`` is the length of the packets that leave; what comes may have any. ``send`` false: silence is sent to
-    keep the path open, but no speech (hold). ``receive`` false: what comes is not listened to.
-
-    ``srtp_tx`` and ``srtp_rx`` are the crypto suite of RFC 4568 or 7714, a blank, and key and salt in base64; "" for
-    plain RTP in that direction. ``dtmf`` is how keys are sent and heard: "rfc4733", "inband" (tones), "info"
-    (media takes no part in it) or "auto" (events where they were negotiated, tones otherwise). ``rtcp_mux``: RTCP
-    shares the RTP port (RFC 5761); otherwise it goes to ``rtcp_port``, 0 for the one above ``remote_port``.
-    """
+    """Start sending and receiving. Sent again to change the remote address, codec, keys or direction mid-call."""
 
     slot: int
     generation: int
-    remote_host: str
-    remote_port: int
-    codec: str
-    payload_type: int
-    dtmf_payload_type: int
-    ptime_ms: int = 20
-    send: bool = True
-    receive: bool = True
-    payload_type_in: int = -1
-    dtmf_payload_type_in: int = -1
-    dtmf_clock_hz: int = 8000
-    cn_payload_type: int = -1
-    dtmf: str = "rfc4733"
-    srtp_tx: str = ""
-    srtp_rx: str = ""
-    rtcp_port: int = 0
-    rtcp_mux: bool = False
+    rtp: RtpParams
 
 
 class Bridge(Message, frozen=True):

@@ -35,6 +35,7 @@ from appliance.ipc.messages import (
     SendDigits,
     Tick,
 )
+from appliance.rtp_params import RtpParams
 
 logger = logging.getLogger(__name__)
 
@@ -55,45 +56,6 @@ class MediaListener(Protocol):
     def on_media_lost(self) -> None: ...
 
 
-class RtpTarget(Protocol):
-    """Where and how to send: what signalling has negotiated."""
-
-    @property
-    def remote_host(self) -> str: ...
-    @property
-    def remote_port(self) -> int: ...
-    @property
-    def codec(self) -> str: ...
-    @property
-    def payload_type(self) -> int: ...
-    @property
-    def dtmf_payload_type(self) -> int: ...
-    @property
-    def ptime_ms(self) -> int: ...
-    @property
-    def send(self) -> bool: ...
-    @property
-    def receive(self) -> bool: ...
-    @property
-    def payload_type_in(self) -> int: ...
-    @property
-    def dtmf_payload_type_in(self) -> int: ...
-    @property
-    def dtmf_clock_hz(self) -> int: ...
-    @property
-    def cn_payload_type(self) -> int: ...
-    @property
-    def dtmf(self) -> str: ...
-    @property
-    def srtp_tx(self) -> str: ...
-    @property
-    def srtp_rx(self) -> str: ...
-    @property
-    def rtcp_port(self) -> int: ...
-    @property
-    def rtcp_mux(self) -> bool: ...
-
-
 class MediaLegHandle:
     """One open leg: commands go out, the listener hears what happens. Satisfies signalling's MediaSlot."""
 
@@ -106,31 +68,9 @@ class MediaLegHandle:
         self.opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[LegClosed | None] = asyncio.get_running_loop().create_future()
 
-    def connect(self, params: RtpTarget) -> None:
+    def connect(self, params: RtpParams) -> None:
         """Start, or change, what is sent and received."""
-        self._client.send(
-            ConnectLeg(
-                self.slot,
-                self.generation,
-                remote_host=params.remote_host,
-                remote_port=params.remote_port,
-                codec=params.codec,
-                payload_type=params.payload_type,
-                dtmf_payload_type=params.dtmf_payload_type,
-                ptime_ms=params.ptime_ms,
-                send=params.send,
-                receive=params.receive,
-                payload_type_in=params.payload_type_in,
-                dtmf_payload_type_in=params.dtmf_payload_type_in,
-                dtmf_clock_hz=params.dtmf_clock_hz,
-                cn_payload_type=params.cn_payload_type,
-                dtmf=params.dtmf,
-                srtp_tx=params.srtp_tx,
-                srtp_rx=params.srtp_rx,
-                rtcp_port=params.rtcp_port,
-                rtcp_mux=params.rtcp_mux,
-            )
-        )
+        self._client.send(ConnectLeg(self.slot, self.generation, params))
 
     def bridge(self, other: MediaLegHandle | None) -> None:
         """Join the two callers: each hears the other instead of playout. None parts this leg and its partner."""

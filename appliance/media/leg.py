@@ -12,7 +12,6 @@ from appliance.audio import comfort_noise, tones
 from appliance.audio.codec import Codec, new_codec
 from appliance.audio.comfort_noise import ComfortNoise
 from appliance.audio.conceal import Concealment
-from appliance.ipc.messages import ConnectLeg
 from appliance.ipc.rings import FRAME_SAMPLES
 from appliance.media.outgoing import Packetiser, packet_ms
 from appliance.media.playout import Playout
@@ -22,6 +21,7 @@ from appliance.rtp.jitter import JitterBuffer
 from appliance.rtp.packet_buffer import PacketBuffer
 from appliance.rtp.rtcp import RtcpSession
 from appliance.rtp.srtp import SrtpContext
+from appliance.rtp_params import RtpParams
 
 _PLAIN_CODECS: Final = ("pcmu", "pcma")
 _TONE_SAMPLES: Final = 800
@@ -147,7 +147,7 @@ class MediaLeg:
         self.sent_packets = self.sent_octets = 0
         self.delay_total = self.delay_samples = 0
 
-    def connect(self, message: ConnectLeg, now: float) -> None:
+    def connect(self, params: RtpParams, now: float) -> None:
         """Take the negotiated parameters; sent again for a re-negotiation mid-call.
 
         Raises:
@@ -156,12 +156,12 @@ class MediaLeg:
             ValueError: there is no such codec; nothing has changed then.
         """
         family = self.pair.rtp.family
-        described = address(message.remote_host, message.remote_port, family)
-        srtp_tx = _context(message.srtp_tx, self.srtp_tx, inbound=False)
-        srtp_rx = _context(message.srtp_rx, self.srtp_rx, inbound=True)
-        if message.codec != self.codec_name:
-            self.codec = None if message.codec in _PLAIN_CODECS else new_codec(message.codec)
-            self.codec_name = message.codec
+        described = address(params.remote_host, params.remote_port, family)
+        srtp_tx = _context(params.srtp_tx, self.srtp_tx, inbound=False)
+        srtp_rx = _context(params.srtp_rx, self.srtp_rx, inbound=True)
+        if params.codec != self.codec_name:
+            self.codec = None if params.codec in _PLAIN_CODECS else new_codec(params.codec)
+            self.codec_name = params.codec
             self._new_buffer()
         if self.srtp_rx is not None and srtp_rx is not self.srtp_rx:
             self.srtp_failures += self.srtp_rx.failures
@@ -170,25 +170,25 @@ class MediaLeg:
             self.source.redirect(described)
         else:
             self.source = SourceFilter(described)
-        if not self.connected or (message.receive and not self.receive):
+        if not self.connected or (params.receive and not self.receive):
             self.heard_at = now
             self.timed_out = False
-        self.rtcp_mux = message.rtcp_mux
-        rtcp_port = min(message.rtcp_port or message.remote_port + 1, 65535)
-        self.rtcp_to = address(message.remote_host, rtcp_port, family)
-        self.payload_type = message.payload_type
-        self.payload_type_in = _or(message.payload_type_in, message.payload_type)
-        self.dtmf = message.dtmf
-        self.dtmf_payload_type = message.dtmf_payload_type
-        self.dtmf_payload_type_in = _or(message.dtmf_payload_type_in, message.dtmf_payload_type)
-        self.dtmf_clock_hz = self.dtmf_in.clock_hz = message.dtmf_clock_hz
-        self.cn_payload_type = message.cn_payload_type
+        self.rtcp_mux = params.rtcp_mux
+        rtcp_port = min(params.rtcp_port or params.remote_port + 1, 65535)
+        self.rtcp_to = address(params.remote_host, rtcp_port, family)
+        self.payload_type = params.payload_type
+        self.payload_type_in = _or(params.payload_type_in, params.payload_type)
+        self.dtmf = params.dtmf
+        self.dtmf_payload_type = params.dtmf_payload_type
+        self.dtmf_payload_type_in = _or(params.dtmf_payload_type_in, params.dtmf_payload_type)
+        self.dtmf_clock_hz = self.dtmf_in.clock_hz = params.dtmf_clock_hz
+        self.cn_payload_type = params.cn_payload_type
         # Many peers send the static type unasked; it can stand for nothing else unless it was given away.
-        self.noise_payload_type_in = _or(message.cn_payload_type, comfort_noise.PAYLOAD_TYPE)
-        self.packet_ms = packet_ms(message.codec, message.ptime_ms)
-        self.alaw = message.codec == "pcma"
-        self.send = message.send
-        self.receive = message.receive
+        self.noise_payload_type_in = _or(params.cn_payload_type, comfort_noise.PAYLOAD_TYPE)
+        self.packet_ms = packet_ms(params.codec, params.ptime_ms)
+        self.alaw = params.codec == "pcma"
+        self.send = params.send
+        self.receive = params.receive
         self.mark_next = True
         self.connected = True
 

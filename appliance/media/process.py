@@ -170,7 +170,7 @@ class MediaProcess:
     def _connect(self, leg: MediaLeg, message: ConnectLeg) -> None:
         first = not leg.connected
         try:
-            leg.connect(message, time.monotonic())
+            leg.connect(message.rtp, time.monotonic())
         except (RtpError, MediaError, ValueError) as error:
             # Never without the keys that were agreed: the leg stays as it was, and times out where it was not up.
             logger.error("slot %d is not connected: %s", leg.slot, error)

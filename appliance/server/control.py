@@ -135,6 +135,7 @@ class Control:
             max_cps=settings.limits.max_cps,
             hooks=CallHooks(),
         )
+        self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
         endpoint = self._endpoint = await self._listen(registry, trunks)
         http = await self._serve_http()

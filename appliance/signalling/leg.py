@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from appliance.rtp_params import RtpParams
 from appliance.signalling.headers import CallHeaders
 
 
@@ -45,33 +46,6 @@ class CallInfo:
     about: CallHeaders = field(default_factory=CallHeaders)
     offered: Mapping[str, str] = field(default_factory=dict)
     can_transfer: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RtpParams:
-    """What the two sides agreed for the media; the fields of the ConnectLeg message, which says what each means.
-
-    ``dtmf_payload_type`` is -1 without telephone-event. ``send`` and ``receive`` are false where that direction is on
-    hold.
-    """
-
-    remote_host: str
-    remote_port: int
-    codec: str
-    payload_type: int
-    dtmf_payload_type: int
-    ptime_ms: int
-    send: bool
-    receive: bool
-    payload_type_in: int = -1
-    dtmf_payload_type_in: int = -1
-    dtmf_clock_hz: int = 8000
-    cn_payload_type: int = -1
-    dtmf: str = "rfc4733"
-    srtp_tx: str = field(default="", repr=False)
-    srtp_rx: str = field(default="", repr=False)
-    rtcp_port: int = 0
-    rtcp_mux: bool = False
 
 
 @dataclass(frozen=True, slots=True)

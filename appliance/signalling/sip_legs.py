@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from appliance.errors import LocalSipError, RemoteSipError
+from appliance.rtp_params import RtpParams
 from appliance.signalling.headers import named_headers, read_headers
 from appliance.signalling.leg import (
     CallInfo,
     HangupCause,
     MediaSlot,
-    RtpParams,
     TransferOutcome,
     TransferRequest,
 )

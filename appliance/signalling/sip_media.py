@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Sequence
 
 from appliance.errors import LocalSipError, RemoteSipError
-from appliance.signalling.leg import MediaSlot, RtpParams
+from appliance.rtp_params import RtpParams
+from appliance.signalling.leg import MediaSlot
 from appliance.signalling.trunks import TrunkRule
-from appliance.sip.offer_answer import Agreement, LocalDescription, MediaPolicy, check_offer
+from appliance.sip.offer_answer import LocalDescription, MediaPolicy, check_offer
 from appliance.sip.sdp import parse_sdp
 
 
@@ -91,8 +92,8 @@ class SipMedia:
         Raises:
             RemoteSipError: 400 for what is no SDP, 488 where there is nothing in common; nothing has changed then.
         """
-        body, agreement = self._local.answer(parse_sdp(offer))
-        self._connect(agreement)
+        body, agreed = self._local.answer(parse_sdp(offer))
+        self._connect(agreed)
         return body
 
     def take_early(self, answer: bytes) -> RtpParams:
@@ -128,12 +129,11 @@ class SipMedia:
             raise RemoteSipError("our offer was not answered", status_hint=488)
         return self._connect(self._local.accept_answer(parse_sdp(answer)))
 
-    def _connect(self, agreement: Agreement) -> RtpParams:
-        host = agreement.remote_host or (self.params.remote_host if self.params else self._fallback_host)
+    def _connect(self, agreed: RtpParams) -> RtpParams:
+        host = agreed.remote_host or (self.params.remote_host if self.params else self._fallback_host)
         if ":" in host and ":" not in self.media.local_host:
             raise RemoteSipError(f"media to {host} cannot leave from an IPv4 address", status_hint=488)
-        values = {field.name: getattr(agreement, field.name) for field in dataclasses.fields(agreement)}
-        params = RtpParams(**values | {"remote_host": host})
+        params = dataclasses.replace(agreed, remote_host=host)
         if params != self.params:
             self.params = params
             self.media.connect(params)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from appliance.errors import LocalSipError, RemoteSipError
+from appliance.rtp_params import RtpParams
 from appliance.sip.sdes import SUITES, Crypto
 from appliance.sip.sdp import CODECS, COMFORT_NOISE, TELEPHONE_EVENT, Media, SessionDescription
 
@@ -51,34 +52,6 @@ class MediaPolicy:
     ptime_ms: int = 20
     dtmf: str = "rfc4733"
     comfort_noise: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """What an offer and its answer came to, seen from here; ``ConnectLeg`` in ipc/messages.py explains each field.
-
-    ``remote_host`` is "" where the peer named no address media can be sent to (hold by 0.0.0.0, or a host name).
-    ``payload_type`` is what we put into packets and ``payload_type_in`` what the peer does; the pair for
-    telephone-event is -1 without it. ``send`` and ``receive`` are this side's directions.
-    """
-
-    remote_host: str
-    remote_port: int
-    codec: str
-    payload_type: int
-    dtmf_payload_type: int
-    ptime_ms: int
-    send: bool
-    receive: bool
-    payload_type_in: int = -1
-    dtmf_payload_type_in: int = -1
-    dtmf_clock_hz: int = 8000
-    cn_payload_type: int = -1
-    dtmf: str = "rfc4733"
-    srtp_tx: str = field(default="", repr=False)
-    srtp_rx: str = field(default="", repr=False)
-    rtcp_port: int = 0
-    rtcp_mux: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +115,7 @@ class LocalDescription:
         self._last = ""
         self._keys: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
-        self._agreed: Agreement | None = None
+        self._agreed: RtpParams | None = None
         self._protocol = ""
         self._sections: list[str] = []
         """The refused sections of the session, as m= lines, with "" in the place of the audio."""
@@ -160,7 +133,7 @@ class LocalDescription:
         audio = self._audio(protocol, self._offered, self._offered_crypto, self.direction, mux=True)
         return self._render(self._sections or [""], audio)
 
-    def accept_answer(self, answer: SessionDescription) -> Agreement:
+    def accept_answer(self, answer: SessionDescription) -> RtpParams:
         """What the peer's answer to :meth:`offer` means. It may come again, or differently, until the call is up.
 
         Raises:
@@ -185,7 +158,7 @@ class LocalDescription:
         self._settle(agreed, audio.protocol, self._sections or [""])
         return agreed
 
-    def answer(self, offer: SessionDescription) -> tuple[bytes, Agreement]:
+    def answer(self, offer: SessionDescription) -> tuple[bytes, RtpParams]:
         """The answer to an offer: one audio section with one codec; every other section is refused.
 
         Raises:
@@ -219,10 +192,10 @@ class LocalDescription:
         own_direction: str,
         ours: Crypto | None,
         theirs: Crypto | None,
-    ) -> Agreement:
+    ) -> RtpParams:
         events = next((encoding for encoding in outgoing if encoding.startswith(TELEPHONE_EVENT)), "")
         direction = audio.effective_direction
-        return Agreement(
+        return RtpParams(
             remote_host="" if audio.held else audio.host,
             remote_port=audio.port,
             codec=codec,
@@ -247,7 +220,7 @@ class LocalDescription:
             problem = f"media cannot go from {self.host} to {audio.host}: one is IPv4 and the other IPv6"
             raise RemoteSipError(problem, status_hint=488)
 
-    def _settle(self, agreed: Agreement, protocol: str, sections: list[str]) -> None:
+    def _settle(self, agreed: RtpParams, protocol: str, sections: list[str]) -> None:
         self._agreed, self._protocol, self._sections = agreed, protocol, sections
 
     # --- what is offered ----------------------------------------------------------------------------------------

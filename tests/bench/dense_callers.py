@@ -15,7 +15,6 @@ import select
 import socket
 import struct
 import sys
-import time
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import uvloop
 from appliance.audio.codec import Codec, new_codec
 from appliance.cli.softphone import read_wav
 from appliance.errors import ApplianceError
-from tests.bench.load_calls import PAUSE_S, RATE_OF_SET_UP, unwrapped
+from tests.bench.load_calls import PAUSE_S, RATE_OF_SET_UP, measured, save
 from tests.bench.uac import BareCall, BareUac
 from tests.peers.capture import SO_TIMESTAMPNS
 
@@ -187,34 +186,13 @@ async def run(args: argparse.Namespace) -> int:
             calls.append(call)
             await asyncio.sleep(1 / RATE_OF_SET_UP)
         await asyncio.sleep(args.settle)
-        clock = [(time.time(), time.monotonic())]
-        begun = time.time()
-        print("measuring", flush=True)
-        while time.time() < begun + args.seconds:
-            await asyncio.sleep(1.0)
-            clock.append((time.time(), time.monotonic()))
-        over = time.time()
-        print("measured", flush=True)
+        span = await measured(args.seconds)
         early = sum(call.ended.done() for call in calls)
         await asyncio.gather(*(call.hangup() for call in calls))
-    save(args.out, crowd.streams, begun, over, clock)
+    save(args.out, [(np.asarray(stream.at), np.asarray(stream.sequence)) for stream in crowd.streams], span)
     if early:
         print(f"{early} calls ended before the measurement did", file=sys.stderr)
     return 1 if early else 0
-
-
-def save(path: Path, streams: list[Stream], begun: float, over: float, clock: list[tuple[float, float]]) -> None:
-    wall, steady = np.asarray(clock).T
-    at, call, sequence = [], [], []
-    for index, stream in enumerate(streams):
-        came = np.asarray(stream.at)
-        within = (came >= begun) & (came < over)
-        if not within.any():
-            continue
-        at.append(came[within] + np.interp(came[within], wall, steady - wall))
-        sequence.append(unwrapped(np.asarray(stream.sequence)[within].tolist()))
-        call.append(np.full(int(within.sum()), index))
-    np.savez(path, at=np.concatenate(at), call=np.concatenate(call), sequence=np.concatenate(sequence))
 
 
 def main() -> int:

@@ -11,15 +11,21 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import uvloop
 
 from appliance.cli.rtp_stream import RATE_HZ, Pcm, Ticker
 from appliance.cli.softphone import Softphone, read_wav
 from appliance.errors import ApplianceError
 from tests.bench.uac import BareUac
+
+Array: TypeAlias = npt.NDArray[Any]
 
 PAUSE_S = 4.0
 RATE_OF_SET_UP = 15.0
@@ -34,7 +40,7 @@ async def talk(phone: Softphone, speech: list[Pcm], first: int) -> None:
         index += 1
 
 
-def unwrapped(sequences: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def unwrapped(sequences: Array) -> npt.NDArray[np.int64]:
     """16-bit sequence numbers as a count that goes on."""
     raw = np.asarray(sequences, np.int64)
     steps = (np.diff(raw) + 32768) % 65536 - 32768
@@ -44,7 +50,6 @@ def unwrapped(sequences: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]
 async def run(args: argparse.Namespace) -> int:
     speech = [read_wav(path) for path in args.speech]
     ticker = Ticker(phases=10)
-    clock = [(time.time(), time.monotonic())]
     async with BareUac((args.box, args.port), host=args.host) as uac:
         phones = [Softphone(uac, args.host, ticker=ticker, keep_audio=False) for _ in range(args.calls)]
         for phone in phones:
@@ -52,34 +57,54 @@ async def run(args: argparse.Namespace) -> int:
             await asyncio.sleep(1 / RATE_OF_SET_UP)
         talking = [asyncio.create_task(talk(phone, speech, i)) for i, phone in enumerate(phones)]
         await asyncio.sleep(args.settle)
-        begun = time.time()
-        print("measuring", flush=True)
-        while time.time() < begun + args.seconds:
-            await asyncio.sleep(1.0)
-            clock.append((time.time(), time.monotonic()))
-        over = time.time()
-        print("measured", flush=True)
+        span = await measured(args.seconds)
         early = sum(phone.ended for phone in phones)
         for task in talking:
             task.cancel()
         await asyncio.gather(*talking, return_exceptions=True)
         await asyncio.gather(*(phone.hangup() for phone in phones))
-    save(args.out, phones, begun, over, clock)
+    came = [np.array([(a.at, a.sequence) for a in phone.rtp.arrivals]).reshape(-1, 2).T for phone in phones]
+    save(args.out, came, span)
     if early:
         print(f"{early} calls ended before the measurement did", file=sys.stderr)
     return 1 if early else 0
 
 
-def save(path: Path, phones: list[Softphone], begun: float, over: float, clock: list[tuple[float, float]]) -> None:
-    wall, steady = np.asarray(clock).T
+@dataclass(frozen=True)
+class Span:
+    """When was measured. Stamps are in the kernel's wall time; ``steady_at`` gives the same in monotonic time."""
+
+    clock: list[tuple[float, float]]
+
+    def covers(self, wall: Array) -> npt.NDArray[np.bool_]:
+        return (wall >= self.clock[0][0]) & (wall < self.clock[-1][0])
+
+    def steady_at(self, wall: Array) -> Array:
+        known, steady = np.asarray(self.clock).T
+        return wall + np.interp(wall, known, steady - known)
+
+
+async def measured(seconds: float) -> Span:
+    """Let time pass, telling the bar when it begins and when it is over."""
+    clock = [(time.time(), time.monotonic())]
+    print("measuring", flush=True)
+    while time.time() < clock[0][0] + seconds:
+        await asyncio.sleep(1.0)
+        clock.append((time.time(), time.monotonic()))
+    print("measured", flush=True)
+    return Span(clock)
+
+
+def save(path: Path, calls: Sequence[tuple[Array, Array]], span: Span) -> None:
+    """Write what came within ``span``: the wall time and the sequence number of every packet, call by call."""
     at, call, sequence = [], [], []
-    for index, phone in enumerate(phones):
-        within = [a for a in phone.rtp.arrivals if begun <= a.at < over]
-        if not within:
+    for index, (came, numbers) in enumerate(calls):
+        within = span.covers(came)
+        if not within.any():
             continue
-        at.append(np.asarray([a.at for a in within]) + np.interp([a.at for a in within], wall, steady - wall))
-        sequence.append(unwrapped([a.sequence for a in within]))
-        call.append(np.full(len(within), index))
+        at.append(span.steady_at(came[within]))
+        sequence.append(unwrapped(numbers[within]))
+        call.append(np.full(int(within.sum()), index))
     np.savez(path, at=np.concatenate(at), call=np.concatenate(call), sequence=np.concatenate(sequence))
 
 

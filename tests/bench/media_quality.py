@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.audio.codec import Codec, new_codec
-from appliance.ipc.messages import ConnectLeg
 from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
 from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
 from appliance.media.ports import PortPool
 from appliance.media.tick import AudioClock
 from appliance.rtp.packet import build
+from appliance.rtp_params import RtpParams
 from tests.bench import prompts
 from tests.bench.report import Bar
 
@@ -120,7 +120,7 @@ def play(calls: list[Call], codec: str) -> list[Heard]:
             clock.receiver.add(pair.rtp, slot)
             clock.receiver.add(pair.rtcp, ~slot)
             host, port = peer.rtp.getsockname()
-            leg.connect(ConnectLeg(slot, 1, host, port, codec, _PAYLOAD_TYPES[codec], -1), 0.0)
+            leg.connect(RtpParams(host, port, codec, _PAYLOAD_TYPES[codec], -1), 0.0)
             clock.begin(leg, 1, 1)
         longest = max(call.frames for call in calls)
         heard = np.zeros((len(calls), longest, FRAME_SAMPLES), np.int16)

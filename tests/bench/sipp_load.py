@@ -20,7 +20,7 @@ from tests.bench.report import Bar, require_command
 def run_sipp(box: Box, folder: Path, calls: int, rate: int, talk_ms: int) -> subprocess.CompletedProcess[str]:
     """Run SIPp to its end in ``folder``, where it leaves its statistics."""
     command = ["sipp", f"{HOST}:{box.sip_port}", "-sn", "uac", "-i", HOST]
-    command += ["-p", str(free_port()), "-mi", HOST, "-mp", str(free_port() & ~1), "-m", str(calls), "-r", str(rate)]
+    command += ["-p", str(free_port()), "-mi", HOST, "-mp", str(free_port()), "-m", str(calls), "-r", str(rate)]
     command += ["-d", str(talk_ms), "-nostdin", "-trace_stat", "-stf", "stat.csv", "-fd", "1"]
     command += ["-trace_counts", "-trace_err", "-error_file", "errors.log", "-timeout", "120s", "-timeout_error"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)

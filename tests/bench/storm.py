@@ -19,7 +19,7 @@ from typing import Any
 
 from appliance.cli.box import Box, free_port
 from appliance.config.trunks import SipTrunk
-from appliance.signalling.leg import RtpParams
+from appliance.rtp_params import RtpParams
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg
 from appliance.signalling.trunks import TrunkRule

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from appliance.audio.codec import new_codec
-from appliance.ipc.messages import AnyMessage, ConnectLeg
+from appliance.ipc.messages import AnyMessage
 from appliance.ipc.rings import AudioRings
 from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
@@ -28,6 +28,7 @@ from appliance.media.tick import AudioClock
 from appliance.media.vad import BatchVad
 from appliance.rtp.packet import build
 from appliance.rtp.srtp import SrtpContext
+from appliance.rtp_params import RtpParams
 
 _SETTLE_TICKS = 100
 _KEY = base64.b64encode(bytes(range(30))).decode()
@@ -89,7 +90,7 @@ def measure(count: int, seconds: float, agreed: dict[str, Any], vad: bytes | Non
         clock.legs[slot] = leg
         clock.receiver.add(pair.rtp, slot)
         clock.receiver.add(pair.rtcp, ~slot)
-        leg.connect(ConnectLeg(slot, 1, "127.0.0.1", port, dtmf_payload_type=101, **agreed), time.monotonic())
+        leg.connect(RtpParams("127.0.0.1", port, dtmf_payload_type=101, **agreed), time.monotonic())
         clock.begin(leg, 1, 1)
         rings.tts[slot, : len(speech)] = speech
         ports.append(pair.port)

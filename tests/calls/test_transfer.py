@@ -18,7 +18,8 @@ from appliance.calls.transfer import KeyRelay, Transfers
 from appliance.config.trunks import Route
 from appliance.conversation.brain import Transfer
 from appliance.errors import MediaError
-from appliance.signalling.leg import HangupCause, RtpParams, TransferRequest
+from appliance.rtp_params import RtpParams
+from appliance.signalling.leg import HangupCause, TransferRequest
 from appliance.signalling.routes import Dialler, Router
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg

@@ -35,3 +35,11 @@ def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         yield box
     assert box.stop() == 0, box.log_tail()
     assert "Traceback" not in box.log.read_text(errors="replace")
+
+
+def metric(box: Box, name: str, **labels: str) -> float:
+    """The value of one metric; 0 where it is not there."""
+    for line in box.get("/metrics")[1].splitlines():
+        if line.startswith(name) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            return float(line.rpartition(" ")[2])
+    return 0.0

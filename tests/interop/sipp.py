@@ -62,7 +62,7 @@ class Sipp:
         folder.mkdir(parents=True, exist_ok=True)
         where = [f"{_bracketed(remote[0])}:{remote[1]}"] if remote else []
         command = ["sipp", *where, "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", host, "-p", str(self.port)]
-        command += ["-mi", host, "-mp", str(free_port() & ~1), "-m", str(calls), "-r", str(rate), "-t", transport]
+        command += ["-mi", host, "-mp", str(free_port()), "-m", str(calls), "-r", str(rate), "-t", transport]
         command += ["-s", service, "-nostdin", "-trace_err", "-error_file", "errors.log", "-trace_msg"]
         command += ["-message_file", "messages.log", "-timeout", f"{timeout_s:.0f}s", "-timeout_error"]
         for name, value in (keys or {}).items():

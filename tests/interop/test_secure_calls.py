@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +40,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @proves("Media: SRTP by SDES: calls to the box", "Media: SRTP by SDES: plain RTP refused where SRTP is required")
 def test_calls_over_tls_with_srtp_to_the_box(start_box: Callable[..., Box], tmp_path: Path, speech: Path) -> None:
     pair = Authority(tmp_path).issue(HOST)
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     listen = [{"transport": "tls", "host": HOST, "port": port, "cert": str(pair.cert), "key": str(pair.key)}]
     box = start_box({**test_codecs.settings(tmp_path, srtp="required"), "listen.sip": listen})
     uri = f"sip:{LINE}@{HOST}:{port};transport=tls"
@@ -90,25 +89,13 @@ def settings(folder: Path, trunk: dict[str, object]) -> dict[str, object]:
     }
 
 
-def two_ports() -> int:
-    """A port that is free, and whose successor is too."""
-    while True:
-        port = free_port(socket.SOCK_STREAM)
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port + 1))
-            except OSError:
-                continue
-        return port
-
-
 @proves("Media: SRTP by SDES: calls from the box")
 async def test_calls_over_tls_with_srtp_from_the_box(
     start_box: Callable[..., Box], tmp_path: Path, speech: Path
 ) -> None:
     """A plain caller is put through to baresip over TLS with SRTP; each of the two hears the other."""
     authority = Authority(tmp_path)
-    port = two_ports()
+    port = free_port()
     peer = Baresip(
         tmp_path / "called",
         speech=speech,
@@ -137,7 +124,7 @@ async def test_calls_over_tls_with_srtp_from_the_box(
 @proves("Signalling: transport: TLS, a wrong certificate refused by the box")
 async def test_a_trunk_with_a_wrong_certificate_is_not_called(start_box: Callable[..., Box], tmp_path: Path) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
-    port = two_ports()
+    port = free_port()
     peer = Baresip(
         tmp_path / "called",
         account="mediaenc=srtp-mand;answermode=auto",

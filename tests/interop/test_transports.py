@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ pytestmark = [
 def tls_box(folder: Path, pair: Pair) -> Iterator[tuple[Box, int]]:
     """A box that listens on TLS; gives it and the port."""
     box = Box(folder / "box", quick_settings(folder))
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     box.settings["listen.sip"] = [
         {"transport": "udp", "host": HOST, "port": box.sip_port},
         {"transport": "tls", "host": HOST, "port": port, "cert": str(pair.cert), "key": str(pair.key)},
@@ -110,7 +109,7 @@ async def test_a_wrong_certificate_is_refused_by_the_box(
 ) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     pair = authority.issue("other.example" if wrong == "name" else "localhost", expired=wrong == "expired")
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     heard = (tmp_path / "heard").open("wb")
     command = ["openssl", "s_server", "-accept", f"{HOST}:{port}", "-cert", str(pair.cert), "-key", str(pair.key)]
     with subprocess.Popen([*command, "-quiet"], stdin=subprocess.PIPE, stdout=heard, stderr=heard) as server:

@@ -18,7 +18,7 @@ from appliance.cli.box import HOST, Box, free_port
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
-from tests.interop.conftest import quick_settings
+from tests.interop.conftest import metric, quick_settings
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -99,14 +99,6 @@ def serve(peers: ExitStack, scenario: str, folder: Path, host: str, port: int, *
     served = peers.enter_context(sipp.Sipp(scenario, folder / host, host=host, port=port, **options))  # type: ignore[arg-type]
     served.wait_ready()
     return served
-
-
-def metric(box: Box, name: str, **labels: str) -> float:
-    """The value of one metric; 0 where it is not there."""
-    for line in box.get("/metrics")[1].splitlines():
-        if line.startswith(name) and all(f'{key}="{value}"' in line for key, value in labels.items()):
-            return float(line.rpartition(" ")[2])
-    return 0.0
 
 
 @proves("Signalling: protection: concurrent calls of a trunk, 503 and Retry-After")
@@ -243,4 +235,6 @@ def test_toll_fraud_is_refused_and_counted(box: Box, tmp_path: Path) -> None:
     refused = metric(box, "appliance_trunk_events_total", trunk="caller", event="refused_transfer")
     call(box, "uac_refers_premium", tmp_path, CALLER, keys={"target": FIRST})
     assert metric(box, "appliance_trunk_events_total", trunk="caller", event="refused_transfer") == refused + 1
+    relayed = metric(box, "appliance_calls_refused_total", cause="no_line")
     call(box, "uac_relay", tmp_path, CALLER)
+    assert metric(box, "appliance_calls_refused_total", cause="no_line") == relayed + 1

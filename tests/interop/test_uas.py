@@ -12,7 +12,7 @@ from appliance.cli.box import HOST, Box
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
-from tests.interop.conftest import quick_settings
+from tests.interop.conftest import metric, quick_settings
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -87,7 +87,9 @@ def test_options(shared_box: Box, tmp_path: Path) -> None:
 
 @proves("Signalling: protection: REGISTER to the box refused")
 def test_a_register_to_the_box(shared_box: Box, tmp_path: Path) -> None:
+    refused = metric(shared_box, "appliance_sip_events_total", event="registers_refused")
     call(shared_box, "uac_register", tmp_path)
+    assert metric(shared_box, "appliance_sip_events_total", event="registers_refused") == refused + 1
 
 
 @proves("Signalling: UAS: methods not served (405, 501) told what is allowed")

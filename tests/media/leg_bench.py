@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from appliance.audio.codec import new_codec
-from appliance.ipc.messages import AnyMessage, ConnectLeg
+from appliance.ipc.messages import AnyMessage
 from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
 from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
 from appliance.media.ports import PortPool
 from appliance.media.tick import AudioClock
 from appliance.rtp.packet import RtpPacket, build, parse
+from appliance.rtp.srtp import SUITES
+from appliance.rtp_params import RtpParams
 
 GENERATION: Final = 11
 PAYLOAD_TYPES: Final = {"pcmu": 0, "pcma": 8, "g722": 9, "opus": 96}
@@ -57,18 +61,18 @@ class Bench:
         self.alaw = codec == "pcma"
         self.codec = new_codec(codec)
         self.agreed: dict[str, Any] = {"codec": codec, "payload_type": PAYLOAD_TYPES[codec], **agreed}
-        self.leg.connect(self.connect_message(), time.monotonic())
+        self.leg.connect(self.params(), time.monotonic())
         self.clock.begin(self.leg, 65535, 0xFFFFFFF0)
         self.sequence = 0
 
-    def connect_message(self, **changed: Any) -> ConnectLeg:
+    def params(self, **changed: Any) -> RtpParams:
         host, port = self.peer.getsockname()[:2]
         fields = {"remote_host": host, "remote_port": port, "dtmf_payload_type": 101, **self.agreed, **changed}
-        return ConnectLeg(self.slot, GENERATION, **fields)
+        return RtpParams(**fields)
 
     def connect_anew(self, **changed: Any) -> None:
         """What a re-negotiation does."""
-        self.leg.connect(self.connect_message(**changed), time.monotonic())
+        self.leg.connect(self.params(**changed), time.monotonic())
         self.clock.changed(self.leg)
 
     def tick(self, count: int = 1) -> None:
@@ -117,3 +121,19 @@ class Bench:
         """For a bench that shares the clock of another."""
         for sock in (*self.pair, self.peer, self.peer_rtcp):
             sock.close()
+
+
+Made = Callable[..., Bench]
+
+
+def keying(suite: str = "AES_CM_128_HMAC_SHA1_80", fill: int = 1) -> str:
+    return f"{suite} {base64.b64encode(bytes([fill]) * SUITES[suite][1]).decode()}"
+
+
+def speak(bench: Bench, pcm: np.ndarray) -> None:
+    bench.rings.write_tts(bench.slot, GENERATION, 0, pcm.astype(np.int16))
+    bench.leg.playout.add(1, 0, len(pcm), True)
+
+
+def loud(frames: np.ndarray) -> int:
+    return int(sum(np.abs(frame).max() > 3000 for frame in frames))

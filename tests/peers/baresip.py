@@ -87,7 +87,7 @@ class Baresip:
         if speech is None:
             speech = folder / "speech.wav"
             write_wav(speech, _quiet(60))
-        control, rtp = free_port(socket.SOCK_STREAM), free_port() & ~1
+        control, rtp = free_port(), free_port()
         self.sip_port = sip_port or free_port()
         (folder / "config").write_text(
             _CONFIG.format(

@@ -101,7 +101,7 @@ def main() -> None:
 
     phone = VoIPPhone(
         HOST, int(sys.argv[1]), "tester", "secret", myIP=HOST, sipPort=free_port(),
-        rtpPortLow=free_port() & ~1, rtpPortHigh=65000,
+        rtpPortLow=free_port(), rtpPortHigh=65534,
     )  # fmt: skip
     phone.sip.register = lambda: True  # type: ignore[method-assign]
     phone.start()

@@ -15,7 +15,8 @@ from typing import cast
 import pytest
 
 from appliance.errors import LocalSipError, RemoteSipError
-from appliance.signalling.leg import HangupCause, Leg, RtpParams
+from appliance.rtp_params import RtpParams
+from appliance.signalling.leg import HangupCause, Leg
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import SipLeg, TrunkRule
 from appliance.sip.transaction import Timing

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import LocalSipError, RemoteSipError
-from appliance.sip.offer_answer import PACKET_MS, Agreement, LocalDescription, MediaPolicy, check_offer
+from appliance.rtp_params import RtpParams
+from appliance.sip.offer_answer import PACKET_MS, LocalDescription, MediaPolicy, check_offer
 from appliance.sip.sdes import SUITES
 from appliance.sip.sdp import CODECS, SessionDescription, parse_sdp
 
@@ -33,7 +34,7 @@ def described(lines: str) -> SessionDescription:
     return parse_sdp((HEAD + lines).encode())
 
 
-def answer(offer: str, local: LocalDescription | None = None) -> tuple[str, Agreement]:
+def answer(offer: str, local: LocalDescription | None = None) -> tuple[str, RtpParams]:
     body, agreed = (local or us()).answer(parse_sdp((HEAD + offer).encode()))
     return body.decode(), agreed
 
@@ -48,7 +49,7 @@ def test_the_offerers_first_codec_and_payload_types_are_taken() -> None:
     body, agreed = answer(
         "m=audio 4000 RTP/AVP 18 8 0 96\r\na=rtpmap:96 telephone-event/8000\r\na=fmtp:96 0-16\r\na=ptime:40\r\n"
     )
-    assert agreed == Agreement("192.0.2.1", 4000, "pcma", 8, 96, 40, True, True, 8, 96)
+    assert agreed == RtpParams("192.0.2.1", 4000, "pcma", 8, 96, 40, True, True, 8, 96)
     assert "m=audio 5000 RTP/AVP 8 96\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:96 telephone-event/8000\r\n" in body
     assert "a=fmtp:96 0-15\r\na=ptime:20\r\na=sendrecv\r\n" in body
     assert "c=IN IP4 192.0.2.2\r\n" in body
@@ -136,8 +137,8 @@ def test_our_offer_and_its_answer() -> None:
     caller, called = us(("pcma", "pcmu")), LocalDescription(5, "192.0.2.9", 7000, ("pcmu", "pcma"))
     body, theirs = called.answer(parse_sdp(caller.offer()))
     ours = caller.accept_answer(parse_sdp(body))
-    assert ours == Agreement("192.0.2.9", 7000, "pcma", 8, 101, 20, True, True, 8, 101, rtcp_mux=True)
-    assert theirs == Agreement("192.0.2.2", 5000, "pcma", 8, 101, 20, True, True, 8, 101, rtcp_mux=True)
+    assert ours == RtpParams("192.0.2.9", 7000, "pcma", 8, 101, 20, True, True, 8, 101, rtcp_mux=True)
+    assert theirs == RtpParams("192.0.2.2", 5000, "pcma", 8, 101, 20, True, True, 8, 101, rtcp_mux=True)
     with pytest.raises(RemoteSipError):
         caller.accept_answer(parse_sdp((HEAD + "m=audio 0 RTP/AVP 0\r\n").encode()))
 
