@@ -47,6 +47,8 @@ class Run:
                 self.claims[_name(item.nodeid)] = proven
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.outcome == "rerun":  # a second attempt follows, and counts
+            return
         name = _name(report.nodeid)
         if report.when == "call" or report.outcome != "passed":
             worst = {"failed": 2, "skipped": 1, "passed": 0}
