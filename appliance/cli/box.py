@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,8 @@ class Box:
     """One running appliance.
 
     ``directory`` takes its database, recordings, sockets and log. ``settings`` are dotted keys of ``appliance.yaml``
-    laid over the ones that make it independent of every other box on the machine.
+    laid over the ones that make it independent of every other box on the machine. ``under`` is a command that runs
+    the one behind it in its own place (by exec), for a network or a file system of the box's own.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Box:
         directory: Path,
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.sip_port = free_port()
@@ -137,6 +139,7 @@ class Box:
         self.recordings = self.directory / "recordings"
         self.log = self.directory / "serve.log"
         self.environment = dict(environment or {})
+        self._under = list(under)
         runtime_dir = self.directory / "run"
         if len(os.fsencode(runtime_dir)) > _LONGEST_RUNTIME_DIR:
             runtime_dir = Path(tempfile.mkdtemp(prefix="box-"))
@@ -182,7 +185,7 @@ class Box:
     def launch(self) -> None:
         """Start without waiting."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "appliance.cli.main", "serve"]
+        command = [*self._under, sys.executable, "-m", "appliance.cli.main", "serve"]
         for key, value in self.settings.items():
             command += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
         with self.log.open("ab") as log:

@@ -37,7 +37,7 @@ _COMPACT = {
 
 _PRETTY = {
     "call-id": "Call-ID", "cseq": "CSeq", "www-authenticate": "WWW-Authenticate", "mime-version": "MIME-Version",
-    "rseq": "RSeq", "rack": "RAck", "min-se": "Min-SE",
+    "rseq": "RSeq", "rack": "RAck", "min-se": "Min-SE", "user-to-user": "User-to-User",
 }  # fmt: skip
 """Spellings that are not a capital after each hyphen; there are peers that look for these letters exactly."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from appliance.cli.box import HOST, Box
 from tests.bench import lines
+from tests.interop import sipp
 
 
 def quick_settings(folder: Path) -> dict[str, object]:
@@ -43,3 +45,21 @@ def metric(box: Box, name: str, **labels: str) -> float:
         if line.startswith(name) and all(f'{key}="{value}"' in line for key, value in labels.items()):
             return float(line.rpartition(" ")[2])
     return 0.0
+
+
+def hands_on(name: str, match: dict[str, object], to: str) -> dict[str, object]:
+    """A line that hands every caller on to the number ``to``."""
+    return {
+        "name": name, "match": match, "record": False, "greeting": "One moment, please.",
+        "flow": {
+            "on": {"transfer": {"to": to, "timeout_s": 10}, "failed": "sorry"},
+            "sorry": {"hang_up": "Sorry.", "disposition": "nobody"},
+        },
+    }  # fmt: skip
+
+
+def serve(peers: ExitStack, scenario: str, folder: Path, host: str, port: int, **options: object) -> sipp.Sipp:
+    """A scenario in the background that waits to be called; ended with ``peers``."""
+    served = peers.enter_context(sipp.Sipp(scenario, folder / host, host=host, port=port, **options))  # type: ignore[arg-type]
+    served.wait_ready()
+    return served

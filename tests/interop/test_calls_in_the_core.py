@@ -124,6 +124,7 @@ async def test_a_peer_without_update_is_refreshed_by_a_reinvite(core: CoreAgent,
     await play(core, "uas_refreshed", tmp_path, talk)
 
 
+@proves("Signalling: transfer: REFER sent, attended (Replaces)")
 async def test_an_attended_transfer(core: CoreAgent, tmp_path: Path) -> None:
     async def talk(call: Call) -> None:
         call.refer(f"sip:300@{sipp.HOST}", core.now, replaces="other@call;to-tag=one;from-tag=two")

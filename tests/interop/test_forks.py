@@ -12,9 +12,8 @@ from appliance.cli.box import HOST, Box, free_port
 from tests.bench import lines
 from tests.interop import kamailio, sipp
 from tests.interop.claims import proves
-from tests.interop.conftest import quick_settings
+from tests.interop.conftest import quick_settings, serve
 from tests.interop.kamailio import Kamailio, fill
-from tests.interop.test_trunks import serve
 
 pytestmark = [
     pytest.mark.peer,

@@ -76,6 +76,20 @@ def test_a_registrar_that_wants_longer_and_whose_nonces_are_short(
         assert len(registrar.seen("^challenged REGISTER")) == 2, "the nonce was stale at the end"
 
 
+@proves("Signalling: UAC: digest, nextnonce")
+def test_a_registrar_that_gives_the_next_nonce(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    with sipp.Sipp("uas_nextnonce", tmp_path / "registrar") as registrar:
+        registrar.wait_ready()
+        trunk = registering("1001", f"sip:{HOST}:{registrar.port}")
+        box = start_box({**quick_settings(tmp_path), "trunks": {"carrier": trunk}})
+        deadline = time.monotonic() + 20.0
+        while "nonce-three" not in registrar.messages():
+            assert time.monotonic() < deadline, registrar.messages()
+            time.sleep(0.1)
+        assert box.stop() == 0
+        registrar.wait()
+
+
 @proves("Signalling: REGISTER client: failover to the next proxy")
 def test_a_registrar_that_is_not_there(start_box: Callable[..., Box], tmp_path: Path) -> None:
     nobody = f"sip:{HOST}:{free_port()};transport=tcp"

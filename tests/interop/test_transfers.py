@@ -17,7 +17,7 @@ from appliance.cli.softphone import Softphone
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
-from tests.interop.conftest import quick_settings
+from tests.interop.conftest import metric, quick_settings
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -52,15 +52,6 @@ def settings(folder: Path, pbx: dict[str, Any] | None = None, **local: Any) -> d
 
 def call(box: Box, scenario: str, folder: Path, service: str, **options: Any) -> str:
     return sipp.call(scenario, folder / scenario, (HOST, box.sip_port), service=service, **options)
-
-
-def metric(box: Box, name: str, **labels: str) -> float:
-    text = box.get("/metrics")[1]
-    wanted = [f'{key}="{value}"' for key, value in labels.items()]
-    for line in text.splitlines():
-        if line.startswith(f"{name}{{") and all(label in line for label in wanted):
-            return float(line.rpartition(" ")[2])
-    return 0.0
 
 
 def one_record(box: Box) -> records.Row:
@@ -99,6 +90,7 @@ async def test_a_peer_without_refer_talks_through_the_box(start_box: Callable[..
     assert one_record(box)["hangup_by"] == "caller"
 
 
+@proves("Signalling: protection: toll fraud, a number outside the allowed prefixes")
 def test_a_number_outside_the_prefixes_is_not_dialled(start_box: Callable[..., Box], tmp_path: Path) -> None:
     port = free_port()
     pbx = {"proxy": f"sip:127.0.0.1:{port}", "allow_prefixes": ["3", "+49"], "region": "DE"}

@@ -18,7 +18,7 @@ from appliance.cli.box import HOST, Box, free_port
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
-from tests.interop.conftest import metric, quick_settings
+from tests.interop.conftest import hands_on, metric, quick_settings, serve
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -26,15 +26,25 @@ CALLER, GUARDED, SMALL, SLOW = "127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.
 FIRST, SECOND = "127.0.0.21", "127.0.0.22"
 BLIND = "2001"
 """The line that hands every caller on."""
-ANYBODY = "+15550001"
+TOLD = "2002"
+"""The line that hands on those of whom the network says the right things, and answers nobody else."""
+LONG = "2003"
+"""The line that hands on by a trunk whose requests are too long for a datagram."""
+ANYBODY, FAR = "+15550001", "+15560001"
 PASSWORD = "s3cret"
+HEADERS_IN = ["X-Customer", "User-to-User", "Privacy", "Reason"]
 
 
 def dials(host: str, port: int) -> dict[str, object]:
     """A trunk that numbers may be dialled by."""
     return {
         "kind": "sip", "allow": [host], "proxy": f"sip:{host}:{port}", "username": "box", "password": PASSWORD,
-        "allow_prefixes": ["+1555"], "headers_out": {"X-Class": "${header.X-Customer}"},
+        "allow_prefixes": ["+1555"],
+        "headers_out": {
+            "X-Class": "${header.X-Customer}", "User-to-User": "${header.User-to-User}",
+            "Privacy": "${header.Privacy}", "Reason": "${header.Reason}",
+            "P-Asserted-Identity": "<sip:${caller.asserted}@box.example>",
+        },
     }  # fmt: skip
 
 
@@ -48,30 +58,28 @@ def ports() -> tuple[int, int]:
 def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("trunks")
     settings = quick_settings(folder)
+    told = {"called": TOLD, "verstat": "TN-Validation-Passed", "diverted": "+15559999"}
     lines.dialplan(
         folder,
         [
-            {
-                "name": "blind",
-                "match": {"called": BLIND},
-                "record": False,
-                "greeting": "One moment, please.",
-                "flow": {
-                    "on": {"transfer": {"to": ANYBODY, "timeout_s": 10}, "failed": "sorry"},
-                    "sorry": {"hang_up": "Sorry.", "disposition": "nobody"},
-                },
-            }
+            hands_on("blind", {"called": BLIND}, ANYBODY),
+            hands_on("told", told, ANYBODY),
+            hands_on("long", {"called": LONG}, FAR),
         ],
     )
     settings["trunks"] = {
-        "caller": {"kind": "sip", "allow": [CALLER], "allow_transfer": True, "headers_in": ["X-Customer"]},
+        "caller": {"kind": "sip", "allow": [CALLER], "allow_transfer": True, "headers_in": HEADERS_IN},
         "guarded": {"kind": "sip", "allow": [GUARDED], "auth": "challenge", "username": "phone", "password": PASSWORD},
         "small": {"kind": "sip", "allow": [SMALL], "max_calls": 1},
         "slow": {"kind": "sip", "allow": [SLOW], "max_cps": 0.2},
         "first": dials(FIRST, ports[0]),
         "second": dials(SECOND, ports[1]),
-    }
-    settings["routes"] = [{"to": "*", "trunks": ["first", "second"]}]
+        "long": {
+            "kind": "sip", "allow": [], "proxy": f"sip:{FIRST}:{ports[0]}", "allow_prefixes": ["+1556"],
+            "headers_out": {f"X-Long-{number}": "long " * 60 for number in range(5)},
+        },
+    }  # fmt: skip
+    settings["routes"] = [{"to": "+1556", "trunks": "long"}, {"to": "*", "trunks": ["first", "second"]}]
     with Box(folder / "box", settings) as running:
         yield running
     assert running.stop() == 0, running.log_tail()
@@ -93,12 +101,6 @@ def peers() -> Iterator[ExitStack]:
 def call(box: Box, scenario: str, folder: Path, host: str, service: str = lines.LISTENER, **options: object) -> str:
     where = folder / f"{host}-{scenario}"
     return sipp.call(scenario, where, (HOST, box.sip_port), service=service, host=host, **options)
-
-
-def serve(peers: ExitStack, scenario: str, folder: Path, host: str, port: int, **options: object) -> sipp.Sipp:
-    served = peers.enter_context(sipp.Sipp(scenario, folder / host, host=host, port=port, **options))  # type: ignore[arg-type]
-    served.wait_ready()
-    return served
 
 
 @proves("Signalling: protection: concurrent calls of a trunk, 503 and Retry-After")
@@ -222,12 +224,35 @@ def test_a_caller_who_refers(box: Box, tmp_path: Path, ports: tuple[int, int], p
 
 
 @proves(
-    "Signalling: headers: out by configuration", "Signalling: headers: P-Asserted-Identity, Diversion and X-headers in"
+    "Signalling: headers: P-Asserted-Identity, Diversion, History-Info, verstat and X-headers in, calls routed by them",
+    "Signalling: headers: Privacy, Reason, User-to-User, P-Asserted-Identity and X-headers out by configuration",
 )
-def test_headers_that_are_passed_on(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+@pytest.mark.parametrize(
+    "diverted",
+    [
+        "Diversion: <sip:+15559999@carrier.example>;reason=no-answer",
+        "History-Info: <sip:+15559999@carrier.example?Reason=SIP%3Bcause%3D486>;index=1,<sip:2002@box>;index=1.1",
+    ],
+    ids=["diversion", "history"],
+)
+def test_headers_that_route_and_are_passed_on(
+    diverted: str, box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack
+) -> None:
     called = serve(peers, "uas_headers", tmp_path, FIRST, ports[0])
-    call(box, "uac_headers", tmp_path, CALLER, BLIND)
+    call(box, "uac_headers", tmp_path, CALLER, TOLD, keys={"diverted": diverted})
     called.wait()
+
+
+def test_a_caller_of_whom_nothing_is_told_is_on_another_line(box: Box, tmp_path: Path) -> None:
+    call(box, "uac_busy", tmp_path, CALLER, TOLD)
+
+
+@proves("Signalling: transport: a request too long for a datagram moved to TCP")
+def test_a_long_request(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    called = serve(peers, "uas_bye", tmp_path, FIRST, ports[0], transport="t1")
+    call(box, "uac_put_through", tmp_path, CALLER, LONG)
+    assert "/TCP " in called.wait().partition("\r\n\r\n")[0]
+    assert metric(box, "appliance_sip_events_total", event="requests_moved_to_tcp") >= 1
 
 
 @proves("Signalling: protection: toll fraud, a REFER to a premium number and an INVITE to be relayed")
