@@ -6,6 +6,7 @@
     │   ├── LocalSipError        our own code broke the protocol (a bug)
     │   ├── RemoteSipError       the peer did; ``status_hint`` becomes the response
     │   └── SipUnreachable       no way to the peer: its name, the connection or TLS failed (an OSError too)
+    ├── CarrierError             a carrier's media stream or webhook broke its protocol
     ├── RtpError                 a packet that is not RTP, or not for us
     ├── IpcError
     │   ├── ChannelClosed        the process at the other end is gone
@@ -76,6 +77,10 @@ class RemoteSipError(SipError):
 
 class SipUnreachable(SipError, OSError):
     """A SIP peer cannot be reached: its name is unknown, nothing answers, or TLS with it failed."""
+
+
+class CarrierError(ApplianceError):
+    """A carrier, PBX or browser sent what its protocol does not have; its connection is closed with these words."""
 
 
 class RtpError(ApplianceError):

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from appliance.audio.opus import OpusCodec
 from appliance.audio.tones import sine
-from appliance.errors import RemoteSipError, RtpError
+from appliance.carriers import audiosocket
+from appliance.carriers.audiosocket import AudioSocketStream
+from appliance.carriers.pbx import PbxStream
+from appliance.carriers.stream import StreamProtocol
+from appliance.carriers.telnyx import TelnyxStream
+from appliance.carriers.twilio import TwilioStream
+from appliance.errors import CarrierError, RemoteSipError, RtpError
 from appliance.rtp import packet, rtcp
 from appliance.rtp.dtmf import DtmfReceiver
 from appliance.rtp.jitter import JitterBuffer
@@ -230,6 +236,43 @@ def _opus_packets() -> list[bytes]:
     return [codec.encode(tone[size : 2 * size]) for size in (80, 160, 320, 480) for _ in range(3)]
 
 
+def _carrier(make: Callable[[], StreamProtocol], binary: bool = False) -> Callable[[], Feed]:
+    """A stream whose messages are the lines of the input; a broken one is followed by a new one."""
+
+    def fresh() -> Feed:
+        stream = [make()]
+
+        def feed(data: bytes) -> None:
+            try:
+                for line in data.split(b"\n"):
+                    stream[0].receive(line if binary or line[:1] == b"\0" else line.decode("utf-8", "replace"))
+            except CarrierError:
+                stream[0] = make()
+                raise
+
+        return feed
+
+    return fresh
+
+
+_JSON_STREAMS = (
+    b'{"event":"start","start":{"streamSid":"MZ","callSid":"CA","call_control_id":"v2","customParameters":{"a":"b"},'
+    b'"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000},'
+    b'"media_format":{"encoding":"PCMU","sample_rate":8000}}}\n'
+    b'{"event":"media","media":{"track":"inbound","chunk":"2","payload":"/////w=="}}\n'
+    b'{"event":"dtmf","dtmf":{"digit":"1"}}\n{"event":"mark","mark":{"name":"0.160"}}',
+    b'{"event":"connected"}\n{"event":"stop","stop":{}}',
+)
+_SOCKET = audiosocket.message(0x01, bytes(range(16))) + audiosocket.message(0x10, bytes(320))
+_SOCKETS = (_SOCKET + audiosocket.message(0x03, b"5") + audiosocket.message(0x00), _SOCKET + audiosocket.message(0xFF))
+_PBX = (
+    b"MEDIA_START connection_id:a channel:b format:ulaw\nDTMF_END digit:5\n\0\0\0\0\nMEDIA_MARK_PROCESSED id:0.160",
+    b'{"event":"MEDIA_START","channel_id":"1.2","format":"slin16","channel_variables":{"A":"b"}}\n'
+    b'{"event":"DTMF_END","digit":"5"}',
+    b'{"caller":"1000"}\n\0\0\0\0',
+)
+
+
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -242,6 +285,10 @@ TARGETS: dict[str, Target] = {
         Target("rtp", _rtp, [packet.build(kind, 7, 160, 99, bytes(160)) for kind in (0, 8, 101)], (RtpError,)),
         Target("rtcp", _rtcp, _reports(), (RtpError,)),
         Target("auth", _auth, _DIGEST),
+        Target("twilio", _carrier(TwilioStream), _JSON_STREAMS, (CarrierError,)),
+        Target("telnyx", _carrier(TelnyxStream), _JSON_STREAMS, (CarrierError,)),
+        Target("audiosocket", _carrier(AudioSocketStream, binary=True), _SOCKETS, (CarrierError,)),
+        Target("pbx", _carrier(PbxStream), _PBX, (CarrierError,)),
         Target("dtmf", _dtmf, [*_events(), b"Signal=5\r\nDuration=160\r\n", b"7", b"Signal= *\r\n"], (RtpError,)),
     )
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Protocols that carry a call's audio over a connection instead of RTP. PURE."""

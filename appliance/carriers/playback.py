@@ -1,0 +1,169 @@
+"""How much of what was sent ahead a peer has played. PURE.
+
+RTP leaves as it is to be heard. A carrier's stream instead fills a buffer at the carrier, which plays it by its own
+clock and throws it away when told to. :class:`Playback` says how much may be sent now and how much of it has been
+heard, from two sources: the time since the buffer was last empty, and the marks that come back. Positions are samples
+at 8 kHz since the stream began.
+
+A message takes a while to the carrier and a mark as long to come back, but for what is heard when a ``clear`` arrives
+neither matters: audio and clear travel the same way. It is the time since the first message of the run, less what the
+carrier has stood still. That it stood still shows in marks that come back later than the earliest did.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+FRAME: Final = 160
+"""Samples of 20 ms at 8 kHz."""
+
+LEAD: Final = 8 * FRAME
+"""How far ahead of the peer's playing we send: what the network may stutter without a gap being heard."""
+
+_RATE_HZ: Final = 8000.0
+_MARK_EVERY: Final = 5 * FRAME
+_HOLD_S: Final = 0.25
+"""A mark overdue by this much means that the peer, or the way to it, stands still: nothing more is sent meanwhile."""
+_FIRST_MARK_S: Final = 2.0
+_MAX_PIECES: Final = 64
+_MAX_DIGITS: Final = 18
+
+
+@dataclass(slots=True)
+class _Piece:
+    """The part of the stream that is one utterance; ``end`` -1 while it goes on."""
+
+    utterance: int
+    start: int
+    end: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An utterance and how many of its samples have been heard; ``utterance`` -1 for none."""
+
+    utterance: int
+    samples: int
+
+
+class Playback:
+    """The peer's buffer, as far as we can know it.
+
+    Args:
+        marks: whether the peer tells what it has played; if not, only the time counts.
+
+    Attributes:
+        sent: position up to which everything has been sent.
+    """
+
+    __slots__ = (
+        "_behind_s",
+        "_confirmed",
+        "_earliest",
+        "_epoch",
+        "_marked",
+        "_marks",
+        "_pending",
+        "_pieces",
+        "_run_at",
+        "_run_from",
+        "sent",
+    )
+
+    def __init__(self, marks: bool) -> None:
+        self._marks = marks
+        self.sent = 0
+        self._run_at = 0.0
+        self._run_from = 0
+        self._confirmed = 0
+        self._marked = 0
+        self._pending: deque[tuple[int, float]] = deque()
+        self._earliest: float | None = None
+        """The shortest time by which a mark was late: both ways through the network."""
+        self._behind_s = 0.0
+        """How much later than that the newest mark was: the peer stood still for so long in this run."""
+        self._epoch = 0
+        self._pieces: deque[_Piece] = deque()
+
+    def played(self, now: float) -> int:
+        """Position that is played when something sent now arrives."""
+        reached = self._run_from + round((self._held_since(now) - self._run_at - self._behind_s) * _RATE_HZ)
+        return min(self.sent, max(reached, self._confirmed))
+
+    def room(self, now: float) -> int:
+        """Whole frames that may be sent now."""
+        if self._held_since(now) < now:
+            return 0
+        return max(0, (self.played(now) + LEAD - self.sent) // FRAME)
+
+    def send(self, utterance: int, samples: int, ends: bool, now: float) -> list[str]:
+        """A frame of 20 ms is sent; gives the names of the marks to be sent behind it.
+
+        Args:
+            utterance: whose it is, -1 for what is nobody's (music, a bridged caller).
+            samples: of it that are the utterance's, the rest being silence.
+            ends: the utterance ends in it.
+        """
+        if self.played(now) >= self.sent:
+            self._run_at, self._run_from, self._behind_s = now, self.sent, 0.0
+        last = self._pieces[-1] if self._pieces else None
+        if utterance >= 0 and (last is None or last.utterance != utterance or last.end >= 0):
+            last = _Piece(utterance, self.sent)
+            self._pieces.append(last)
+            if len(self._pieces) > _MAX_PIECES:
+                self._pieces.popleft()
+        if last is not None and ends:
+            last.end = self.sent + samples
+        self.sent += FRAME
+        if not self._marks or not (ends or self.sent - self._marked >= _MARK_EVERY):
+            return []
+        self._marked = self.sent
+        self._pending.append((self.sent, self._run_at + (self.sent - self._run_from) / _RATE_HZ))
+        return [f"{self._epoch}.{self.sent}"]
+
+    def mark(self, name: str, now: float) -> None:
+        """A mark has come back. One that is not ours, or from before the last clear, says nothing."""
+        epoch, _, position = name.partition(".")
+        if epoch != str(self._epoch) or not position.isdecimal() or len(position) > _MAX_DIGITS:
+            return
+        while self._pending and self._pending[0][0] <= int(position):
+            at, due = self._pending.popleft()
+            self._confirmed = max(self._confirmed, at)
+            late = now - due
+            if self._earliest is None or late < self._earliest:
+                self._earliest = late
+            self._behind_s = late - self._earliest
+
+    def finished(self, now: float) -> list[Heard]:
+        """Utterances that have been played to their end since the last call."""
+        reached = self._confirmed if self._marks else self.played(now)
+        over = []
+        while self._pieces and 0 <= self._pieces[0].end <= reached:
+            piece = self._pieces.popleft()
+            over.append(Heard(piece.utterance, piece.end - piece.start))
+        return over
+
+    def clear(self, now: float) -> Heard:
+        """A clear is sent: what was being played, and how much of it has been heard when that arrives."""
+        at = self.played(now)
+        heard = Heard(-1, 0)
+        for piece in self._pieces:
+            if piece.start <= at:
+                end = piece.end if piece.end >= 0 else self.sent
+                heard = Heard(piece.utterance, min(at, end) - piece.start)
+        self.sent = self._confirmed = self._marked = self._run_from = at
+        self._run_at = now
+        self._behind_s = 0.0
+        self._pending.clear()
+        self._pieces.clear()
+        self._epoch += 1
+        return heard
+
+    def _held_since(self, now: float) -> float:
+        """When the peer seems to have stopped playing; ``now`` where it has not."""
+        if not self._pending:
+            return now
+        patience = _FIRST_MARK_S if self._earliest is None else self._earliest + self._behind_s + _HOLD_S
+        return min(now, self._pending[0][1] + patience)
