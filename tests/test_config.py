@@ -18,6 +18,7 @@ from appliance.config import Settings, load_settings, reference, shipped, shippe
 from appliance.config.load import MAX_FILE_BYTES
 from appliance.config.marks import MAX_DEPTH, parse
 from appliance.errors import ConfigError
+from tests.certificates import Authority
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,15 +159,6 @@ def test_dialplans_lie_beside_the_file_that_names_them() -> None:
 def test_scalars_are_what_they_look_like(written: str, read: object) -> None:
     value = parse(f"key: {written}", "f").data["key"]
     assert (type(value), value) == (type(read), read)
-
-
-def test_a_source_address_belongs_to_the_trunk_with_the_smallest_network() -> None:
-    box = load("trunks: {wide: {kind: sip, allow: [10.0.0.0/8]}, narrow: {kind: sip, allow: [10.1.0.0/16]}}")
-    assert box.trunk_of("10.1.2.3") == "narrow"
-    assert box.trunk_of("10.2.2.3") == "wide"
-    assert box.trunk_of("::ffff:10.2.2.3") == "wide"
-    assert box.trunk_of("192.0.2.1") is None
-    assert box.trunk_of("not an address") is None
 
 
 # --- overrides --------------------------------------------------------------------------------------------------------
@@ -366,20 +358,18 @@ def test_settings_that_do_not_fit_each_other() -> None:
     text = """\
 listen:
   sip: [{port: 5060}, {port: 5060}, {port: 20000}]
-  http: {port: 8081}
   rtp_ports: 20000-20099
 limits: {max_calls: 60}
 trunks: {a: {kind: sip, allow: [10.0.0.1]}, b: {kind: sip, allow: [10.0.0.1]}}
 engines: {denoise: {provider: webrtc}}
 """
     assert mistakes(text) == [
-        "appliance.yaml:1: listen.media.port: 127.0.0.1:8081/tcp is already listen.http; choose another port",
         "appliance.yaml:2: listen.sip.1.port: 127.0.0.1:5060/udp is already listen.sip.0; choose another port",
         "appliance.yaml:2: listen.sip.2.port: 20000 is within listen.rtp_ports; choose a port outside of it",
-        "appliance.yaml:4: listen.rtp_ports: has room for 50 calls, not for 60; "
+        "appliance.yaml:3: listen.rtp_ports: has room for 50 calls, not for 60; "
         "make it 20000-20119, or lower limits.max_calls to 50",
-        "appliance.yaml:6: trunks.b.allow.0: 10.0.0.1/32 also belongs to trunk 'a'; a source can only be of one trunk",
-        "appliance.yaml:7: engines.denoise.provider: denoise provider 'webrtc' is not available in this version; "
+        "appliance.yaml:5: trunks.b.allow.0: 10.0.0.1/32 also belongs to trunk 'a'; a source can only be of one trunk",
+        "appliance.yaml:6: engines.denoise.provider: denoise provider 'webrtc' is not available in this version; "
         "use none",
     ]
 
@@ -422,7 +412,11 @@ routes:
         ("ptime_ms: 25", "ptime_ms: must be 10, 20, 30, 40, 50 or 60, not 25"),
         ("session_timer_s: 30", "session_timer_s: must be 0 (off) or at least 90, not 30; 1800 is usual"),
         ("allow_prefixes: ['+49*1']", "allow_prefixes.0: '+49*1' is not the beginning of a number"),
-        ("region: Germany", "region: 'Germany' is not a country; write two capitals, such as DE or US"),
+        ("region: Germany", "region: 'Germany' is not a country; write its two capitals as in ISO 3166, such as DE"),
+        ("region: UK", "region: 'UK' is not a country; write GB"),
+        ("allow_prefixes: '0'", "allow_prefixes: '0' lets numbers without a country code be dialled"),
+        ("proxy: 'sip:pbx:99999'", "proxy: '99999' is not a port; write one from 1 to 65535"),
+        ("headers_out: {X-A: '${caller.nr}'}", "headers_out.X-A: ${caller.nr} stands for nothing; known: call.id,"),
         ("headers_out: {Via: x}", "headers_out.Via: 'Via' is written by the protocol itself; leave it out"),
         ("headers_in: ['X Account']", "headers_in.0: 'X Account' is not the name of a header; write it as X-Account"),
         (r'headers_out: {X-A: "a\r\nb"}', "headers_out.X-A: holds a line break or a control character"),
@@ -440,8 +434,11 @@ def test_a_trunk_dials_nothing_and_transfers_nothing_unless_told() -> None:
 
 
 def test_certificates_lie_beside_the_configuration() -> None:
-    for name in ("ca.pem", "c.pem", "k.pem", "hold.wav"):
-        write("x", f"etc/{name}")
+    write("x", "etc/hold.wav")
+    authority = Authority(Path("etc"), "ca")
+    pair = authority.issue("box.example")
+    pair.cert.rename("etc/c.pem")
+    pair.key.rename("etc/k.pem")
     text = """\
 listen: {sip: [{transport: tls, cert: c.pem, key: k.pem}]}
 trunks: {p: {kind: sip, proxy: "sip:a;transport=tls", tls: {ca: ca.pem}}}
@@ -451,6 +448,40 @@ media: {hold_music: hold.wav}
     assert (box.listen.sip[0].cert, box.listen.sip[0].key) == (Path("etc/c.pem"), Path("etc/k.pem"))
     assert (box.trunks["p"].tls.ca, box.media.hold_music) == (Path("etc/ca.pem"), Path("etc/hold.wav"))
     assert Settings.model_validate_json(box.dump_json()) == box
+
+
+def test_certificates_that_are_none() -> None:
+    for name in ("ca.pem", "c.pem", "k.pem"):
+        write("x", name)
+    text = """\
+listen: {sip: [{transport: tls, cert: c.pem, key: k.pem}]}
+trunks: {p: {kind: sip, proxy: "sip:a;transport=tls", tls: {ca: ca.pem}}}
+"""
+    assert mistakes(text) == [
+        "appliance.yaml:1: listen.sip.0.cert: c.pem and k.pem are not a certificate and its key: no pem data; "
+        "both are PEM files; the key is without a passphrase",
+        "appliance.yaml:2: trunks.p.tls.ca: ca.pem holds no certificates: no certificate or crl found; "
+        "name a PEM file of the authorities trusted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("{rtp_host: 0.0.0.0}", "listen.rtp_host: peers cannot be told 0.0.0.0 as the address of the audio; set"),
+        ("{sip: [{host: 0.0.0.0}]}", "listen.rtp_host: is 127.0.0.1, which peers that call 0.0.0.0 cannot reach; set"),
+        ("{advertised: box.example}", "listen.advertised: 'box.example' is not an address that peers can reach; write"),
+        ("{sip: [{host: '10.0.0.1:5060'}]}", "listen.sip.0.host: '10.0.0.1:5060' is not an address; write a host or"),
+    ],
+)
+def test_addresses_that_peers_could_not_use(listen: str, expected: str) -> None:
+    assert mistakes(f"listen: {listen}")[0].startswith(f"appliance.yaml:1: {expected}")
+
+
+def test_a_box_that_could_say_nothing() -> None:
+    assert mistakes("engines: {tts: {provider: none}}") == [
+        "appliance.yaml:1: engines.tts.provider: is none: nothing could be said; set one, espeak for instance"
+    ]
 
 
 def test_a_mistake_found_later_still_has_its_line() -> None:

@@ -22,13 +22,15 @@ def test_the_dialplan_in_ten_lines_is_one(tmp_path: Path) -> None:
     assert [warning.what for warning in plan.warnings] == ["no line answers every call; others are refused with 404"]
 
 
-def test_the_trunk_in_ten_lines_is_one(tmp_path: Path) -> None:
-    found = re.search(r"```yaml\n(trunks:.*?)```", README, re.DOTALL)
+def test_the_trunk_is_one(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(listen:.*?)```", README, re.DOTALL)
     assert found is not None
     path = tmp_path / "appliance.yaml"
     path.write_text(found.group(1))
     (tmp_path / "secrets.yaml").write_text("carrier_password: x\n")
-    assert load_settings(path, []).trunks["carrier"].register_
+    settings = load_settings(path, [])
+    assert settings.trunks["carrier"].register_
+    assert settings.routes[0].trunks == ("carrier",)
 
 
 def test_the_commands_it_names_exist() -> None:

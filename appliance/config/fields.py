@@ -67,8 +67,26 @@ def _network(value: Any) -> Any:
         raise fault(f"{str(value)!r} has bits set behind its prefix", f"did you mean {meant}?") from None
 
 
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _address(value: str) -> str:
+    if not _is_address(value) or ipaddress.ip_address(value).is_unspecified:
+        raise fault(f"{value!r} is not an address that peers can reach", "write one such as 192.0.2.10; names are not")
+    return value
+
+
 def _host(value: str) -> str:
-    if not value or any(char.isspace() or char in "/@[]" for char in value):
+    if (
+        not value
+        or any(char.isspace() or char in "/@[]" for char in value)
+        or (":" in value and not _is_address(value))
+    ):
         raise fault(f"{value!r} is not an address", "write a host or IP address alone, with no port")
     return value
 
@@ -81,6 +99,7 @@ def unavailable(what: str, value: str, instead: str) -> Exception:
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
+Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
 NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
 Options: TypeAlias = Annotated[

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,7 +139,7 @@ def _unreadable_files(settings: Settings) -> list[Mistake]:
         named += [(f"listen.sip.{index}.cert", one.cert), (f"listen.sip.{index}.key", one.key)]
     for name, trunk in settings.trunks.items():
         named += [(f"trunks.{name}.tls.{key}", getattr(trunk.tls, key)) for key in ("ca", "cert", "key")]
-    found = []
+    found: list[Mistake] = []
     for key, file in named:
         if file is None:
             continue
@@ -147,7 +148,39 @@ def _unreadable_files(settings: Settings) -> list[Mistake]:
         except OSError as error:
             problem = (error.strerror or "unreadable").lower()
             found.append(settings.mistake(key, f"{display_name(file)} cannot be read: {problem}", "check its path"))
-    return found
+    return found or list(_unusable_certificates(settings))
+
+
+def _unusable_certificates(settings: Settings) -> Iterator[Mistake]:
+    """Certificates and keys that can be read, and are none or do not belong together."""
+    pairs: list[tuple[str, Path | None, Path | None]] = [
+        (f"listen.sip.{index}.cert", one.cert, one.key) for index, one in enumerate(settings.listen.sip)
+    ]
+    pairs += [(f"trunks.{name}.tls.cert", trunk.tls.cert, trunk.tls.key) for name, trunk in settings.trunks.items()]
+    for key, cert, private in pairs:
+        if cert is None or private is None:
+            continue
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, private, password=lambda: "")
+        except (ssl.SSLError, OSError) as error:
+            what = (
+                f"{display_name(cert)} and {display_name(private)} are not a certificate and its key: {_words(error)}"
+            )
+            yield settings.mistake(key, what, "both are PEM files; the key is without a passphrase")
+    for name, trunk in settings.trunks.items():
+        if trunk.tls.ca is None:
+            continue
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(trunk.tls.ca)
+        except (ssl.SSLError, OSError) as error:
+            what = f"{display_name(trunk.tls.ca)} holds no certificates: {_words(error)}"
+            yield settings.mistake(f"trunks.{name}.tls.ca", what, "name a PEM file of the authorities trusted")
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "no PEM data").lower().replace("_", " ")
+    return (error.strerror or str(error)).lower()
 
 
 def _override(document: Document, assignment: str, number: int, secrets: _Secrets) -> None:

@@ -46,9 +46,12 @@ telephone numbers; only `true` and `false` are yes and no. A key given twice is 
 **Secrets.** `!secret NAME` takes a value from the environment variable `APPLIANCE_SECRET_NAME` (the name in capitals)
 or from `secrets.yaml` beside the configuration, which holds `NAME: value` lines. No log and no message shows them.
 
-**Paths.** Dialplans and plugins named in the file are sought beside the file. What the box writes (`state_dir` and all
+**Paths.** Files and folders named in the file (dialplans, plugins, `hold_music`, `cert`, `key`, `ca`) are sought beside
+the file, those of `--set` in the directory the box is started in. What the box writes (`state_dir` and all
 below it) is relative to the directory it is started in. `store.url`, `store.recordings` and `runtime_dir` follow
 `state_dir` unless they are given.
+
+**Changes** take a restart. SIGHUP (`systemctl reload appliance`) only reads certificates again.
 
 """
 

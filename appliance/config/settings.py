@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from appliance.config.fields import Host, Name, Options, Port, Seconds, unavailable
+from appliance.config.fields import Address, Host, Name, Options, Port, Seconds, unavailable
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import Route, SipListener, SipTrunk, listener_conflicts, trunk_conflicts
@@ -62,15 +63,18 @@ class Listen(Section):
     sip: tuple[SipListener, ...] = Field(
         default=(SipListener(),), min_length=1, description="SIP sockets, one entry each."
     )
-    http: HttpListener = Field(default=HttpListener(), description="Webhooks, API, pages, health and metrics.")
-    media: MediaListener = Field(default=MediaListener(), description="Carriers' media WebSockets.")
+    http: HttpListener = Field(default=HttpListener(), description="Health, metrics and the state of the trunks.")
+    media: MediaListener = Field(
+        default=MediaListener(), description="Carriers' media WebSockets. Not available in this version."
+    )
     rtp_host: Host = Field(default="127.0.0.1", description="Address the calls' RTP sockets are bound to.")
     rtp_ports: Annotated[str, BeforeValidator(_ports)] = Field(
         default="16384-18383", description="First and last RTP port. Two for each call are needed."
     )
-    advertised: Host | None = Field(
+    advertised: Address | None = Field(
         default=None,
-        description="Address that peers are told in SIP and SDP, where it is not the one bound (behind a NAT).",
+        description="IP address that peers are told in SIP and SDP, where it is not the one bound (behind a NAT, or "
+        "bound to 0.0.0.0).",
     )
 
     @property
@@ -134,8 +138,19 @@ class Recording(Section):
 class Limits(Section):
     """How much the box takes on."""
 
-    max_calls: int = Field(default=200, ge=1, le=2000, description="Simultaneous calls; one more is answered with 503.")
-    max_cps: float = Field(default=50.0, gt=0, le=1000, description="New calls per second; more are answered with 503.")
+    max_calls: int = Field(
+        default=200,
+        ge=1,
+        le=2000,
+        description="Simultaneous calls; one more is answered with 503. A caller put through by the box takes two.",
+    )
+    max_cps: float = Field(
+        default=50.0,
+        gt=0,
+        le=300,
+        description="New calls per second; more are answered with 503. Whatever this says, one address may begin 100 "
+        "calls a second, and all together 300.",
+    )
     drain_s: float = Field(
         default=30.0, ge=0, le=86400, description="How long calls may go on once the box is told to stop."
     )
@@ -244,22 +259,6 @@ class Settings(Section):
         """All settings as JSON, secrets included: for a child process, never for a file or a log."""
         return self.model_dump_json(by_alias=True, context={"reveal": True})
 
-    def trunk_of(self, address: str) -> str | None:
-        """The trunk a source address belongs to: the one with the smallest network that holds it; None for nobody."""
-        try:
-            source = ipaddress.ip_address(address)
-        except ValueError:
-            return None
-        if isinstance(source, ipaddress.IPv6Address) and source.ipv4_mapped:
-            source = source.ipv4_mapped
-        found = [
-            (network.prefixlen, name)
-            for name, trunk in self.trunks.items()
-            for network in trunk.allow
-            if source.version == network.version and source in network
-        ]
-        return max(found)[1] if found else None
-
     def mistake(self, key: str, what: str, hint: str = "") -> Mistake:
         """A mistake about ``key`` (``engines.asr.delay_ms``), found later, at the line where it was written."""
         path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
@@ -281,15 +280,15 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
     if settings.engines.denoise.provider != "none":
         what = f"denoise provider {settings.engines.denoise.provider!r} is not available in this version"
         found.append((("engines", "denoise", "provider"), what, "use none"))
+    if settings.engines.tts.provider == "none":
+        found.append((("engines", "tts", "provider"), "is none: nothing could be said", "set one, espeak for instance"))
+    found += _unreachable_audio(settings)
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
         (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
         for index, one in enumerate(settings.listen.sip)
     ]
-    sockets += [
-        (("listen", "http", "port"), "tcp", settings.listen.http.host, settings.listen.http.port),
-        (("listen", "media", "port"), "tcp", settings.listen.media.host, settings.listen.media.port),
-    ]
+    sockets.append((("listen", "http", "port"), "tcp", settings.listen.http.host, settings.listen.http.port))
     for path, transport, host, port in sockets:
         other = taken.setdefault((transport, host, port), dotted(path[:-1]))
         if port and other != dotted(path[:-1]):
@@ -299,3 +298,28 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
     found += listener_conflicts(settings.listen.sip)
     found += trunk_conflicts(settings.trunks, settings.routes)
     return found
+
+
+def _unreachable_audio(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Peers would be told an address for the audio that they cannot send to."""
+    listen = settings.listen
+    if listen.advertised is not None:
+        return
+    bound = _literal(listen.rtp_host)
+    if bound is None:
+        return
+    path = ("listen", "rtp_host")
+    if bound.is_unspecified:
+        what = f"peers cannot be told {bound} as the address of the audio"
+        yield path, what, "set listen.advertised, or rtp_host to one address of this machine"
+    elsewhere = [one.host for one in listen.sip if (host := _literal(one.host)) is None or not host.is_loopback]
+    if bound.is_loopback and elsewhere:
+        what = f"is {bound}, which peers that call {elsewhere[0]} cannot reach"
+        yield path, what, "set it to an address of this machine, or to 0.0.0.0 and listen.advertised"
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from appliance.config.fields import Host, Name, Network, NetworkField, Port, Secret, unavailable
@@ -20,6 +21,11 @@ DEFAULT_CODECS: Final[tuple[Codec, ...]] = ("pcmu", "pcma")
 LOWEST_SESSION_TIMER_S: Final = 90
 """RFC 4028 §5: no side may ask for less."""
 
+VARIABLE: Final = re.compile(r"\$\{\s*([^{}|]*?)\s*\}")
+"""A variable in a header's template."""
+_VARIABLES: Final = frozenset(
+    ("caller.number", "called.number", "call.id", "line.name", "caller.asserted", "caller.verstat", "diverted.number")
+)
 _TOKEN = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
 _OWN_HEADERS: Final = frozenset(
     """
@@ -55,6 +61,9 @@ def _sip_uri(value: str) -> str:
     scheme, _, rest = value.partition(":")
     if scheme not in ("sip", "sips") or not rest or any(char.isspace() or char in "<>\"'" for char in value):
         raise fault(f"{value!r} is not a SIP URI", "write it as sip:host, sip:host:port or sip:host;transport=tls")
+    port = rest.partition(";")[0].rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    if port and not (port.isascii() and port.isdecimal() and 0 < int(port[:9]) <= 65535):
+        raise fault(f"{port!r} is not a port", "write one from 1 to 65535, or leave it out")
     for parameter in rest.split(";")[1:]:
         name, _, given = parameter.partition("=")
         if name == "transport" and given not in ("udp", "tcp", "tls"):
@@ -100,8 +109,15 @@ def _template(value: str) -> str:
 
 
 def _region(value: str) -> str:
-    if not re.fullmatch(r"[A-Z]{2}", value):
-        raise fault(f"{value!r} is not a country", "write two capitals, such as DE or US")
+    if value not in phonenumbers.SUPPORTED_REGIONS:
+        hint = "write GB" if value == "UK" else "write its two capitals as in ISO 3166, such as DE, GB or US"
+        raise fault(f"{value!r} is not a country", hint)
+    return value
+
+
+def _prepended(value: str) -> str:
+    if not re.fullmatch(r"\+?[0-9*#]{0,16}", value):
+        raise fault(f"{value!r} cannot begin a number", "write digits, * and #, with + in front if at all, up to 16")
     return value
 
 
@@ -135,8 +151,10 @@ class SipTrunk(Section):
     """A peer that calls come from and go to."""
 
     kind: Annotated[Literal["sip"], BeforeValidator(_kind)] = Field(description="What the peer speaks.")
-    allow: tuple[NetworkField, ...] = Field(
-        default=(), description="Source addresses that calls are taken from. A call from anywhere else is refused."
+    allow: Annotated[tuple[NetworkField, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="Source addresses that calls are taken from; with `register: true` also those of `proxy`. A call "
+        "from anywhere else is refused.",
     )
     proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(_one_or_many)] = Field(
         default=(),
@@ -160,7 +178,7 @@ class SipTrunk(Section):
     qualify_s: float = Field(
         default=0, ge=0, le=3600, description="Ask the peer this often whether it is there (OPTIONS); 0 never."
     )
-    codecs: tuple[Codec, ...] = Field(
+    codecs: Annotated[tuple[Codec, ...], BeforeValidator(_one_or_many)] = Field(
         default=DEFAULT_CODECS, min_length=1, description="Codecs offered and taken, the preferred one first."
     )
     srtp: Annotated[Literal["off", "optional", "required"], BeforeValidator(_off)] = Field(
@@ -191,11 +209,13 @@ class SipTrunk(Section):
         max_length=1000,
         description="Beginnings of the numbers, and whole names, that may be dialled; empty: none. `*`: any.",
     )
-    allow_kinds: tuple[NumberKind, ...] = Field(
+    allow_kinds: Annotated[tuple[NumberKind, ...], BeforeValidator(_one_or_many)] = Field(
         default=(), description="Costly or special numbers that may be dialled if a prefix fits; all others are not."
     )
     region: Annotated[str, AfterValidator(_region)] | None = Field(
-        default=None, description="Country whose numbers are dialled without a country code, such as `DE`."
+        default=None,
+        description="Country whose numbers are dialled without a country code, such as `DE`. Without it, costly "
+        "numbers are known by their country code only.",
     )
     caller_id: str | None = Field(
         default=None, max_length=64, description="Number or name shown to those called; empty: `username`."
@@ -205,16 +225,18 @@ class SipTrunk(Section):
     )
     transfer: Literal["auto", "refer", "bridge"] = Field(
         default="auto",
-        description="How the box hands a call of this peer on: REFER, through itself, or REFER where the peer can.",
+        description="How the box hands a call of this peer on. auto: REFER where the peer can, else through the box; "
+        "refer: by REFER; bridge: through the box.",
     )
-    headers_in: tuple[Annotated[str, AfterValidator(_header)], ...] = Field(
+    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(_one_or_many)] = Field(
         default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."
     )
     headers_out: dict[Annotated[str, AfterValidator(_own_header)], Annotated[str, AfterValidator(_template)]] = Field(
         default={},
         max_length=32,
         description="Headers added to calls placed: name to text, with `${caller.number}`, `${called.number}`, "
-        "`${call.id}`, `${header.NAME}`.",
+        "`${call.id}`, `${line.name}`, `${caller.asserted}`, `${caller.verstat}`, `${diverted.number}`, "
+        "`${header.NAME}`. One that comes out empty is left out.",
     )
 
 
@@ -226,8 +248,8 @@ class Route(Section):
         min_length=1, max_length=8, description="Trunks by name, tried in this order."
     )
     strip: int = Field(default=0, ge=0, le=16, description="Characters taken off the beginning of the number.")
-    prepend: str = Field(
-        default="", pattern=r"^\+?[0-9*#]{0,16}$", description="Put before the number, after stripping."
+    prepend: Annotated[str, AfterValidator(_prepended)] = Field(
+        default="", description="Put before the number, after stripping."
     )
 
 
@@ -260,6 +282,15 @@ def trunk_conflicts(trunks: Mapping[str, SipTrunk], routes: tuple[Route, ...]) -
             yield (*path, "auth"), "challenge needs something to check", "add username: and password:"
         if trunk.qualify_s and not trunk.proxy:
             yield (*path, "qualify_s"), "there is nobody to ask", "add proxy:"
+        national = [prefix for prefix in trunk.allow_prefixes if prefix.startswith(("0", "*"))]
+        if national and trunk.region is None:
+            what = f"{national[0]!r} lets numbers without a country code be dialled, and costly ones would not be known"
+            yield (*path, "allow_prefixes"), what, "set region: to the country whose numbers these are"
+        for header, template in trunk.headers_out.items():
+            for variable in VARIABLE.findall(template):
+                if variable not in _VARIABLES and not variable.startswith("header."):
+                    hint = f"known: {', '.join(sorted(_VARIABLES))}, header.NAME"
+                    yield (*path, "headers_out", header), f"${{{variable}}} stands for nothing", hint
         if (trunk.tls.cert is None) != (trunk.tls.key is None):
             yield (*path, "tls"), "cert and key go together", "add the other one"
     for number, route in enumerate(routes):

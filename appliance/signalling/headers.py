@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from appliance.config.trunks import VARIABLE
 from appliance.errors import RemoteSipError
 from appliance.sip.headers import NameAddr, parse_params, split_quoted, split_values
 from appliance.sip.message import Headers
@@ -21,8 +22,6 @@ from appliance.sip.uri import SipUri, printable, unescape
 MAX_ENTRIES: Final = 10
 MAX_VALUE: Final = 1024
 MAX_IDENTITY: Final = 8192
-
-_VARIABLE = re.compile(r"\$\{\s*([^{}|]*?)\s*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def fill(templates: Iterable[tuple[str, str]], values: Mapping[str, str]) -> lis
     """
     made = []
     for name, template in templates:
-        text = _VARIABLE.sub(lambda match: printable(values.get(match[1], ""), MAX_VALUE), template)
+        text = VARIABLE.sub(lambda match: printable(values.get(match[1], ""), MAX_VALUE), template)
         text = printable(text, MAX_VALUE).strip()
         if text:
             made.append((name, text))
