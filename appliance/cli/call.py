@@ -67,7 +67,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--wav", action=_Script, metavar="FILE", help="say this recording (16-bit WAV of any rate)")
     parser.add_argument("--say", action=_Script, metavar="TEXT", help="say this text, with a synthetic voice")
     parser.add_argument("--digits", action=_Script, metavar="KEYS", help="press these keys")
-    parser.add_argument("--listen", action="store_true", help="after the script, stay until the other side hangs up")
+    parser.add_argument(
+        "--listen",
+        action="store_true",
+        help="after the script, stay until the other side hangs up, at most 30 s; without a script it always does",
+    )
     parser.add_argument("--duration", type=float, metavar="S", help="hang up after this many seconds, whatever happens")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep what was heard as a WAV file")
     parser.add_argument("--voice", default=CALLER_VOICE, help=f"voice of --say (default: {CALLER_VOICE})")

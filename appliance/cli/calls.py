@@ -230,7 +230,6 @@ def _without_turns(call: CallRecord) -> dict[str, object]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return int(text[:9])

@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
     "doctor": "look for what would keep the box from working here",
-    "calls": "list, show and export the calls on record",
+    "calls": "list and show the calls on record",
     "models": "list, pull and verify model files",
 }
 EXIT_PROBLEM: Final = 2

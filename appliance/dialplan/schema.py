@@ -213,7 +213,7 @@ class HangUpStep(Section):
     hang_up: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] | None = Field(
         description="The farewell; empty for none."
     )
-    disposition: Name = Field(default="completed", description="How the call record says that it ended.")
+    disposition: Name = Field(default="completed", description="What the record's slot `ending` says.")
 
 
 class TransferTarget(Section):
