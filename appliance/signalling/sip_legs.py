@@ -175,9 +175,10 @@ class _SipSide:
             raise RemoteSipError("there is no answered call to replace", status_hint=481)
         media = SipMedia(self._media.media, session_id_of(call.call_id), policy, call.source.host)
         body = media.offer() if offer is None else media.answer(offer)
-        self._call, self._media, self._held, self._ack_answers = call, media, False, offer is None
+        self._call, self._media, self._ack_answers = call, media, offer is None
         self._up.clear()
         call.accept(body, self._driver.now())
+        self._tell_held()
 
     def reconnect(self) -> None:
         """Send and receive again as agreed: somebody else has had the media slot."""
@@ -253,6 +254,7 @@ class _SipSide:
             except RemoteSipError as error:
                 self._fail(error.status_hint or 488, str(error))
                 return
+            self._tell_held()
         self._settle_hold()
 
     def _fail(self, status: int, text: str) -> None:
@@ -383,9 +385,10 @@ class SipLeg(_SipSide):
 
     def become(self, outgoing: OutgoingCall) -> None:
         """Go on as ``outgoing``, a call answered on this leg's media slot; the call so far is nobody's leg any more."""
-        self._call, self._media, self._held = outgoing._call, outgoing._media, False
+        self._call, self._media, self._ack_answers = outgoing._call, outgoing._media, False
         self._up.set()
         outgoing.heir = self
+        self._tell_held()
 
     # --- what the endpoint tells it ----------------------------------------------------------------------------
 

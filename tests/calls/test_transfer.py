@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +23,10 @@ from appliance.signalling.leg import HangupCause, TransferRequest
 from appliance.signalling.routes import Dialler, Router
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg
+from appliance.signalling.sip_media import SipMedia
 from appliance.signalling.trunks import TrunkRule, TrunkTable
+from appliance.sip.events import Answered, Event
+from appliance.sip.uri import SipUri
 
 DEADLINE_S = 5.0
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -135,6 +138,29 @@ class Box:
         return asyncio.create_task(
             self.transfers.hand_on(self.leg, media, transfer, values, voicing, self.relays.append)
         )
+
+
+class LetsTheBoxOffer:
+    """An INVITE of the caller's side without an offer; its ACK brings the answer."""
+
+    def __init__(self, box: Box, headers: Sequence[tuple[str, str]], direction: str = "sendrecv") -> None:
+        agent = box.caller._agent
+        assert agent is not None
+        target = SipUri.parse(f"sip:100@127.0.0.1:{box.endpoint.port}")
+        self._box, self._direction = box, direction
+        self.call = agent.invite(target, "sip:bob@b", b"", box.caller.now(), headers=headers)
+        box.caller._legs[self.call] = self  # type: ignore[assignment]
+        box.caller.pump()
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, Answered) and event.body is not None:
+            media: Any = Slot(local_port=40000)
+            answer = SipMedia(media, 1, ("pcmu", "pcma"), "127.0.0.1").answer(event.body)
+            answer = answer.replace(b"a=sendrecv", f"a={self._direction}".encode())
+            self.call.acknowledge(answer, self._box.caller.now())
+
+    def hangup(self, reason: str = "") -> None:
+        self.call.hangup(self._box.caller.now(), reason)
 
 
 def caller_refers(box: Box) -> None:
@@ -290,6 +316,21 @@ async def test_the_leg_goes_on_with_the_one_the_peer_named() -> None:
         assert ended[0].by == "caller"
 
 
+async def test_a_peer_that_holds_before_it_transfers_leaves_nobody_on_hold() -> None:
+    async with Box(allow_transfer=True) as box:
+        follows(box)
+        held: list[bool] = []
+        box.leg.on_held = held.append
+        box.caller_call.hold()
+        await box.until(lambda: held == [True])
+        status, _ = await box.within(box.caller_call.transfer(f"sip:200@127.0.0.1:{box.target.port}"))
+        assert status == 200
+        await box.until(lambda: held == [True, False])
+        await box.until(box.called[0]._up.is_set)
+        box.called[0].hold()
+        await box.until(lambda: held == [True, False, True])
+
+
 async def test_when_that_one_does_not_answer_the_call_goes_on_as_it_was() -> None:
     async with Box(allow_transfer=True) as box:
         done = follows(box)
@@ -324,6 +365,22 @@ async def test_an_invite_that_takes_the_callers_place(allowed: bool) -> None:
             assert (await box.within(new.wait_ended())).code == 403
             assert counters["refused_transfer"] == 1
             assert not old.ended
+
+
+@pytest.mark.parametrize("how", ["offers", "lets the box offer", "lets the box offer, and holds"])
+async def test_an_invite_that_takes_the_place_of_a_caller_who_held_says_anew_who_is_on_hold(how: str) -> None:
+    async with Box(allow_transfer=True) as box:
+        held: list[bool] = []
+        box.leg.on_held = held.append
+        box.caller_call.hold()
+        await box.until(lambda: held == [True])
+        headers = [("Replaces", str(box.caller_call.call.as_replaced()))]
+        if how == "offers":
+            await box.caller.dial(f"sip:100@127.0.0.1:{box.endpoint.port}", "sip:bob@b", Slot(), headers=headers)
+        else:
+            LetsTheBoxOffer(box, headers, "sendonly" if how.endswith("holds") else "sendrecv")
+        await box.until(lambda: box.leg._up.is_set() and held == [True, False, *[True] * how.endswith("holds")])
+        box.leg.hangup()
 
 
 @pytest.mark.parametrize("dtmf", ["info", "auto"])
