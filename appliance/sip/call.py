@@ -94,18 +94,16 @@ class Call(CallCore):
 
     # --- beginning, by the user agent -------------------------------------------------------------------------
 
-    def begin_uas(self, transaction: Transaction, dialog: Dialog, ring_timeout_s: float, now: float) -> None:
-        """Take over a new INVITE, answer it 100 and tell the application; or refuse it.
+    def begin_uas(self, transaction: Transaction, dialog: Dialog, ring_timeout_s: float, now: float) -> bool:
+        """Take over a new INVITE, answer it 100 and tell the application; false where it got 422 instead.
 
         Raises:
-            RemoteSipError: where it must be refused; nothing is kept then.
+            RemoteSipError: where it must be refused otherwise. Nothing is kept of a refused one.
         """
         self.local_tag = dialog.local_tag
         self.replaces = replaced_call(self.request, self.host.find_call)
         if self.offers.refused_interval(self, transaction, self.request, now):
-            self._ended = True
-            self.host.forget(self, [])
-            return
+            return False
         self.note_allow(self.request)
         self.set_timer(CallTimer.NO_ANSWER, now + ring_timeout_s)
         self._invite = transaction
@@ -114,6 +112,7 @@ class Call(CallCore):
         self.host.remember(dialog, self)
         transaction.respond(100, make_response(self.request, 100).encode(), now)
         self.host.emit(IncomingCall(self, self.request, self.request.sdp or None, self.replaces))
+        return True
 
     def begin_uac(self, ring_timeout_s: float, now: float) -> None:
         """Send our INVITE."""

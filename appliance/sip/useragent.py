@@ -490,9 +490,9 @@ class UserAgent:
             raise RemoteSipError("too many calls from there wait for their ACK", status_hint=503)
         dialog = Dialog.for_uas(request, self.new_token())
         call = Call(self, Role.UAS, request, source, self.call_options(source))
-        call.begin_uas(transaction, dialog, self.limits.ring_timeout_s, now)
-        self.counters["calls_received"] += 1
-        self.gate.opened(call, source)
+        if call.begin_uas(transaction, dialog, self.limits.ring_timeout_s, now):
+            self.counters["calls_received"] += 1
+            self.gate.opened(call, source)
 
     def _answer_options(self, transaction: Transaction, request: Request, now: float) -> None:
         """Say what we can do (§11.2)."""

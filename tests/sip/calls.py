@@ -54,6 +54,7 @@ def nothing_is_left(pair: DialogPair) -> None:
         assert len(agent.layer) == 0
         assert len(agent.timers) == 0
         assert not agent._dialogs and not agent._own_invites
+        assert not agent.gate._unconfirmed and not agent.gate._half_open
 
 
 def messages(pair: DialogPair, start: bytes, destination: Peer | None = None) -> list[Request | Response]:

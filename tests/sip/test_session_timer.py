@@ -210,11 +210,29 @@ def test_a_small_interval_of_a_refused_call_leaves_nothing() -> None:
     (refused,) = messages(pair, b"SIP/2.0 422")
     assert refused.headers.get("min-se") == "90"
     assert not pair.events[CALLED] and pair.called.call_count == 0
+    assert pair.called.gate.half_open(CALLER) == 0 and pair.called.counters["calls_received"] == 0
     for i, line in enumerate(("Session-Expires: x\r\n", "Min-SE: x\r\n")):
         broken = make_request(branch=f"z9hG4bK{i}", call_id=f"{i}", extra=line, body=OFFER)
         pair.called.receive_datagram(broken.replace(b"192.0.2.7:5070", b"192.0.2.1:5060"), CALLER, 0.0)
         pair.settle()
         assert pair.sent(b"SIP/2.0 400") == i + 1 and pair.called.call_count == 0
+
+
+def test_intervals_refused_over_and_over_do_not_shut_the_peer_out() -> None:
+    pair = DialogPair()
+    for i in range(200):
+        short = make_request(
+            branch=f"z9hG4bK{i}", call_id=f"{i}", extra="Supported: timer\r\nSession-Expires: 30\r\n", body=OFFER
+        )
+        pair.called.receive_datagram(short.replace(b"192.0.2.7:5070", b"192.0.2.1:5060"), CALLER, float(i))
+    pair.settle()
+    assert pair.sent(b"SIP/2.0 422") == 200
+    pair.now = 200.0
+    place(pair)
+    pair.run(200.5)
+    incoming(pair).reject(486, pair.now)
+    pair.run(400.0)
+    nothing_is_left(pair)
 
 
 def test_a_refresh_that_is_refused_is_tried_again_until_the_session_ends() -> None:
