@@ -164,6 +164,8 @@ class CallSession:
             return self._over.result()
         self._connect_conversation(self._media)
         self._leg.answer(self._media)
+        if self._over.done():  # the media could not be agreed on, and the caller has been refused
+            return self._over.result()
         self._answered_at = services.clock.monotonic()
         services.log.say(
             CallAnswered(call_id=self.call_id, answered_at=self._answered_at, answered_utc=services.clock.utc())

@@ -406,6 +406,19 @@ def test_a_call_refused_because_media_is_down_is_on_record(monkeypatch: pytest.M
     run_virtual(call())
 
 
+def test_a_call_whose_media_cannot_be_agreed_on_at_the_answer_is_not_on_record_as_answered() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        made.leg.answer = lambda media: made.hangs_up("system", 488, "media cannot go there")  # type: ignore[method-assign]
+        ended = await made.over()
+        assert [type(event) for event in made.log.events] == [CallStarted, CallRinging, CallEnded]
+        assert (ended.disposition, ended.hangup_by) == (Disposition.FAILED, HangupBy.BOX)
+        assert (ended.hangup_code, ended.hangup_text) == (488, "media cannot go there")
+        assert made.engines.said == []
+
+    run_virtual(call())
+
+
 HAND_ON: dict[str, Any] = {
     "name": "desk",
     "no_input": {"after_s": 5},

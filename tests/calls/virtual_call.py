@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -261,9 +261,9 @@ class VirtualCall:
         self.engines.hears.append((text, accepted))
         self.media.caller.extend([LOUD] * int(seconds / 0.02))
 
-    def hangs_up(self) -> None:
+    def hangs_up(self, by: Literal["caller", "system"] = "caller", code: int = 200, text: str = "BYE") -> None:
         assert self.leg.on_hangup is not None
-        self.leg.on_hangup(HangupCause("caller", 200, "BYE"))
+        self.leg.on_hangup(HangupCause(by, code, text))
 
     async def over(self, within_s: float = 60.0) -> CallEnded:
         async with asyncio.timeout(within_s):
