@@ -478,6 +478,12 @@ def test_addresses_that_peers_could_not_use(listen: str, expected: str) -> None:
     assert mistakes(f"listen: {listen}")[0].startswith(f"appliance.yaml:1: {expected}")
 
 
+def test_a_list_that_was_written_as_a_mapping() -> None:
+    assert mistakes("routes: {to: '+49', trunks: a}") == [
+        "appliance.yaml:1: routes: must be a list, not a mapping; begin each entry with '- '"
+    ]
+
+
 def test_a_box_that_could_say_nothing() -> None:
     assert mistakes("engines: {tts: {provider: none}}") == [
         "appliance.yaml:1: engines.tts.provider: is none: nothing could be said; set one, espeak for instance"

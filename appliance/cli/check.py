@@ -14,6 +14,7 @@ from appliance.dialplan.loader import Dialplan, load_lines
 from appliance.engines.builtin import provider_registry
 from appliance.errors import ConfigError, Mistake
 from appliance.plugins.registry import KINDS
+from appliance.sip.uri import join_host_port
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -96,10 +97,10 @@ def summary(report: Report) -> str:
     if report.settings is None or report.dialplan is None:
         return "nothing could be read"
     listen = report.settings.listen
-    sip = ", ".join(f"{one.host}:{one.port}/{one.transport}" for one in listen.sip)
+    sip = ", ".join(f"{join_host_port(one.host, one.port)}/{one.transport}" for one in listen.sip)
     trunks = ", ".join(report.settings.trunks) or "none"
     lines = ", ".join(line.name for line in report.dialplan.lines)
-    return f"ok: SIP {sip}, HTTP {listen.http.host}:{listen.http.port}; trunks: {trunks}; lines: {lines}"
+    return f"ok: SIP {sip}, HTTP {join_host_port(listen.http.host, listen.http.port)}; trunks: {trunks}; lines: {lines}"
 
 
 def _as_json(report: Report) -> dict[str, object]:

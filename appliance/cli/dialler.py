@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable
 
-from appliance.cli.rtp_stream import Codecs
+from appliance.cli.rtp_stream import Codecs, family_of
 from appliance.cli.softphone import Answered, CallFailed
 from appliance.errors import RemoteSipError
 from appliance.rtp_params import RtpParams
@@ -23,8 +23,9 @@ def local_host_towards(uri: str) -> str:
     """
     try:
         target = SipUri.parse(uri)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((target.host, target.port or 5060))
+        host = target.host.strip("[]")
+        with socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
+            probe.connect((host, target.port or 5060))
             return str(probe.getsockname()[0])
     except RemoteSipError as error:
         raise CallFailed(0, f"{uri!r} is not a SIP URI such as sip:100@127.0.0.1: {error}") from error

@@ -73,6 +73,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         if name == command:
             importlib.import_module(f"appliance.cli.{name}").add_parser(subparsers)
+            made = subparsers.choices[name]
+            made.description = (made.description or "").replace("``", "")
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser

@@ -95,6 +95,11 @@ class Ticker:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
+def family_of(host: str) -> socket.AddressFamily:
+    """Of a socket that reaches ``host``, an address or a name; names are taken for IPv4."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 class RtpStream:
     """A UDP socket that sends and receives one call's audio.
 
@@ -116,7 +121,7 @@ class RtpStream:
         chance = chance or random.Random()
         self._ticker = ticker or Ticker()
         self._keep_audio = keep_audio
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
         self._sock.setblocking(False)
         self._sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)

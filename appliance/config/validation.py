@@ -171,6 +171,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "unknown key", nearest(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
     if kind in _WANTED:
+        if isinstance(value, dict) and _WANTED[kind] == "must be a list":
+            return "must be a list, not a mapping", "begin each entry with '- '"
         if value is None:
             return "has no value", f"it {_WANTED[kind]}; give it one or remove the key"
         return f"{_WANTED[kind]}, not {_shown(value)}", ""

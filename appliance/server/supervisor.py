@@ -37,6 +37,7 @@ from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import share_settings
 from appliance.server.notify import notify, watchdog_interval_s
 from appliance.server.plan import ProcessSpec, child_environment, command, plan
+from appliance.sip.uri import join_host_port
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,10 @@ class Supervisor:
             self._give_up(f"{', '.join(late)} not ready within {START_TIMEOUT_S:.0f} s; see the log lines above")
             return
         listen = self._settings.listen
-        sip = ", ".join(f"{item.host}:{item.port}/{item.transport}" for item in listen.sip)
-        print(f"appliance ready: SIP {sip}, HTTP http://{listen.http.host}:{listen.http.port}", flush=True)
+        sip = ", ".join(f"{join_host_port(item.host, item.port)}/{item.transport}" for item in listen.sip)
+        print(
+            f"appliance ready: SIP {sip}, HTTP http://{join_host_port(listen.http.host, listen.http.port)}", flush=True
+        )
         notify("READY=1\nSTATUS=answering calls")
 
     async def _keep(self, child: _Child) -> None:

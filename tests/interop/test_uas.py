@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli.box import HOST, Box
+from appliance.cli.box import HOST, Box, free_port
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
@@ -142,6 +142,23 @@ def test_a_keep_alive_is_answered(shared_box: Box) -> None:
     with socket.create_connection((HOST, shared_box.sip_port), timeout=5.0) as connection:
         connection.sendall(b"\r\n\r\n")
         assert connection.recv(16) == b"\r\n"
+
+
+@proves("Signalling: transport: IPv6")
+def test_a_call_over_ipv6(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    port = free_port()
+    box = start_box(
+        {
+            **quick_settings(tmp_path),
+            "listen.sip": [{"transport": "udp", "host": "::1", "port": port}],
+            "listen.rtp_host": "::1",
+            "trunks": {"local": {"kind": "sip", "allow": ["::1"]}},
+        }
+    )
+    seen = sipp.call("uac_call", tmp_path / "sipp", ("::1", port), service=lines.LISTENER, host="::1")
+    assert "c=IN IP6 ::1" in seen.partition("SIP/2.0 200")[2]
+    (row,) = records.wait_settled(box.database, 1)
+    assert (row["disposition"], row["hangup_by"]) == ("completed", "caller")
 
 
 @proves("Signalling: transport: IPv6")
