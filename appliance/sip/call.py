@@ -337,6 +337,9 @@ class Call(CallCore):
         dialog = self.client.forks.get(request.from_.tag or "") or self.dialog
         if dialog is None:
             raise RemoteSipError("no such dialog", status_hint=481)
+        if self.client.answered and dialog is not self.dialog:
+            self._on_request_of_loser(transaction, request, dialog, now)
+            return
         dialog.accept(request)
         method = request.method
         if method == "BYE":
@@ -360,6 +363,13 @@ class Call(CallCore):
             self.respond(transaction, request, 200, now)
         else:
             self.respond(transaction, request, 200, now)
+
+    def _on_request_of_loser(self, transaction: Transaction, request: Request, dialog: Dialog, now: float) -> None:
+        """A branch that another one was faster than may end itself; what else it wants is not for this call."""
+        if request.method != "BYE":
+            raise RemoteSipError("another branch has answered this call", status_hint=481)
+        self.host.forget_dialogs([dialog])
+        self.respond(transaction, request, 200, now)
 
     def _on_info(self, transaction: Transaction, request: Request, now: float) -> None:
         if "info-package" in request.headers:

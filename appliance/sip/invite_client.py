@@ -47,6 +47,11 @@ class InviteClient:
         self._sent = 0
 
     @property
+    def answered(self) -> bool:
+        """Whether a branch has answered with a 2xx; what the others send is not the call's any more."""
+        return bool(self._acks) or self._unsent_ack is not None
+
+    @property
     def sdp_agreed_early(self) -> bool:
         """Whether a branch has answered our offer, or we its, before the call is answered."""
         return bool(self._early_bodies) and self._unsent_prack is None

@@ -10,6 +10,7 @@ from appliance.sip.message import Request, Response, make_response
 
 from .calls import ends, incoming, messages, nothing_is_left, place, set_up, told
 from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair
+from .requests import make_request
 
 
 def challenge(pair: DialogPair, method: bytes, times: int = 1, status: int = 407) -> None:
@@ -160,6 +161,40 @@ def test_the_first_branch_to_answer_wins_and_the_others_are_ended() -> None:
     assert [m.to.tag for m in messages(pair, b"ACK")] == ["b", "c", "c", "d"]
     assert [m.to.tag for m in messages(pair, b"BYE")] == ["c", "d"]
     assert ours.state is CallState.CONFIRMED
+
+
+def from_branch(pair: DialogPair, method: str, tag: str, *, body: bytes = b"", number: int = 1) -> int:
+    """The status that a request of this branch gets."""
+    ours = messages(pair, b"INVITE")[0]
+    data = make_request(
+        method, uri="sip:caller@192.0.2.1", branch=f"z9hG4bK{method}{tag}{number}", cseq=str(number),
+        call_id=ours.call_id, from_tag=tag, to_tag=ours.from_.tag or "", body=body, via="192.0.2.2:5060",
+    )  # fmt: skip
+    pair.caller.receive_datagram(data, CALLED, pair.now)
+    pair.settle()
+    last = messages(pair, b"SIP/2.0")[-1]
+    assert isinstance(last, Response) and last.cseq.method == method
+    return last.status
+
+
+def test_a_losing_branch_cannot_touch_the_call_that_another_won() -> None:
+    pair = DialogPair()
+    pair.drop = lambda destination, data: destination == CALLED
+    ours = place(pair)
+    pair.settle()
+    forked(pair, 180, "early")
+    forked(pair, 200, "winner", ANSWER)
+    forked(pair, 200, "loser", ANSWER)
+    for tag in ("early", "loser"):
+        assert from_branch(pair, "INVITE", tag, body=OFFER) == 481
+        assert from_branch(pair, "INFO", tag, number=2) == 481
+        assert from_branch(pair, "BYE", tag, number=3) == 200
+        assert from_branch(pair, "BYE", tag, number=4) == 481
+    assert ours.state is CallState.CONFIRMED and not told(pair, CALLER, CallEnded) and not told(pair, CALLER, Reoffered)
+    assert from_branch(pair, "BYE", "winner") == 200
+    assert ends(pair) == [("remote", 200)]
+    pair.run(100.0)
+    nothing_is_left(pair)
 
 
 def test_a_peer_that_answers_with_its_early_media_only() -> None:
