@@ -12,7 +12,7 @@ from appliance.errors import RemoteSipError
 from appliance.rtp_params import RtpParams
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg
-from appliance.sip.uri import SipUri
+from appliance.sip.uri import SipUri, join_host_port
 
 
 def local_host_towards(uri: str) -> str:
@@ -94,7 +94,10 @@ class SipDialler:
         """
         try:
             call = await self._endpoint.dial(
-                uri, f"sip:{self._user}@{self._host}", SoftphoneMedia(*rtp), ring_timeout_s=timeout_s
+                uri,
+                f"sip:{self._user}@{join_host_port(self._host, None)}",
+                SoftphoneMedia(*rtp),
+                ring_timeout_s=timeout_s,
             )
         except (RemoteSipError, OSError) as error:
             raise CallFailed(0, str(error)) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,8 +159,13 @@ def test_a_call_over_ipv6(start_box: Callable[..., Box], tmp_path: Path) -> None
     )
     seen = sipp.call("uac_call", tmp_path / "sipp", ("::1", port), service=lines.LISTENER, host="::1")
     assert "c=IN IP6 ::1" in seen.partition("SIP/2.0 200")[2]
-    (row,) = records.wait_settled(box.database, 1)
-    assert (row["disposition"], row["hangup_by"]) == ("completed", "caller")
+    ours = subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", "call", f"sip:{lines.GOODBYE}@[::1]:{port}", "--listen"],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert "agent spoke" in ours.stdout
+    found = [(row["disposition"], row["hangup_by"], row["calling"]) for row in records.wait_settled(box.database, 2)]
+    assert found == [("completed", "caller", "peer"), ("completed", "agent", "softphone")]
 
 
 @proves("Signalling: transport: IPv6")
