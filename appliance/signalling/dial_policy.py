@@ -3,7 +3,8 @@
 Two questions are asked of every number, and both must be answered well: does it begin as ``allow_prefixes`` say, and
 is it none of the costly kinds (premium, shared cost, satellite) and no emergency number, unless ``allow_kinds`` names
 that kind. The second is asked of every way a carrier might read the digits: with and without the country code, with
-the digits behind a service code (``*31#``), and with the surplus digits that many networks ignore.
+the digits behind a service code (``*31#``), behind an exit code that follows the country code (``+1 011 44...``, which
+leads abroad where a carrier takes +1 off), and with the surplus digits that many networks ignore.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SATELLITE: Final = frozenset((870, 881, 882, 883))
 _PREMIUM_CODES: Final = frozenset((979,))
 _KINDS: Final = {PhoneNumberType.PREMIUM_RATE: "premium", PhoneNumberType.SHARED_COST: "shared_cost"}
+_COUNTRY_CODES: Final = frozenset(str(code) for code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
 _SHORTEST_COSTLY: Final = 6
+_LONGEST: Final = 20
+"""Digits of any number, exit code and country code included."""
+_SHORTEST_ABROAD: Final = 12
+"""Digits of a country code, an exit code and a number abroad; what is shorter is an extension, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,10 @@ def refusal(number: str, rule: TrunkRule) -> Refusal | None:
     if not rule.allow_prefixes:
         return Refusal("denied", f"{where} may dial nothing; list what it may under {where}.allow_prefixes")
     if not any(fits(bare, prefix, rule.region) for prefix in rule.allow_prefixes):
+        if any(begins(bare, prefix, rule.region) for prefix in rule.allow_prefixes):
+            return Refusal(
+                "prefix", f"{bare} is no number of the country it begins with; write +, country code, number"
+            )
         return Refusal("prefix", f"{bare} begins with nothing that {where}.allow_prefixes lists; add its beginning")
     if _NAME.fullmatch(bare):
         return None
@@ -68,6 +78,22 @@ def refusal(number: str, rule: TrunkRule) -> Refusal | None:
     return None
 
 
+def refusal_of_dialled(dialled: str, asked: str, rule: TrunkRule) -> Refusal | None:
+    """Why ``rule`` may not dial ``dialled`` in place of ``asked``, which it may: stripping a digit can hide a number.
+
+    The prefixes are for what is asked for. Where it becomes a number with a country code only by being rewritten, one
+    of them must fit that number too.
+    """
+    if leads_abroad(dialled, rule.region) and not same_number(asked, dialled, rule.region):
+        where = f"trunks.{rule.name}.allow_prefixes"
+        if not any(fits(dialled, prefix, rule.region) for prefix in rule.allow_prefixes):
+            return Refusal("prefix", f"{asked} is dialled as {dialled}, which {where} does not list; add its beginning")
+    for kind in kinds(dialled, rule.region):
+        if kind not in rule.allow_kinds:
+            return Refusal(kind, f"{dialled} is of kind {kind}, which {rule.name} may not dial")
+    return None
+
+
 _ARTICLE: Final = {
     "premium": "a premium number (premium)",
     "shared_cost": "a shared-cost number (shared_cost)",
@@ -77,6 +103,11 @@ _ARTICLE: Final = {
 
 
 def fits(number: str, prefix: str, region: str | None = None) -> bool:
+    """Whether ``prefix`` lets ``number`` be dialled: it begins so, and leads where that says; ``*`` is any."""
+    return prefix == "*" or (begins(number, prefix, region) and not _misleads(number, region))
+
+
+def begins(number: str, prefix: str, region: str | None = None) -> bool:
     """Whether ``number`` begins with ``prefix``; names must be equal, ``*`` is any.
 
     A prefix with a country code also fits the same number written nationally or with an international prefix, if
@@ -91,6 +122,17 @@ def fits(number: str, prefix: str, region: str | None = None) -> bool:
         return _international(number, region).startswith(wanted)
     exit_code = _exit_code(number, region)
     return number.startswith(wanted) and bool(wanted) and (not exit_code or wanted.startswith(exit_code))
+
+
+def leads_abroad(number: str, region: str | None) -> bool:
+    """Whether ``number`` is dialled as one with a country code, so that no prefix for national numbers fits it."""
+    return number.startswith("+") or bool(_exit_code(number, region) or _behind_exit_codes(number, region))
+
+
+def same_number(number: str, other: str, region: str | None) -> bool:
+    """Whether both are one number, in different spellings."""
+    international = _international(number, region)
+    return bool(international) and international == _international(other, region)
 
 
 def _international(number: str, region: str | None) -> str:
@@ -109,12 +151,56 @@ def _international(number: str, region: str | None) -> str:
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
+def _misleads(number: str, region: str | None) -> bool:
+    """Whether ``number`` leads to another country than it seems to, or with a country code to none."""
+    if _NAME.fullmatch(number):
+        return False
+    exit_code = _exit_code(number, region)
+    whole = "+" + number[len(exit_code) :] if exit_code else _international(number, region)
+    if _behind_exit_codes(number, region) or (whole and _behind_exit_codes(whole, None)):
+        return True
+    if not exit_code and not number.startswith("+"):
+        return False
+    parsed = _parse(whole, None)
+    return len(whole) > _LONGEST or parsed is None or not phonenumbers.is_possible_number(parsed)
+
+
 def _exit_code(number: str, region: str | None) -> str:
     """What begins an international call and stands at the beginning of ``number``: 00 or 011, say; "" for none."""
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region) if region is not None else None
     pattern = metadata.international_prefix if metadata is not None else None
     found = re.match(pattern or "00", number)
     return found.group(0) if found else ""
+
+
+def _behind_exit_codes(number: str, region: str | None) -> tuple[str, ...]:
+    """What a carrier dials abroad that takes the country code off ``number``, each without + and exit code.
+
+    That is what stands behind the exit code of that country, 00 or 011, where one follows the country code.
+    """
+    digits = re.sub(r"[+*#]", "", number)
+    if not number.startswith("+"):
+        digits = digits.removeprefix(_exit_code(digits, region))
+        if len(digits) < _SHORTEST_ABROAD:
+            return ()
+    country = _country_code(digits)
+    if not country:
+        return ()
+    national = digits[len(country) :]
+    codes = {_exit_code(national, home) for home in phonenumbers.region_codes_for_country_code(int(country))}
+    codes |= {"00"} if _is_valid("+" + digits, None) else {"00", "011"}  # +39 011 is Turin
+    behind = {national[len(code) :].lstrip("0") for code in codes if code and national.startswith(code)}
+    return tuple(sorted(behind - {""}))
+
+
+def _country_code(digits: str) -> str:
+    """The country code that ``digits`` begin with; "" for none."""
+    return next((digits[:length] for length in (1, 2, 3) if digits[:length] in _COUNTRY_CODES), "")
+
+
+def _is_valid(number: str, region: str | None) -> bool:
+    parsed = _parse(number, region)
+    return parsed is not None and phonenumbers.is_valid_number(parsed)
 
 
 @lru_cache(maxsize=4096)
@@ -157,13 +243,21 @@ def _spellings(number: str, region: str | None) -> Iterator[tuple[str, str | Non
     yield "+" + digits, None
     if region is not None:
         yield number, region
-    yield from (("+" + digits[len(code) :], None) for code in ("00", "011") if digits.startswith(code))
+    seen: set[str] = set()
+    left = [digits[len(code) :] for code in ("00", "011") if digits.startswith(code)]
+    left += _behind_exit_codes(number, region)
+    while left:
+        abroad = "+" + left.pop()
+        if abroad not in seen:
+            seen.add(abroad)
+            yield abroad, None
+            left += _behind_exit_codes(abroad, None)
 
 
 def _parse(number: str, region: str | None) -> PhoneNumber | None:
     # Longer than any number: what is dialled beyond it is ignored by networks, and so here.
     try:
-        return phonenumbers.parse(number[:20] if len(number) > 20 else number, region)
+        return phonenumbers.parse(number[:_LONGEST], region)
     except phonenumbers.NumberParseException:
         return None
 

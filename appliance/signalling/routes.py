@@ -88,7 +88,7 @@ class Router:
         bare = dial_policy.plain(number)
         if not bare:
             raise _malformed(number)
-        route = next((one for one in self._routes if any(dial_policy.fits(bare, to) for to in one.to)), None)
+        route = next((one for one in self._routes if any(dial_policy.begins(bare, to) for to in one.to)), None)
         if route is None:
             raise DialError(f"no route leads to {bare}; add one under routes", status=NO_ROUTE, cause="no_route")
         dialled = route.prepend + bare[route.strip :]
@@ -120,12 +120,10 @@ class Router:
         return Attempt(rules[0], f"{uri.scheme}:{as_user(bare)}@{join_host_port(uri.host, uri.port)}{tail}", bare)
 
     def _check(self, asked: str, dialled: str, rule: TrunkRule) -> None:
-        """Both what was asked for and what would be dialled must be allowed: stripping a digit can hide a number."""
+        """Both what was asked for and what would be dialled must be allowed."""
         refusal = dial_policy.refusal(asked, rule)
         if refusal is None and dialled != asked:
-            for kind in dial_policy.kinds(dialled, rule.region):
-                if kind not in rule.allow_kinds:
-                    refusal = dial_policy.Refusal(kind, f"{dialled} is of kind {kind}, which {rule.name} may not dial")
+            refusal = dial_policy.refusal_of_dialled(dialled, asked, rule)
         if refusal is not None:
             self._trunks.state(rule.name).counters["refused_dialling"] += 1
             raise DialError(refusal.text, status=FORBIDDEN, cause=refusal.cause)

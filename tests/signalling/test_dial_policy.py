@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.signalling.dial_policy import fits, kinds, plain, refusal
+from appliance.signalling.dial_policy import begins, fits, kinds, plain, refusal
 from appliance.signalling.trunks import TrunkRule
 
 
@@ -57,8 +57,53 @@ def test_prefixes(number: str, prefix: str, region: str | None, allowed: bool) -
 
 
 @pytest.mark.parametrize(
+    ("number", "prefix", "region"),
+    [
+        ("+1011442071234567", "+1", "US"),
+        ("+1 011 8816 12345678", "+1", "US"),
+        ("+1011442071234567", "+1", None),
+        ("1011442071234567", "1", "US"),
+        ("10118816123", "+1", "US"),
+        ("+4900442071234567", "+49", "DE"),
+        ("+49008816123456", "+49", "DE"),
+        ("+49 0 00 44 20 712345", "+49", "DE"),
+        ("0049 0044 2071234567", "+49", "DE"),
+        ("0049 0044 2071234567", "0049", "DE"),
+        ("0049 0044 2071234567", "0049", None),
+        ("4900442071234567", "49", "DE"),
+        ("000442071234567", "+49", "DE"),
+        ("+7 810 44 2071234", "+7", None),
+        ("+49301234567890123456", "+49", "DE"),
+    ],
+)
+def test_no_number_abroad_hides_behind_an_allowed_country_code(number: str, prefix: str, region: str | None) -> None:
+    assert begins(plain(number), prefix, region), "else this tests nothing"
+    assert cause(number, allow_prefixes=(prefix,), region=region) == "prefix"
+
+
+@pytest.mark.parametrize("number", ["+390115691111", "+2250101234567", "+15550001", "+4930123456#5"])
+def test_a_number_that_only_looks_so_is_dialled(number: str) -> None:
+    """Numbers of Turin begin with 011, and a local one has fewer digits."""
+    assert cause(number, allow_prefixes=(number[:3],)) == "allowed"
+
+
+@pytest.mark.parametrize("region", sorted(phonenumbers.SUPPORTED_REGIONS))
+@pytest.mark.parametrize("kind", [phonenumbers.PhoneNumberType.FIXED_LINE, phonenumbers.PhoneNumberType.MOBILE])
+def test_ordinary_numbers_of_every_country_are_dialled_by_its_code(region: str, kind: int) -> None:
+    example = phonenumbers.example_number_for_type(region, kind)
+    if example is not None:
+        number = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+        assert cause(number, allow_prefixes=(f"+{example.country_code}",), region=region) == "allowed"
+
+
+@pytest.mark.parametrize(
     ("number", "region", "expected"),
     [
+        ("+1 011 8816 12345678", "US", "satellite"),
+        ("+1 011 1 011 8816 12345678", None, "satellite"),
+        ("+49008816123456", "DE", "satellite"),
+        ("0049 00 1 900 5551234", "DE", "premium"),
+        ("4900 8816 12345678", None, "satellite"),
         ("+19005551234", "DE", "premium"),
         ("19005551234", "US", "premium"),
         ("9005551234", "US", "premium"),

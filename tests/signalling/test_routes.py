@@ -86,6 +86,40 @@ def test_what_is_not_dialled(target: str, trunk: str, expected: tuple[int, str])
     assert refused(target, trunk) == expected
 
 
+@pytest.mark.parametrize(
+    ("route", "prefixes", "target", "expected"),
+    [
+        (Route(to=("9",), trunks=("t",), strip=1), ("90",), "900442071234567", "prefix"),
+        (Route(to=("9",), trunks=("t",), strip=1), ("90",), "9030123456", "sip:030123456@t.example"),
+        (Route(to=("9",), trunks=("t",), strip=1), ("90", "+44"), "900442071234567", "sip:00442071234567@t.example"),
+        (Route(to=("9",), trunks=("t",), strip=1), ("9", "0044"), "900442071234567", "sip:00442071234567@t.example"),
+        (Route(to=("9",), trunks=("t",), strip=1), ("90", "0049"), "900442071234567", "prefix"),
+        (Route(to=("9",), trunks=("t",), strip=1), ("90", "+49"), "9004900442071234567", "prefix"),
+        (Route(to=("9",), trunks=("t",), strip=1, prepend="+"), ("9",), "9442071234567", "prefix"),
+        (Route(to=("0",), trunks=("t",), strip=1, prepend="+49"), ("0",), "030123456", "sip:+4930123456@t.example"),
+        (Route(trunks=("t",), strip=1), ("*",), "900442071234567", "sip:00442071234567@t.example"),
+    ],
+)
+def test_rewriting_a_number_opens_no_way_abroad(
+    route: Route, prefixes: tuple[str, ...], target: str, expected: str
+) -> None:
+    rule = TrunkRule("t", proxies=("sip:t.example",), allow_prefixes=prefixes, region="DE")
+    ways = Router(TrunkTable((rule,)), (route,))
+    if expected.startswith("sip:"):
+        assert [attempt.uri for attempt in ways.attempts(target)] == [expected]
+        return
+    with pytest.raises(DialError) as caught:
+        ways.attempts(target)
+    assert (caught.value.status, caught.value.cause) == (403, expected)
+
+
+def test_a_number_that_hides_another_is_told_apart_from_one_without_a_route() -> None:
+    ways = Router(TrunkTable((A,)), (Route(to=("+49",), trunks=("a",)),))
+    with pytest.raises(DialError, match="is no number of the country it begins with") as caught:
+        ways.attempts("+4900442071234567")
+    assert caught.value.cause == "prefix"
+
+
 def test_refusals_are_counted() -> None:
     ways, trunks = router()
     for target in ("555", "700", "700"):
