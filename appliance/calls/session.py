@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -41,6 +42,7 @@ from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
 from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import HangupCause, Leg, TransferRequest
+from appliance.signalling.routes import Attempt
 from appliance.signalling.trunks import TrunkTable
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class CallSession:
         self._key_relay: KeyRelay | None = None
         self._held = False
         self._following: asyncio.Task[None] | None = None
+        self._gone: HangupCause | None = None
         leg.on_hangup = self._hung_up
         leg.on_digits = self._digits
         leg.on_held = self._hold
@@ -334,12 +337,12 @@ class CallSession:
         services, line = self._services, self._line
         if services.transfers is None or self._media is None:
             return None
-        info = self._leg.info
-        values = {"caller.number": info.calling, "call.id": self.call_id, "line.name": line.name, **variables(info)}
         voice = Voice(line.language, line.voice.name, line.voice.rate)
         voicing = Voicing(services.rings, services.tts, voice, services.clock.monotonic)
         self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
-        reason = await services.transfers.hand_on(self._leg, self._media, transfer, values, voicing, self._send_keys_to)
+        reason = await services.transfers.hand_on(
+            self._leg, self._media, transfer, self._values(), voicing, self._send_keys_to
+        )
         self._slots["transfer"] = f"{transfer.to}: {reason or 'failed'}"
         return reason
 
@@ -349,23 +352,50 @@ class CallSession:
         if transfers is None or media is None or self._answered_at is None or self._following is not None:
             request.refuse(603)
             return
-        self._following = asyncio.create_task(self._replace_caller(transfers, media, request))
+        attempts = transfers.admit(self._leg, request)
+        if attempts:
+            self._following = asyncio.create_task(self._replace_caller(transfers, media, request, attempts))
 
-    async def _replace_caller(self, transfers: Transfers, media: MediaLegHandle, request: TransferRequest) -> None:
+    async def _replace_caller(
+        self, transfers: Transfers, media: MediaLegHandle, request: TransferRequest, attempts: Sequence[Attempt]
+    ) -> None:
         try:
-            if await transfers.follow(self._leg, media, request):
+            if await transfers.follow(self._leg, media, request, attempts, self._values()):
                 logger.info("call %s goes on with %s", self.call_id, request.target)
                 self._slots["transferred_to"] = request.target
+                self._gone = None
+        except Exception:
+            logger.exception("call %s: the transfer to %s failed", self.call_id, request.target)
         finally:
             self._following = None
+            if self._gone is not None:
+                self._hung_up(self._gone)
+
+    def _values(self) -> dict[str, str]:
+        """What ``${...}`` stands for in what is dialled and sent for this call."""
+        info = self._leg.info
+        return {
+            "caller.number": info.calling,
+            "call.id": self.call_id,
+            "line.name": self._line.name,
+            **variables(info),
+        }
 
     def _hold(self, held: bool) -> None:
         """The caller's side has put us on hold, or taken us off it."""
         self._held = held
 
+    @property
+    def _away(self) -> bool:
+        """Whether nobody is there to be heard: we are on hold, or the caller has left and the next one still rings."""
+        return self._held or self._gone is not None
+
     # --- what the leg and media say -------------------------------------------------------------------------------
 
     def _hung_up(self, cause: HangupCause) -> None:
+        if self._following is not None:
+            self._gone = cause  # whoever asked for a transfer may leave; the call waits for the one in that place
+            return
         by = HangupBy.CALLER if cause.by == "caller" else HangupBy.BOX
         if self._answered_at is None:
             disposition = Disposition.CANCELLED if cause.by == "caller" else Disposition.FAILED
@@ -391,7 +421,7 @@ class CallSession:
 
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
         # On hold there is music or nothing: neither an answer nor a silence to ask about.
-        if self._listening is not None and not self._held:
+        if self._listening is not None and not self._away:
             self._listening.on_tick(at, frame, level_dbfs, speech)
 
     def on_digit(self, digit: str, frame: int) -> None:
@@ -411,7 +441,7 @@ class CallSession:
 
     def on_media_timeout(self, silent_s: float) -> None:
         rule = self._services.trunks.by_name(self._leg.info.trunk) if self._services.trunks is not None else None
-        if self._held or (rule is not None and rule.media_timeout == "keep"):
+        if self._away or (rule is not None and rule.media_timeout == "keep"):
             logger.info("call %s: no RTP for %.0f s; the call is kept", self.call_id, silent_s)
             return
         text = f"no RTP from the caller for {silent_s:.0f} s"

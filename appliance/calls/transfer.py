@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,9 @@ _REFER_MARGIN_S: Final = 10.0
 _ANNOUNCE_S: Final = 20.0
 _DECLINED: Final = 603
 """What a peer hears whose REFER is not followed, whatever the reason: it is told nothing of what may be dialled."""
+
+_GONE: Final = 480
+"""What a peer hears of a call that was answered and ended before the leg could become it."""
 
 _GOODBYE_AFTER_S: Final = 2.0
 """The one who asked for a transfer hangs up by itself; after this long we do."""
@@ -234,10 +237,13 @@ class Transfers:
 
     # --- the peer's -------------------------------------------------------------------------------------------------
 
-    async def follow(self, leg: Leg, media: MediaLegHandle, request: TransferRequest) -> bool:
-        """Call whom the far end asks us to call, in its place; whether the leg is that call now.
+    def admit(self, leg: Leg, request: TransferRequest) -> list[Attempt]:
+        """Accept the REFER of a peer where it may be followed, with :meth:`follow`; else refuse it.
 
         What may be called is what the box may dial; a peer's REFER opens nothing more.
+
+        Returns:
+            The ways to the one to be called; none where it is refused.
         """
         rule = self._trunks.by_name(leg.info.trunk)
         if rule is None or not rule.allow_transfer:
@@ -245,19 +251,43 @@ class Transfers:
             if rule is not None:
                 self._trunks.state(rule.name).counters["refused_transfer"] += 1
             request.refuse(_DECLINED)
-            return False
+            return []
         try:
             attempts = self._dialler.router.attempts(request.target)
         except DialError as error:
             logger.warning("call %s: REFER refused: %s", leg.info.leg_id, error)
             self._trunks.state(rule.name).counters["refused_transfer"] += 1
             request.refuse(_DECLINED)
-            return False
+            return []
         request.accept()
+        return attempts
+
+    async def follow(
+        self,
+        leg: Leg,
+        media: MediaLegHandle,
+        request: TransferRequest,
+        attempts: Sequence[Attempt],
+        values: Mapping[str, str],
+    ) -> bool:
+        """Call whom the far end asks us to call, in its place; whether the leg is that call now.
+
+        The far end may hang up meanwhile: it has done its part.
+
+        Args:
+            attempts: from :meth:`admit`.
+        """
         try:
             outgoing = await self._dialler.call(
-                attempts, media, headers=request.headers, on_ringing=lambda status: request.report(180)
+                attempts,
+                media,
+                values=values,
+                headers=request.headers,
+                on_ringing=lambda status: request.report(180),
             )
+            if outgoing.ended:
+                cause = await outgoing.wait_ended()
+                raise DialError(f"answered, and gone: {cause.text}", status=_GONE, cause="failed")
         except DialError as error:
             leg.reconnect()
             request.report(error.status)
@@ -267,7 +297,7 @@ class Transfers:
             raise
         leg.become(outgoing)
         request.report(200)
-        self._trunks.state(rule.name).counters["transfers_in"] += 1
+        self._trunks.state(leg.info.trunk).counters["transfers_in"] += 1
         asyncio.get_running_loop().call_later(_GOODBYE_AFTER_S, request.goodbye)
         return True
 

@@ -170,7 +170,7 @@ class Leg(Protocol):
         ...
 
     def become(self, outgoing: Any) -> None:
-        """Go on as ``outgoing``, a call that we placed on this leg's media slot."""
+        """Go on as ``outgoing``, a call that we placed on this leg's media slot; also where the leg has ended."""
         ...
 
     def reconnect(self) -> None:

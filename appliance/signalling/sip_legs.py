@@ -182,7 +182,7 @@ class _SipSide:
 
     def reconnect(self) -> None:
         """Send and receive again as agreed: somebody else has had the media slot."""
-        if self._media is not None and self._media.params is not None:
+        if self._media is not None and self._media.params is not None and not self._call.ended:
             self._media.media.connect(self._media.params)
 
     def _settle_hold(self) -> None:
@@ -384,8 +384,12 @@ class SipLeg(_SipSide):
             self._driver.pump()
 
     def become(self, outgoing: OutgoingCall) -> None:
-        """Go on as ``outgoing``, a call answered on this leg's media slot; the call so far is nobody's leg any more."""
+        """Go on as ``outgoing``, a call answered on this leg's media slot.
+
+        The call so far, which may have ended, is nobody's leg any more.
+        """
         self._call, self._media, self._ack_answers = outgoing._call, outgoing._media, False
+        self._own_end = False
         self._up.set()
         outgoing.heir = self
         self._tell_held()

@@ -502,6 +502,103 @@ def test_a_caller_who_hangs_up_ends_the_transfer() -> None:
     run_virtual(call())
 
 
+class Follows:
+    """The transfers' part when the caller's side asks: who is called takes ``rings_s`` to answer, or does not."""
+
+    def __init__(self, outcome: bool | Exception, rings_s: float = 40.0) -> None:
+        self.outcome, self.rings_s = outcome, rings_s
+        self.values: dict[str, str] = {}
+        self.cancelled = False
+
+    def admit(self, leg: Any, request: Any) -> list[str]:
+        return ["an attempt"]
+
+    async def follow(self, leg: Any, media: Any, request: Any, attempts: Any, values: dict[str, str]) -> bool:
+        self.values = values
+        try:
+            await asyncio.sleep(self.rings_s)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Referral:
+    target = "sip:200@pbx"
+
+
+async def _asked_for_a_transfer(transfers: Follows) -> VirtualCall:
+    made = VirtualCall(flow_line(), transfers=transfers)
+    await made.until_quiet()
+    assert made.leg.on_transfer is not None
+    made.leg.on_transfer(Referral())
+    return made
+
+
+def test_a_peer_may_hang_up_once_its_transfer_was_accepted_and_the_call_goes_on_with_the_next_one() -> None:
+    async def call() -> None:
+        transfers = Follows(True)
+        made = await _asked_for_a_transfer(transfers)
+        said = len(made.engines.said)
+        made.hangs_up()
+        await asyncio.sleep(35)
+        made.session.on_media_timeout(30.0)
+        assert len(made.engines.said) == said, "the agent asks nobody"
+        await made.until(lambda: "Are you there?" in made.engines.said)
+        assert not made.task.done()
+        made.hangs_up()
+        ended = await made.over()
+        assert (ended.disposition, ended.hangup_by) == (Disposition.COMPLETED, HangupBy.CALLER)
+        assert ended.slots["transferred_to"] == "sip:200@pbx"
+        assert transfers.values["call.id"] == "leg1"
+
+    run_virtual(call())
+
+
+@pytest.mark.parametrize("outcome", [False, ValueError("a bug below")], ids=["nobody answers", "it fails"])
+def test_the_call_of_a_peer_that_hung_up_ends_when_its_transfer_comes_to_nothing(outcome: bool | Exception) -> None:
+    async def call() -> None:
+        made = await _asked_for_a_transfer(Follows(outcome))
+        made.hangs_up(text="bye")
+        await asyncio.sleep(39)
+        assert not made.task.done()
+        ended = await made.over(5.0)
+        assert (ended.disposition, ended.hangup_by, ended.hangup_text) == (
+            Disposition.COMPLETED,
+            HangupBy.CALLER,
+            "bye",
+        )
+        assert "transferred_to" not in ended.slots
+
+    run_virtual(call())
+
+
+def test_a_peer_that_stays_is_with_the_agent_again_when_its_transfer_comes_to_nothing() -> None:
+    async def call() -> None:
+        made = await _asked_for_a_transfer(Follows(False, rings_s=1.0))
+        await made.until(lambda: "Are you there?" in made.engines.said)
+        made.hangs_up()
+        assert (await made.over(1.0)).hangup_by is HangupBy.CALLER
+
+    run_virtual(call())
+
+
+def test_a_drain_does_not_wait_for_a_transfer_of_the_peers() -> None:
+    async def call() -> None:
+        transfers = Follows(True)
+        made = await _asked_for_a_transfer(transfers)
+        made.hangs_up()
+        await asyncio.sleep(1)
+        made.session.end(Disposition.INTERRUPTED, "shutting down")
+        assert (await made.over(1.0)).disposition is Disposition.INTERRUPTED
+        await asyncio.sleep(0)
+        assert transfers.cancelled
+
+    run_virtual(call())
+
+
 def test_on_hold_the_agent_neither_asks_nor_answers() -> None:
     async def call() -> None:
         made = VirtualCall(flow_line())

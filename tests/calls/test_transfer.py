@@ -271,9 +271,12 @@ def follows(box: Box) -> list[bool]:
     done: list[bool] = []
 
     def on_transfer(request: TransferRequest) -> None:
+        attempts = box.transfers.admit(box.leg, request)
+
         async def follow() -> None:
             media: Any = box.media
-            done.append(await box.transfers.follow(box.leg, media, request))
+            values = {"caller.number": "ann"}
+            done.append(bool(attempts) and await box.transfers.follow(box.leg, media, request, attempts, values))
 
         box.following = asyncio.create_task(follow())  # type: ignore[attr-defined]
 
@@ -314,6 +317,65 @@ async def test_the_leg_goes_on_with_the_one_the_peer_named() -> None:
         box.called[0].hangup()
         await box.until(lambda: bool(ended))
         assert ended[0].by == "caller"
+
+
+async def test_the_one_the_peer_named_is_called_with_the_headers_of_the_trunk() -> None:
+    async with Box(allow_transfer=True, headers_out=(("X-Caller", "${caller.number}"),)) as box:
+        follows(box)
+        assert (await box.within(box.caller_call.transfer(f"sip:200@127.0.0.1:{box.target.port}"))).done
+        assert box.called[0].info.headers["X-Caller"] == "ann"
+
+
+async def test_a_peer_may_hang_up_while_the_one_it_named_rings() -> None:
+    async with Box(allow_transfer=True) as box:
+        done = follows(box)
+        box.on_called = lambda leg: leg.ring()
+        ended: list[HangupCause] = []
+        box.leg.on_hangup = ended.append
+        box.caller_call.transfer(f"sip:200@127.0.0.1:{box.target.port}")
+        await box.until(lambda: bool(box.called))
+        box.caller_call.hangup()
+        await box.until(lambda: ended == [HangupCause("caller", 200, "BYE")])
+        box.called[0].answer(Slot(local_port=30000))  # type: ignore[arg-type]
+        await box.until(lambda: done == [True])
+        assert box.media.connected[-1].remote_port == 30000
+        await box.until(box.called[0]._up.is_set)
+        box.called[0].hangup()
+        await box.until(lambda: len(ended) == 2)
+
+
+async def test_once_the_peer_has_hung_up_nothing_is_sent_to_it_again() -> None:
+    async with Box(allow_transfer=True) as box:
+        done = follows(box)
+        box.on_called = lambda leg: leg.ring()
+        box.caller_call.transfer(f"sip:200@127.0.0.1:{box.target.port}")
+        await box.until(lambda: bool(box.called))
+        box.caller_call.hangup()
+        await box.until(lambda: box.leg.ended)
+        connected = len(box.media.connected)
+        box.called[0].reject(486)
+        await box.until(lambda: done == [False])
+        assert len(box.media.connected) == connected
+
+
+async def test_one_who_answers_and_is_gone_before_the_leg_goes_on_is_told_as_not_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Box(allow_transfer=True) as box:
+        done = follows(box)
+        place = box.dialler.call
+
+        async def call(*args: Any, **how: Any) -> OutgoingCall:
+            outgoing = await place(*args, **how)
+            box.called[0].hangup()
+            await outgoing.wait_ended()
+            return outgoing
+
+        monkeypatch.setattr(box.dialler, "call", call)
+        assert await box.within(box.caller_call.transfer(f"sip:200@127.0.0.1:{box.target.port}")) == (480, True)
+        assert done == [False]
+        assert not box.leg.ended
+        assert box.media.connected[-1] == box.media.connected[0]
 
 
 async def test_a_peer_that_holds_before_it_transfers_leaves_nobody_on_hold() -> None:
