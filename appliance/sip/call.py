@@ -202,10 +202,10 @@ class Call(CallCore):
         if self._move(CallEvent.HANGUP) is None:
             return
         self._end("local", 200, reason or "hung up", now)
-        if self.state is CallState.CANCELLING:
-            self.client.send_cancel(self, now)
-        elif self.state is CallState.ENDING:
+        if self.state is CallState.ENDING:
             self.send_bye(now, reason)
+        elif self.role is Role.UAC:
+            self.client.cancel(self, now)
 
     # --- what the application does inside the call ----------------------------------------------------------------
 
@@ -388,7 +388,7 @@ class Call(CallCore):
             self.respond(self._invite_transaction(), self.request, 487, now)
         self._end("remote", 200, "BYE", now)
         if self.state is CallState.CANCELLING and before is CallState.PROCEEDING:
-            self.client.send_cancel(self, now)
+            self.client.cancel(self, now)
         if self.state is CallState.TERMINATED:
             self._close()
 
@@ -474,9 +474,9 @@ class Call(CallCore):
         if self.role is Role.UAS:
             self.respond(self._invite_transaction(), self.request, 480, now)
         self._end("local", 408, "nobody answered", now)
-        if self.state is CallState.CANCELLING:
-            self.client.send_cancel(self, now)
-        elif self.state is CallState.TERMINATED:
+        if self.role is Role.UAC:
+            self.client.cancel(self, now)
+        else:
             self._close()
 
     def _on_no_prack(self, now: float) -> None:

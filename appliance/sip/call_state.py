@@ -40,7 +40,7 @@ class CallEvent(StrEnum):
     FAILURE = "300-699"
     NO_ANSWER = "nobody answered in time"
     RETRY = "refused, sent again"
-    GIVE_UP = "64*T1 after CANCEL"
+    GIVE_UP = "64*T1 after giving up"
     BYE_DONE = "BYE answered or given up"
 
 
@@ -90,6 +90,7 @@ UAC_TABLE: CallTable = {
     (CallState.CANCEL_WAITS, CallEvent.PROVISIONAL): CallState.CANCELLING,
     (CallState.CANCEL_WAITS, CallEvent.SUCCESS): CallState.ENDING,
     (CallState.CANCEL_WAITS, CallEvent.FAILURE): CallState.TERMINATED,
+    (CallState.CANCEL_WAITS, CallEvent.GIVE_UP): CallState.TERMINATED,
     (CallState.CANCELLING, CallEvent.SUCCESS): CallState.ENDING,
     (CallState.CANCELLING, CallEvent.FAILURE): CallState.TERMINATED,
     (CallState.CANCELLING, CallEvent.BYE_RECEIVED): CallState.CANCELLING,

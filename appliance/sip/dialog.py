@@ -68,7 +68,21 @@ class Dialog:
         Raises:
             RemoteSipError: for a broken Contact or Record-Route.
         """
-        contact = _usable_contact(response)
+        return cls._of_response(request, response, _usable_contact(response), _routes(response.headers))
+
+    @classmethod
+    def to_end(cls, request: Request, response: Response) -> Dialog:
+        """The dialog of a 2xx that :meth:`for_uac` cannot read, with what can be read of it: for its ACK and BYE."""
+        try:
+            contact = _usable_contact(response)
+        except RemoteSipError:
+            contact = None
+        return cls._of_response(request, response, contact, _readable_routes(response.headers))
+
+    @classmethod
+    def _of_response(
+        cls, request: Request, response: Response, contact: NameAddr | None, routes: tuple[str, ...]
+    ) -> Dialog:
         return cls(
             call_id=request.call_id,
             local_tag=request.from_.tag or "",
@@ -76,7 +90,7 @@ class Dialog:
             local_party=request.headers.get("from") or "",
             remote_party=response.headers.get("to") or "",
             remote_target=contact.uri if contact is not None else request.uri,
-            route_set=tuple(reversed(_routes(response.headers))),
+            route_set=tuple(reversed(routes)),
             local_cseq=request.cseq.number,
             remote_cseq=None,
         )
@@ -145,9 +159,27 @@ def _routes(headers: Headers) -> tuple[str, ...]:
     if len(values) > MAX_ROUTES:
         raise RemoteSipError(f"more than {MAX_ROUTES} Record-Route values")
     for value in values:
-        if NameAddr.parse(value).sip_uri().scheme == "tel":
-            raise RemoteSipError("a Record-Route that is no SIP URI")
+        if not _is_route(value):
+            raise RemoteSipError(f"a Record-Route that is no SIP URI: {value[:80]!r}")
     return tuple(values)
+
+
+def _is_route(value: str) -> bool:
+    try:
+        return NameAddr.parse(value).sip_uri().scheme != "tel"
+    except RemoteSipError:
+        return False
+
+
+def _readable_routes(headers: Headers) -> tuple[str, ...]:
+    """Those Record-Route values that requests can be sent by, at most as many as a good message may have."""
+    found: list[str] = []
+    for line in headers.get_all("record-route"):
+        try:
+            found += filter(_is_route, split_values([line]))
+        except RemoteSipError:
+            continue
+    return tuple(found[:MAX_ROUTES])
 
 
 def _usable_contact(message: Request | Response) -> NameAddr | None:

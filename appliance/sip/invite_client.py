@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from appliance.sip.call import Call
 
 MAX_FORKS = 16
-"""Branches of one outgoing call that may ring or answer; more are ignored."""
+"""Branches of one outgoing call that may ring; more are ignored until they answer."""
+
+MAX_ANSWERS = 64
+"""Branches of one outgoing call whose 2xx are acknowledged; more are ignored."""
 
 MAX_INVITES = 6
 """How often one call's INVITE is sent anew after 401, 407, 422 and 3xx."""
@@ -73,10 +76,12 @@ class InviteClient:
             request, call.source, call, now, lambda response: ack_of_refusal(request, response)
         )
 
-    def send_cancel(self, call: Call, now: float) -> None:
-        """CANCEL our INVITE (RFC 3261 §9.1). Called once, after a provisional response."""
+    def cancel(self, call: Call, now: float) -> None:
+        """CANCEL our INVITE, if a provisional response has come so that it may be sent (RFC 3261 §9.1)."""
         call.cancel_timer(CallTimer.NO_ANSWER)
         call.set_timer(CallTimer.GIVE_UP, now + 64 * call.host.timing.t1_s)
+        if call.state is CallState.CANCEL_WAITS:
+            return
         way = self.transaction.destination if self.transaction is not None else call.source
         call.host.layer.open_client(cancel_of(call.request), way, call, now)
 
@@ -88,7 +93,7 @@ class InviteClient:
         if call.move(CallEvent.PROVISIONAL) is None:
             return
         if before is CallState.CANCEL_WAITS:
-            self.send_cancel(call, now)
+            self.cancel(call, now)
             return
         tag = response.to.tag
         needs_answer = False
@@ -127,18 +132,22 @@ class InviteClient:
             call.send_in_dialog(dialog, "PRACK", now, [("RAck", rack)], body=body)
 
     def on_success(self, call: Call, response: Response, now: float) -> None:
-        """ACK every 2xx; keep the first dialog, end the dialogs of other branches (RFC 3261 §13.2.2.4)."""
+        """ACK every 2xx; keep the first dialog, end the dialogs of other branches (RFC 3261 §13.2.2.4).
+
+        A call answered with a Contact or Record-Route that no request can be sent to is ended as well.
+        """
         tag = response.to.tag or ""
         if tag in self._acks:
             call.host.layer.resend(self._acks[tag], self._ack_way(call, self.forks[tag]))
             return
         if self._unsent_ack is not None and self._unsent_ack.remote_tag == tag:
             return
-        dialog = self._fork(call, response, tag, confirmed=True)
-        if dialog is None:
+        if len(self._acks) >= MAX_ANSWERS:
             return
+        usable = self._fork(call, response, tag, confirmed=True)
+        dialog = usable or self._keep(call, Dialog.to_end(call.request, response), None)
         winner = call.move(CallEvent.SUCCESS) is not None
-        confirmed = winner and call.state is CallState.CONFIRMED
+        confirmed = winner and call.state is CallState.CONFIRMED and usable is not None
         offered = confirmed and not call.request.body and bool(response.sdp) and tag not in self._early_bodies
         if offered:
             self._unsent_ack = dialog
@@ -152,6 +161,8 @@ class InviteClient:
             call.session.agreed(call, response, now)
             call.host.emit(Answered(call, response.sdp or self._previews.get(tag), offered))
             call.queue.advance(call, now)
+        elif winner and call.state is CallState.CONFIRMED:
+            call.lost(502, "answered with a Contact or Record-Route that nothing can be sent to", now)
         elif winner:
             call.send_bye(now)
         else:
@@ -211,16 +222,20 @@ class InviteClient:
         dialog = self.forks.get(tag)
         if dialog is not None and not confirmed:
             return dialog
-        if dialog is None and len(self.forks) >= MAX_FORKS:
+        if not confirmed and len(self.forks) >= MAX_FORKS:
             return None
         try:
             fresh = Dialog.for_uac(call.request, response)
         except RemoteSipError:
             return dialog
-        if dialog is not None:
-            fresh.remote_cseq, fresh.local_cseq = dialog.remote_cseq, dialog.local_cseq
-        self.forks[tag] = fresh
-        if call.dialog is None or call.dialog is dialog:
+        return self._keep(call, fresh, dialog)
+
+    def _keep(self, call: Call, fresh: Dialog, before: Dialog | None) -> Dialog:
+        """Let a branch have this dialog in place of the one it had."""
+        if before is not None:
+            fresh.remote_cseq, fresh.local_cseq = before.remote_cseq, before.local_cseq
+        self.forks[fresh.remote_tag] = fresh
+        if call.dialog is None or call.dialog is before:
             call.dialog = fresh
         if call.state is not CallState.TERMINATED:
             call.host.remember(fresh, call)

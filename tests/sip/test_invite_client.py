@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from appliance.errors import LocalSipError
 from appliance.sip.call_state import CallState
 from appliance.sip.events import Answered, CallEnded, IncomingCall, InfoAnswered, Progress, ReofferAnswered, Reoffered
-from appliance.sip.invite_client import MAX_FORKS
+from appliance.sip.invite_client import MAX_ANSWERS, MAX_FORKS
 from appliance.sip.message import Request, Response, make_response
 
 from .calls import ends, incoming, messages, nothing_is_left, place, set_up, told
@@ -131,12 +133,16 @@ def test_a_redirected_call_goes_where_the_host_says() -> None:
     assert ends(pair) == [("remote", 302)]
 
 
-def forked(pair: DialogPair, status: int, tag: str, body: bytes = b"") -> None:
+def forked(
+    pair: DialogPair, status: int, tag: str, body: bytes = b"", contact: str = "<sip:branch@192.0.2.2>", route: str = ""
+) -> None:
     """A response to the caller's INVITE from a branch of its own."""
     invite = messages(pair, b"INVITE")[0]
     assert isinstance(invite, Request)
     response: Response = make_response(invite, status, to_tag=tag)
-    response.headers.set("contact", "<sip:branch@192.0.2.2>")
+    response.headers.set("contact", contact)
+    if route:
+        response.headers.set("record-route", route)
     if body:
         response.headers.set("content-type", "application/sdp")
         response.body = body
@@ -216,6 +222,74 @@ def test_a_storm_of_branches_is_bounded() -> None:
     for i in range(100):
         forked(pair, 180, f"t{i}")
     assert len(ours.client.forks) == MAX_FORKS == len(pair.caller._dialogs)
+    forked(pair, 200, "one more", ANSWER)
+    assert ours.state is CallState.CONFIRMED and ours.dialog is not None and ours.dialog.remote_tag == "one more"
+    for i in range(100):
+        forked(pair, 200, f"t{i}")
+    assert pair.sent(b"ACK") == MAX_ANSWERS == pair.sent(b"BYE") + 1
+    ours.hangup(pair.now)
+    pair.run(100.0)
+    nothing_is_left(pair)
+
+
+USABLE = "<sip:branch@192.0.2.2>"
+
+
+@pytest.mark.parametrize(
+    ("contact", "route"),
+    [("<tel:+4930123>", ""), ("<sip:broken", ""), (USABLE, "<tel:+49>, <sip:192.0.2.2;lr>"), (USABLE, "<sip:x, ")],
+)
+def test_an_answer_that_nothing_can_be_sent_to_is_acknowledged_and_hung_up(contact: str, route: str) -> None:
+    pair = DialogPair()
+    pair.drop = lambda destination, data: destination == CALLED
+    place(pair)
+    pair.settle()
+    for _ in range(2):
+        forked(pair, 200, "x", ANSWER, contact, route)
+    assert [m.to.tag for m in messages(pair, b"ACK")] == ["x", "x"]
+    (bye,) = messages(pair, b"BYE")
+    assert isinstance(bye, Request)
+    assert bye.uri == ("sip:branch@192.0.2.2" if contact == USABLE else "sip:100@192.0.2.2")
+    assert bye.headers.get_all("route") == (["<sip:192.0.2.2;lr>"] if "lr" in route else [])
+    assert not told(pair, CALLER, Answered)
+    assert ends(pair) == [("network", 502)]
+    pair.run(100.0)
+    nothing_is_left(pair)
+
+
+def test_such_an_answer_after_the_hang_up_or_of_a_loser_is_ended_too() -> None:
+    pair = DialogPair()
+    pair.drop = lambda destination, data: destination == CALLED
+    ours = place(pair)
+    pair.settle()
+    ours.hangup(pair.now)
+    forked(pair, 200, "x", ANSWER, "<tel:+4930123>")
+    assert (pair.sent(b"ACK"), pair.sent(b"BYE")) == (1, 1)
+    pair.run(100.0)
+    assert ends(pair) == [("local", 200)]
+    nothing_is_left(pair)
+    pair = DialogPair()
+    pair.drop = lambda destination, data: destination == CALLED
+    ours = place(pair)
+    pair.settle()
+    forked(pair, 200, "winner", ANSWER)
+    forked(pair, 200, "x", ANSWER, "<tel:+4930123>")
+    assert ours.state is CallState.CONFIRMED
+    assert [m.to.tag for m in messages(pair, b"BYE")] == ["x"]
+
+
+def test_a_hang_up_that_waits_for_a_response_does_not_wait_for_ever() -> None:
+    pair = DialogPair()
+    pair.drop = lambda destination, data: True
+    ours = place(pair)
+    assert ours.client.transaction is not None
+    pair.caller.layer.abandon(ours.client.transaction)
+    ours.hangup(pair.now)
+    assert ours.state is CallState.CANCEL_WAITS
+    pair.run(31.9)
+    assert pair.caller.call_count == 1
+    pair.run(32.1)
+    nothing_is_left(pair)
 
 
 def test_infos_leave_one_after_another_and_in_order() -> None:
