@@ -153,8 +153,8 @@ class SipTrunk(Section):
     kind: Annotated[Literal["sip"], BeforeValidator(_kind)] = Field(description="What the peer speaks.")
     allow: Annotated[tuple[NetworkField, ...], BeforeValidator(_one_or_many)] = Field(
         default=(),
-        description="Source addresses that calls are taken from; with `register: true` also those of `proxy`. A call "
-        "from anywhere else is refused.",
+        description="Source addresses that calls are taken from; with `register: true` also the server that the trunk "
+        "is registered with, by the same transport. A call from anywhere else is refused.",
     )
     proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(_one_or_many)] = Field(
         default=(),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 from appliance.errors import ApplianceError, RemoteSipError, SipUnreachable
+from appliance.signalling.loops import keep_running
 from appliance.signalling.tls import TlsClient, TlsContexts, certificate_domains, certificate_is_for, explain
 from appliance.sip.stream import PING, PONG, KeepAlive, StreamReader
 from appliance.sip.uri import Peer, join_host_port
@@ -194,7 +195,7 @@ class Connections:
     Args:
         deliver: takes each whole message and who sent it.
         unsent: takes each message that could not be sent, where it should have gone, and why in words.
-        known: whether an address belongs to a trunk.
+        known: whether an address belongs to a trunk, by this transport.
         in_use: whether a call or a registration needs this flow, so that it is kept though nothing is said.
         contexts: for TLS.
         chance: numbers in [0, 1), to spread keep-alives.
@@ -206,7 +207,7 @@ class Connections:
         *,
         deliver: Callable[[bytes, Peer], None],
         unsent: Callable[[bytes, Peer, str], None],
-        known: Callable[[str], bool],
+        known: Callable[[str, str], bool],
         contexts: TlsContexts,
         chance: Callable[[], float],
         in_use: Callable[[int], bool] = lambda flow: False,
@@ -265,7 +266,9 @@ class Connections:
         except OSError:
             sock.close()
             raise
-        task = self._loop.create_task(self._accept(kind, sock, context), name=f"accept {kind}")
+        task = keep_running(
+            lambda: self._accept(kind, sock, context), f"the {kind} listener on {host}", pause_s=_ACCEPT_PAUSE_S
+        )
         self._listeners.append(_Listener(kind, sock, context, task))
         bound = sock.getsockname()
         return str(bound[0]), int(bound[1])
@@ -280,7 +283,7 @@ class Connections:
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
             host = plain_host(address[0])
-            why = self._refuses(host)
+            why = self._refuses(host, kind)
             if why:
                 self.counters["connections_refused"] += 1
                 logger.debug("connection from %s refused: %s", host, why)
@@ -288,18 +291,18 @@ class Connections:
                 continue
             connection = _Connection(self, next(self._flows), kind, None)
             connection.peer = connection.peer._replace(host=host)
-            connection.stranger = not self._known(host)
+            connection.stranger = not self._known(host, kind)
             self._count(connection, 1)
             task = self._loop.create_task(self._welcome(connection, accepted, context))
             self._welcoming.add(task)
             task.add_done_callback(self._welcoming.discard)
 
-    def _refuses(self, host: str) -> str:
+    def _refuses(self, host: str, kind: str) -> str:
         """Why no connection is taken from ``host``; "" where it is."""
         limits = self.limits
         if self._by_host.total() >= limits.total:
             return "too many connections"
-        known = self._known(host)
+        known = self._known(host, kind)
         if self._by_host[host] >= (limits.per_address if known else limits.per_stranger):
             return "too many connections from this address"
         if known:

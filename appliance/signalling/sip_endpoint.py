@@ -15,6 +15,7 @@ from appliance.errors import LocalSipError, RemoteSipError
 from appliance.signalling.connections import ConnectionLimits
 from appliance.signalling.failover import Placement
 from appliance.signalling.leg import MediaSlot
+from appliance.signalling.loops import keep_running
 from appliance.signalling.resolver import Resolver, Server
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg, call_info, session_id_of
 from appliance.signalling.sip_media import SipMedia, check_sdp_offer, media_policy
@@ -115,7 +116,7 @@ class SipEndpoint:
             self._listeners,
             deliver=self._receive,
             unsent=self._on_unsent,
-            known=lambda host: self._rule_of(host) is not None,
+            known=lambda host, transport: self._rule_of(Peer(host, 0, transport)) is not None,
             in_use=self._in_use,
             tls_of=self._tls_of,
             chance=_CHANCE.random,
@@ -132,7 +133,7 @@ class SipEndpoint:
             credentials_of=self._credentials_of,
             challenge_of=self._challenge_of,
         )
-        self._agent.call_options = lambda peer: call_options(self._rule_of(peer.host))
+        self._agent.call_options = lambda peer: call_options(self._rule_of(peer))
         self._agent.accepting = self._accepting
         try:
             await self._transports.start()
@@ -145,7 +146,7 @@ class SipEndpoint:
                 family for one in self._listeners for family in (("4", "6") if one.host == "::" else _family(one.host))
             )
             self._resolver = Resolver(_CHANCE.random, families=tuple(families) or ("4",))
-        self._watching = self._loop.create_task(self._watch(), name="SIP watch")
+        self._watching = keep_running(self._watch, "the watch on floods")
         self._links.start()
 
     async def stop(self) -> None:
@@ -395,7 +396,7 @@ class SipEndpoint:
 
     def _incoming(self, event: IncomingCall) -> None:
         call = event.call
-        trunk = self._rule_of(call.source.host)
+        trunk = self._rule_of(call.source)
         if trunk is None:
             call.reject(403, self.now())
             return
@@ -442,21 +443,18 @@ class SipEndpoint:
 
     def trunk_of(self, peer: Peer) -> str | None:
         """The name of the trunk that a message from this peer belongs to, None for a stranger."""
-        rule = self._rule_of(peer.host)
+        rule = self._rule_of(peer)
         return rule.name if rule is not None else None
 
-    def _rule_of(self, host: str) -> TrunkRule | None:
-        """The trunk that calls from this address belong to: by ``allow``, else one that is registered there."""
-        rule = self._rule_for(host)
-        if rule is None and self._trunks_at:
-            rule = next((one for one in self._trunks_at.get(host, ()) if one.register), None)
-        return rule
+    def _rule_of(self, peer: Peer) -> TrunkRule | None:
+        """The trunk that calls from this peer belong to: by ``allow``, else one that is registered with it."""
+        return self._rule_for(peer.host) or self._links.registered_with(peer)
 
     def _credentials_of(self, peer: Peer, message: Request | Response) -> Credentials | None:
         """Ours at a peer. Where several trunks are at one address, the user in From says which."""
         rules = [rule for rule in self._trunks_at.get(peer.host, ()) if rule.username]
         if not rules:
-            rule = self._rule_of(peer.host)
+            rule = self._rule_of(peer)
             rules = [rule] if rule is not None and rule.username and rule.auth == "none" else []
         if len(rules) > 1:
             user = message.from_.number
@@ -472,14 +470,14 @@ class SipEndpoint:
 
     def _tls_of(self, host: str) -> tuple[str, TlsClient]:
         """The domain that the certificate of an address must be for, and how TLS is spoken to it: as to its trunk."""
-        rule = self._rule_of(host) or next(iter(self._trunks_at.get(host, ())), None)
+        rule = self._rule_of(Peer(host, 0, "tls")) or next(iter(self._trunks_at.get(host, ())), None)
         domain = SipUri.parse(rule.proxies[0]).host if rule is not None and rule.proxies else ""
         return domain, client_tls(rule)
 
     # --- ways to trunks (for the links) ------------------------------------------------------------------------------
 
     async def servers_of(self, rule: TrunkRule | None, uri: SipUri) -> Sequence[Server]:
-        """Where requests for ``uri`` go, which are from now on addresses of the trunk.
+        """Where requests for ``uri`` go. There the trunk's credentials hold; calls from there are not taken for that.
 
         Raises:
             SipUnreachable: where its host is unknown.

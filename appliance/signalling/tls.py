@@ -6,6 +6,7 @@ A server's certificate is checked against the SIP domain that was asked for, not
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import ssl
@@ -82,9 +83,10 @@ class TlsContexts:
             self._watch(settings.ca, settings.cert, settings.key)
         return context
 
-    def changed(self) -> bool:
-        """Whether a file has been replaced since it was read. Looks at the disk; not for the event loop."""
-        return any(_stamp(path) != stamp for path, stamp in self._stamps.items())
+    async def changed(self) -> bool:
+        """Whether a file has been replaced since it was read. A thread looks at the disk, at what is known now."""
+        known = tuple(self._stamps.items())
+        return await asyncio.to_thread(lambda: any(_stamp(path) != stamp for path, stamp in known))
 
     def reload(self) -> None:
         """Read every file again. What cannot be used is logged, and the certificate in use is kept."""

@@ -8,7 +8,6 @@ leaves by UDP after all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import ipaddress
 import itertools
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from appliance.signalling.connections import ConnectionLimits, Connections, Target, plain_host
+from appliance.signalling.loops import keep_running
 from appliance.signalling.resolver import Server
 from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer
 from appliance.sip.uri import DEFAULT_PORT, DEFAULT_TLS_PORT, Peer, join_host_port
@@ -96,7 +96,7 @@ class Transports:
         listeners: where to listen; nothing is bound before :meth:`start`.
         deliver: takes each whole message and where it came from.
         unsent: takes each message that could not be sent, where it should have gone, and why in words.
-        known: whether an address belongs to a trunk.
+        known: whether an address belongs to a trunk, by this transport.
         in_use: whether a call needs this flow.
         tls_of: for an address that only a message within a call has named: the domain its certificate must be for
             ("" for the address itself), and how TLS is spoken to it.
@@ -110,7 +110,7 @@ class Transports:
         *,
         deliver: Callable[[bytes, Peer], None],
         unsent: Callable[[bytes, Peer, str], None],
-        known: Callable[[str], bool],
+        known: Callable[[str, str], bool],
         in_use: Callable[[int], bool],
         tls_of: Callable[[str], tuple[str, TlsClient]],
         chance: Callable[[], float],
@@ -141,7 +141,7 @@ class Transports:
         self._targets: OrderedDict[tuple[str, int, str], Target] = OrderedDict()
         self._udp_only: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._moved: OrderedDict[bytes, Target] = OrderedDict()
-        self._sweeping: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -175,15 +175,17 @@ class Transports:
                     "that has it, or set another listen.sip port"
                 ) from error
             self._bound.append((one.transport, *bound))
-        self._sweeping = loop.create_task(self._sweep(), name="SIP connections")
+        self._loops = [
+            keep_running(self._sweep, "the sweep of SIP connections"),
+            keep_running(self._follow_files, "the watch on certificates"),
+        ]
 
     async def close(self) -> None:
         """Close every socket."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeping
-            self._sweeping = None
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops.clear()
         for listener in self._udp.values():
             if listener.transport is not None:
                 listener.transport.close()
@@ -195,15 +197,15 @@ class Transports:
         self.contexts.reload()
 
     async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        look_at = loop.time() + _LOOK_AT_FILES_S
         while True:
             await asyncio.sleep(_SWEEP_S)
-            self._connections.sweep(loop.time())
-            if loop.time() >= look_at:
-                look_at = loop.time() + _LOOK_AT_FILES_S
-                if await loop.run_in_executor(None, self.contexts.changed):
-                    self.contexts.reload()
+            self._connections.sweep(self._connections.now())
+
+    async def _follow_files(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILES_S)
+            if await self.contexts.changed():
+                self.contexts.reload()
 
     @property
     def bound(self) -> tuple[tuple[str, str, int], ...]:

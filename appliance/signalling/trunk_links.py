@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from appliance.errors import SipError, SipUnreachable
+from appliance.signalling.loops import keep_running
 from appliance.signalling.resolver import Server
 from appliance.signalling.trunks import TrunkRule, TrunkTable
 from appliance.sip.outside import Outcome
 from appliance.sip.qualify import Qualify, Reachability
-from appliance.sip.registration import Registration, RegistrationState
+from appliance.sip.registration import BACKOFF_BASE_S, Registration, RegistrationState
 from appliance.sip.uri import Peer, SipUri, join_host_port
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,13 @@ class Way(NamedTuple):
 
     uri: SipUri
     peer: Peer
+
+
+class _Binding(NamedTuple):
+    """A registration that was accepted: where, and when it ends unless it is refreshed."""
+
+    way: Way
+    until: float
 
 
 class Reach(Protocol):
@@ -86,20 +95,23 @@ class TrunkLinks:
         self._reach = reach
         self._chance = chance
         self._registrars: list[_Registrar] = []
+        self._registered: dict[tuple[str, str], tuple[_Registrar, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin with every trunk that is to be registered or asked."""
-        loop = asyncio.get_running_loop()
         for rule in self._trunks:
             if not rule.proxies:
                 continue
             if rule.register:
-                registrar = _Registrar(rule, self._trunks, self._reach, self._chance)
+                registrar = _Registrar(rule, self._trunks, self._reach, self._chance, self._note_registered)
                 self._registrars.append(registrar)
-                self._tasks.append(loop.create_task(registrar.run(), name=f"register {rule.name}"))
+                self._keep(registrar.run, f"the registration of trunk {rule.name}")
             if rule.qualify_s > 0:
-                self._tasks.append(loop.create_task(self._qualify(rule), name=f"qualify {rule.name}"))
+                self._keep(functools.partial(self._qualify, rule), f"the probe of trunk {rule.name}")
+
+    def _keep(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        self._tasks.append(keep_running(work, name, pause_s=BACKOFF_BASE_S))
 
     async def stop(self) -> None:
         """End every registration, waiting a moment for the answers."""
@@ -111,10 +123,35 @@ class TrunkLinks:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._registered.clear()
 
     def uses(self, flow: int) -> bool:
         """Whether a registration holds by this connection."""
-        return any(one.way is not None and one.way.peer.flow == flow for one in self._registrars)
+        return any(one.binding is not None and one.binding.way.peer.flow == flow for one in self._registrars)
+
+    def registered_with(self, peer: Peer) -> TrunkRule | None:
+        """The trunk whose registration this peer has accepted and that has not run out; None where there is none.
+
+        A peer is the host, by the transport of the REGISTER: what a host has shown by TLS says nothing of datagrams
+        in its name. Where that was UDP, TCP will do as well, to which large requests move (RFC 3261 §18.1.1).
+        """
+        if not self._registered:
+            return None
+        now = self._reach.now()
+        here = self._registered.get((peer.host, peer.transport), ())
+        return next((one.rule for one in here if one.holds(now)), None)
+
+    def _note_registered(self) -> None:
+        """A registration was accepted somewhere, or is over."""
+        registered: dict[tuple[str, str], tuple[_Registrar, ...]] = {}
+        for one in self._registrars:
+            if one.binding is None:
+                continue
+            peer = one.binding.way.peer
+            for transport in ("udp", "tcp") if peer.transport == "udp" else (peer.transport,):
+                key = peer.host, transport
+                registered[key] = (*registered.get(key, ()), one)
+        self._registered = registered
 
     async def _qualify(self, rule: TrunkRule) -> None:
         machine = Qualify(rule.qualify_s, self._chance)
@@ -139,22 +176,50 @@ class TrunkLinks:
 
 
 class _Registrar:
-    """One trunk's registration."""
+    """One trunk's registration.
 
-    def __init__(self, rule: TrunkRule, trunks: TrunkTable, reach: Reach, chance: Callable[[], float]) -> None:
+    Args:
+        rule: the trunk.
+        trunks: where its state is written.
+        reach: the endpoint.
+        chance: numbers in [0, 1).
+        on_binding: called when ``binding`` has changed.
+
+    Attributes:
+        binding: the registration that was accepted last; None where there is none, or it has ended.
+        gone: set at the end.
+    """
+
+    def __init__(
+        self,
+        rule: TrunkRule,
+        trunks: TrunkTable,
+        reach: Reach,
+        chance: Callable[[], float],
+        on_binding: Callable[[], None],
+    ) -> None:
+        self.rule = rule
         self.gone = asyncio.Event()
-        self.way: Way | None = None
-        self._rule = rule
+        self.binding: _Binding | None = None
         self._state = trunks.state(rule.name)
         self._reach = reach
         self._chance = chance
+        self._on_binding = on_binding
         self._machine = self._new_machine()
         self._changed = asyncio.Event()
         self._stopping = False
         self._previous: Outcome | None = None
 
+    def holds(self, now: float) -> bool:
+        """Whether the trunk is registered."""
+        return self.binding is not None and now < self.binding.until
+
     def _new_machine(self) -> Registration:
-        return Registration(len(self._rule.proxies), max(1, int(self._rule.register_interval_s)), self._chance)
+        return Registration(len(self.rule.proxies), max(1, int(self.rule.register_interval_s)), self._chance)
+
+    def _begin(self) -> None:
+        self._machine = self._new_machine()
+        self._machine.start(self._reach.now())
 
     def stop(self) -> None:
         """Begin to end the registration."""
@@ -163,8 +228,15 @@ class _Registrar:
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep the trunk registered until it is stopped."""
-        self._machine.start(self._reach.now())
+        """Keep the trunk registered until it is stopped. After a failure it can be run again, and begins anew."""
+        if not self._stopping:
+            self._begin()
+            await self._follow_machine()
+        self._bind(None)
+        self._state.registered, self._state.registration = False, "not registered any more"
+        self.gone.set()
+
+    async def _follow_machine(self) -> None:
         while self._machine.state is not RegistrationState.GONE:
             now = self._reach.now()
             attempt = self._machine.poll(now)
@@ -172,19 +244,21 @@ class _Registrar:
                 await self._wait(self._machine.get_timer(), now)
                 continue
             await self._attempt(attempt.proxy, attempt.expires_s)
-        self._state.registered, self._state.registration = False, "not registered any more"
-        self.gone.set()
 
     async def _wait(self, due: float | None, now: float) -> None:
         """Until the machine is due, or something has changed; a lost connection begins the registration again."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), 1.0 if due is None else max(0.0, min(1.0, due - now)))
-        lost = self.way is not None and not self._reach.still_open(self.way.peer)
+        if self.binding is None:
+            return
+        lost = not self._reach.still_open(self.binding.way.peer)
         if lost and not self._stopping and self._machine.state is RegistrationState.REGISTERED:
-            logger.info("trunk %s: the connection to its registrar is lost; registering again", self._rule.name)
-            self._machine = self._new_machine()
-            self._machine.start(self._reach.now())
+            logger.info("trunk %s: the connection to its registrar is lost; registering again", self.rule.name)
+            self._begin()
+        elif not self.holds(self._reach.now()):
+            self._bind(None)
+            self._tell(f"it has run out; {self._machine.last_reason or 'it could not be refreshed'}")
 
     async def _attempt(self, proxy: int, expires_s: int) -> None:
         headers = [("Expires", str(expires_s))]
@@ -203,27 +277,38 @@ class _Registrar:
                 previous=self._previous,
             )
 
-        outcome, words, way = await _at_proxies(self._rule, self._reach, register, only=proxy)
-        now = self._reach.now()
+        outcome, words, way = await _at_proxies(self.rule, self._reach, register, only=proxy)
+        now, machine = self._reach.now(), self._machine
         if outcome is None or outcome.response is None:
-            self._machine.on_failure(words, now)
+            machine.on_failure(words, now)
         else:
             self._previous = outcome
-            self._machine.on_response(outcome.request, outcome.response, now)
-        self._tell(self._machine.registered(now), words, way)
-
-    def _tell(self, registered: bool, words: str, way: Way | None) -> None:
-        before = self._state.registered, self._state.registration
-        self.way = way if registered else None
-        if registered and way is not None:
-            self._state.registered, self._state.registration = True, f"registered with {way.uri} at {way.peer}"
+            machine.on_response(outcome.request, outcome.response, now)
+        if machine.state is RegistrationState.REGISTERED and way is not None and machine.until is not None:
+            self._bind(_Binding(way, machine.until))
         else:
-            self._state.registered, self._state.registration = registered, f"not registered: {words}"
-            if registered:
-                self._state.registration = f"registered until it runs out; refreshing failed: {words}"
+            words = words or "the registrar keeps it for no time"
+            if not machine.registered(now):
+                self._bind(None)
+        self._tell(words)
+
+    def _bind(self, binding: _Binding | None) -> None:
+        self.binding = binding
+        self._on_binding()
+
+    def _tell(self, words: str) -> None:
+        """Write down how the registration stands; ``words`` say what is wrong, "" for nothing."""
+        before = self._state.registered, self._state.registration
+        self._state.registered = self.binding is not None
+        if self.binding is None:
+            self._state.registration = f"not registered: {words}"
+        elif words:
+            self._state.registration = f"registered until it runs out; refreshing failed: {words}"
+        else:
+            self._state.registration = f"registered with {self.binding.way.uri} at {self.binding.way.peer}"
         if before != (self._state.registered, self._state.registration) and not self._stopping:
-            level = logging.INFO if registered else logging.WARNING
-            logger.log(level, "trunk %s: %s", self._rule.name, self._state.registration)
+            level = logging.INFO if self._state.registered and not words else logging.WARNING
+            logger.log(level, "trunk %s: %s", self.rule.name, self._state.registration)
 
 
 async def _at_proxies(

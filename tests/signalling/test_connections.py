@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Side:
 
     heard: asyncio.Queue[tuple[bytes, Peer]] = field(default_factory=asyncio.Queue)
     unsent: asyncio.Queue[tuple[bytes, Peer, str]] = field(default_factory=asyncio.Queue)
-    known: Callable[[str], bool] = lambda host: True
+    known: Callable[[str, str], bool] = lambda host, transport: True
     used: set[int] = field(default_factory=set)
     connections: Connections = field(init=False)
     port: int = 0
@@ -51,7 +52,7 @@ async def side(
     kind: str = "tcp",
     tls: TlsServer | None = None,
     limits: ConnectionLimits | None = None,
-    known: Callable[[str], bool] = lambda host: True,
+    known: Callable[[str, str], bool] = lambda host, transport: True,
 ) -> AsyncIterator[Side]:
     contexts = TlsContexts()
     one = Side(known=known)
@@ -96,6 +97,24 @@ async def test_one_connection_carries_both_directions_and_is_used_again() -> Non
         assert (await box.next())[1] == source
         assert peer.connections.counters["connects"] == box.connections.counters["connections_accepted"] == 1
         assert peer.connections.local_address(by.flow) == ("127.0.0.1", source.port)
+
+
+async def test_a_mistake_while_accepting_does_not_end_the_listener(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, mistakes = Connections._accept, [ValueError("a mistake of ours")]
+
+    async def accept_after_a_mistake(*arguments: Any) -> None:
+        if mistakes:
+            raise mistakes.pop()
+        await accept(*arguments)
+
+    monkeypatch.setattr(Connections, "_accept", accept_after_a_mistake)
+    async with side() as box, side() as peer:
+        to_box = Peer("127.0.0.1", box.port, "tcp")
+        peer.connections.send(message(), to_box, Target(*to_box[:3]))
+        assert (await box.next())[0] == message()
+    assert "the tcp listener on 127.0.0.1 failed; it begins again in 0.1 s" in caplog.text
 
 
 async def test_a_closed_connection_is_replaced() -> None:
@@ -232,7 +251,7 @@ async def test_limits_for_one_address_for_strangers_and_in_all() -> None:
         (ConnectionLimits(total=2), True),
         (ConnectionLimits(strangers=2), False),
     ):
-        async with side(limits=limits, known=lambda host, known=known: known) as box:  # type: ignore[misc]
+        async with side(limits=limits, known=lambda host, transport, known=known: known) as box:  # type: ignore[misc]
             pairs = [await asyncio.open_connection("127.0.0.1", box.port) for _ in range(3)]
             await until(lambda box=box: box.connections.counters["connections_refused"] == 1)
             async with asyncio.timeout(DEADLINE_S):
@@ -247,7 +266,7 @@ async def test_limits_for_one_address_for_strangers_and_in_all() -> None:
 
 
 async def test_garbage_closes_a_connection_and_bans_a_stranger() -> None:
-    async with side(known=lambda host: False, limits=ConnectionLimits(garbage=2)) as box:
+    async with side(known=lambda host, transport: False, limits=ConnectionLimits(garbage=2)) as box:
         for _ in range(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", box.port)
             writer.write(message() + b"GET / HTTP/1.1\r\n\r\n")

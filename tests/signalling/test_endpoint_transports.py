@@ -18,7 +18,7 @@ from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import SipLeg
 from appliance.signalling.tls import TlsServer
 from appliance.signalling.trunks import TrunkRule, TrunkTls
-from appliance.sip.uri import SipUri
+from appliance.sip.uri import Peer, SipUri
 
 from ..certificates import Authority
 from .test_sip_endpoint import DEADLINE_S, SDP, RawPeer, StaticMedia, raw_peer
@@ -300,6 +300,44 @@ class TcpPeer:
     async def close(self) -> None:
         self.writer.close()
         await self.writer.wait_closed()
+
+
+async def test_calls_of_a_trunk_registered_by_tcp_come_over_that_connection_and_no_datagrams_do() -> None:
+    trunks: list[str] = []
+
+    def on_call(leg: SipLeg) -> None:
+        trunks.append(leg.info.trunk)
+        leg.reject(486)
+
+    peers: asyncio.Queue[TcpPeer] = asyncio.Queue()
+    server = await asyncio.start_server(lambda *streams: peers.put_nowait(TcpPeer(*streams)), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    rule = TrunkRule("carrier", proxies=(f"sip:127.0.0.1:{port};transport=tcp",), username="box", register=True)
+    box = SipEndpoint([ListenOn("udp", "127.0.0.1", 0)], trunks=(rule,), on_call=on_call)
+    await box.start()
+    async with asyncio.timeout(DEADLINE_S), raw_peer() as stranger:
+        peer = await peers.get()
+        asked = await peer.expect("REGISTER")
+        await stranger_is_refused(stranger, box, "before")
+        peer.writer.write(asked.replace(asked.split("\r\n", 1)[0], "SIP/2.0 200 OK").encode())
+        while not box.trunk_of(Peer("127.0.0.1", port, "tcp")):
+            await asyncio.sleep(0.001)
+        peer.say("INVITE", 1, body=SDP)
+        await peer.expect("SIP/2.0 486")
+        await stranger_is_refused(stranger, box, "after")
+        stopping = asyncio.create_task(box.stop())
+        asked = await peer.expect("REGISTER")
+        peer.writer.write(asked.replace(asked.split("\r\n", 1)[0], "SIP/2.0 200 OK").encode())
+        await stopping
+        await peer.close()
+    server.close()
+    await server.wait_closed()
+    assert trunks == ["carrier"]
+
+
+async def stranger_is_refused(stranger: RawPeer, box: SipEndpoint, call: str) -> None:
+    stranger.transport.sendto(stranger.request("INVITE", body=SDP, call=call), ("127.0.0.1", box.port))
+    await stranger.expect("SIP/2.0 403")
 
 
 async def test_a_call_goes_on_over_the_connection_that_its_peer_made_anew() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 
 from appliance.errors import ApplianceError
-from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer, certificate_domains, certificate_is_for
+from appliance.signalling import tls
+from appliance.signalling.tls import (
+    TlsClient,
+    TlsContexts,
+    TlsServer,
+    _stamp,
+    certificate_domains,
+    certificate_is_for,
+)
 
 from ..certificates import Authority
 
@@ -76,11 +85,11 @@ async def test_a_replaced_certificate_is_shown_to_new_connections_and_old_ones_s
     port = server.sockets[0].getsockname()[1]
     client = ssl.create_default_context(cafile=authority.ca)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
-    assert not contexts.changed()
+    assert not await contexts.changed()
     authority.issue("second.example", "127.0.0.1")
-    assert contexts.changed()
+    assert await contexts.changed()
     contexts.reload()
-    assert not contexts.changed()
+    assert not await contexts.changed()
     assert ("DNS", "second.example") in (await shown(port, authority.ca))["subjectAltName"]
     writer.write(b"still here\n")
     async with asyncio.timeout(5.0):
@@ -93,17 +102,39 @@ async def test_a_replaced_certificate_is_shown_to_new_connections_and_old_ones_s
     await server.wait_closed()
 
 
+async def test_files_can_be_added_while_the_others_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    contexts = TlsContexts()
+    contexts.server(TlsServer(authority.issue("a.example", file="one").both))
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> tuple[int, int] | None:
+        if threading.current_thread() is not threading.main_thread():
+            looking.set()
+            go_on.wait(5.0)
+        return _stamp(path)
+
+    monkeypatch.setattr(tls, "_stamp", slow)
+    look = asyncio.create_task(contexts.changed())
+    await asyncio.to_thread(looking.wait, 5.0)
+    contexts.client(TlsClient(ca=authority.ca))
+    go_on.set()
+    assert not await look
+
+
 @pytest.mark.parametrize(
     "spoil", [lambda cert: cert.unlink(), lambda cert: cert.write_text("nothing")], ids=["gone", "broken"]
 )
-def test_a_broken_replacement_is_not_used(
+async def test_a_broken_replacement_is_not_used(
     tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Authority(tmp_path).issue("first.example")
     contexts = TlsContexts()
     context = contexts.server(TlsServer(pair.both))
     spoil(pair.both)
-    assert contexts.changed()
+    assert await contexts.changed()
     contexts.reload()
     assert "the certificate in use is kept" in caplog.text
     assert contexts.server(TlsServer(pair.both)) is context

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.signalling.tls import TlsClient, TlsServer
+from appliance.signalling.connections import Connections
+from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer
 from appliance.signalling.transports import ListenOn, Transports
 from appliance.sip.uri import Peer
 
 from ..certificates import Authority
+from ..engines.virtual_time import run_virtual
 
 
 @asynccontextmanager
@@ -29,7 +31,7 @@ async def transports(
         listeners,
         deliver=lambda data, peer: heard.put_nowait(data) if heard is not None else None,
         unsent=lambda data, peer, why: returned.append((data, peer, why)),
-        known=lambda host: True,
+        known=lambda host, transport: True,
         in_use=lambda flow: False,
         tls_of=lambda host: tls,
         chance=lambda: 0.5,
@@ -84,6 +86,33 @@ async def test_an_address_named_within_a_call_must_show_the_certificate_of_its_t
                 while not unsent:
                     await asyncio.sleep(0.001)
             assert "its certificate is for sip.example.net, not for 127.0.0.1" in unsent[0][2]
+
+
+def test_a_mistake_in_a_sweep_or_a_look_at_files_is_logged_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times: list[str] = []
+
+    def sweep(connections: Connections, now: float) -> None:
+        times.append("sweep")
+        raise ValueError("a mistake of ours")
+
+    async def changed(contexts: TlsContexts) -> bool:
+        times.append("look")
+        raise RuntimeError("dictionary changed size during iteration")
+
+    async def story() -> None:
+        async with transports(ListenOn("tcp", "127.0.0.1", 0)):
+            await asyncio.sleep(100.5)
+
+    monkeypatch.setattr(Connections, "sweep", sweep)
+    monkeypatch.setattr(TlsContexts, "changed", changed)
+    run_virtual(story())
+    assert (times.count("sweep"), times.count("look")) == (50, 3)
+    assert set(caplog.messages) == {
+        "the sweep of SIP connections failed; it begins again in 1 s",
+        "the watch on certificates failed; it begins again in 1 s",
+    }
 
 
 async def test_what_no_listener_can_send_is_given_back() -> None:
