@@ -1,8 +1,10 @@
 """Digest authentication in both roles (RFC 3261 §22, RFC 7616, RFC 8760).
 
 The client answers every challenge of a response with the first algorithm it knows, keeps what each realm of each peer
-last challenged, and so can send credentials unasked until the nonce is stale. The server keeps nothing per nonce it
-gives out: a nonce carries its time and a keyed hash, and only those that were used are remembered, to see a replay.
+last challenged, and so can send credentials unasked until the nonce is stale. Not every server says that it is, so only
+the refusal of an answer to a challenge means a wrong password, not that of credentials sent unasked. The server keeps
+nothing per nonce it gives out: a nonce carries its time and a keyed hash, and only those that were used are remembered,
+to see a replay.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ MAX_LINE = 8192
 
 MAX_SESSIONS = 512
 """Realms remembered by a client; the one used longest ago is forgotten."""
+
+MAX_ANSWERS = 4096
+"""Answers a client knows again when they are refused; the one given longest ago is forgotten."""
 
 MAX_NONCES = 4096
 """Used nonces remembered by a server; the nonces made before a forgotten one count as stale."""
@@ -199,16 +204,20 @@ class DigestClient:
     def __init__(self, new_token: Callable[[], str]) -> None:
         self._new_token = new_token
         self._sessions: OrderedDict[tuple[str, str, str, str], _Session] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, int, str, str, str], None] = OrderedDict()
 
     def answer(
         self, request: Request, response: Response, peer: Peer, credentials: Credentials
     ) -> list[tuple[str, str]] | None:
         """The header lines with which to send a challenged request again; None where that is of no use.
 
-        It is of no use where no challenge can be met, or where every realm that challenges has had our credentials
-        for this request and does not call them stale. Lines for other realms that the request carried are renewed.
+        It must be sent with the next CSeq number (RFC 3261 §22.2). It is of no use where no challenge can be met, or
+        where every realm that challenges refuses what answered its last challenge, and does not call that stale.
+        Lines for other realms that the request carried are renewed.
         """
-        refused = {(name, realm) for name, realm, _ in _carried(request)}
+        carried = _carried(request)
+        call_id, cseq = request.call_id, request.cseq.number
+        wrong = {key for key, nonce in carried if (call_id, cseq, *key, nonce) in self._answers}
         fresh = False
         seen: set[tuple[str, str]] = set()
         for source, header in _ANSWERS.values():
@@ -223,11 +232,14 @@ class DigestClient:
                     if key in seen or not challenge.usable or wrong_realm:
                         continue
                     seen.add(key)
-                    fresh = fresh or key not in refused or challenge.stale or _is_unasked(request, key)
+                    fresh = fresh or key not in wrong or challenge.stale
                     self._keep(peer, credentials, _Session(challenge, header))
+                    self._answers[call_id, cseq + 1, header, challenge.realm, challenge.nonce] = None
+        while len(self._answers) > MAX_ANSWERS:
+            self._answers.popitem(last=False)
         if not fresh:
             return None
-        return self._lines(request, peer, credentials, seen | refused)
+        return self._lines(request, peer, credentials, seen.union(key for key, _ in carried))
 
     def unasked(self, request: Request, peer: Peer, credentials: Credentials) -> list[tuple[str, str]]:
         """Credentials for the realms this peer has challenged before, so that it need not challenge again."""
@@ -316,8 +328,8 @@ def _challenges_in(line: str) -> list[str]:
     return found[:MAX_CHALLENGES]
 
 
-def _carried(request: Request) -> list[tuple[str, str, str]]:
-    """(header, realm, nonce count) of the credentials in a request."""
+def _carried(request: Request) -> list[tuple[tuple[str, str], str]]:
+    """((header, realm), nonce) of the credentials in a request."""
     found = []
     for header in ("Authorization", "Proxy-Authorization"):
         for line in request.headers.get_all(header)[:MAX_CHALLENGES]:
@@ -325,13 +337,8 @@ def _carried(request: Request) -> list[tuple[str, str, str]]:
                 params = _digest_params(line)
             except RemoteSipError:
                 continue
-            found.append((header, params.get("realm", ""), params.get("nc", "")))
+            found.append(((header, params.get("realm", "")), params.get("nonce", "")))
     return found
-
-
-def _is_unasked(request: Request, key: tuple[str, str]) -> bool:
-    """Whether the credentials for this realm used an older nonce again, which a server may refuse without "stale"."""
-    return any(key == (header, realm) and nc not in ("", "00000001") for header, realm, nc in _carried(request))
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from appliance.errors import ApplianceError
 REALM = "interop"
 PASSWORD = "open-sesame"
 
+WITH_QOP, WITHOUT_QOP = "1", "0"
+"""The ``flags`` of :data:`AUTHENTICATED`: whether its challenges offer qop."""
+
 
 class KamailioFailed(ApplianceError):
     """It did not start; its own words follow."""
@@ -110,7 +113,7 @@ AUTHENTICATED = """
   if ($rU == "{number}") {{
     if (!pv_proxy_authenticate("{realm}", "{password}", "0")) {{
       xlog("L_WARN", "SEEN challenged $rm $hdr(CSeq)\\n");
-      proxy_challenge("{realm}", "1");
+      proxy_challenge("{realm}", "{flags}");
       exit;
     }}
     xlog("L_WARN", "SEEN authenticated $rm $hdr(CSeq) $hdr(Proxy-Authorization)\\n");
@@ -257,5 +260,5 @@ class Kamailio:
 
 def fill(route: str, **values: str) -> str:
     """One of the routes above with its values."""
-    filled: Mapping[str, str] = {"realm": REALM, "password": PASSWORD, **values}
+    filled: Mapping[str, str] = {"realm": REALM, "password": PASSWORD, "flags": WITH_QOP, **values}
     return route.format(**filled)

@@ -206,10 +206,11 @@ async def test_a_proxy_asks_for_our_password(algorithm: str, tmp_path: Path) -> 
 
 
 @proves("Signalling: UAC: digest, stale nonce")
-async def test_a_nonce_that_is_stale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [kamailio.WITH_QOP, kamailio.WITHOUT_QOP], ids=["qop", "no qop"])
+async def test_a_nonce_that_is_stale(flags: str, tmp_path: Path) -> None:
     with sipp.Sipp("uas_call", tmp_path / "sipp", calls=2) as peer:
         await asyncio.to_thread(peer.wait_ready)
-        route = fill(kamailio.AUTHENTICATED, number="100", target=f"sip:{HOST}:{peer.port}")
+        route = fill(kamailio.AUTHENTICATED, number="100", target=f"sip:{HOST}:{peer.port}", flags=flags)
         with Kamailio(tmp_path / "kamailio", routes=route, nonce_expire_s=1) as proxy:
             rule = TrunkRule("carrier", proxies=(proxy.uri,), username="box", password=PASSWORD)
             async with endpoint(rule) as one:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import RemoteSipError
 from appliance.sip.auth import (
+    MAX_ANSWERS,
     MAX_NONCES,
     Challenge,
     Credentials,
@@ -36,8 +37,8 @@ def client() -> DigestClient:
     return DigestClient(lambda: f"c{next(numbers)}")
 
 
-def invite(lines: list[tuple[str, str]] | None = None) -> Request:
-    request = parse_message(make_request())
+def invite(lines: list[tuple[str, str]] | None = None, cseq: int = 1) -> Request:
+    request = parse_message(make_request(cseq=str(cseq)))
     assert isinstance(request, Request)
     for name, value in lines or ():
         request.headers.add(name, value)
@@ -132,9 +133,30 @@ def test_a_wrong_password_is_tried_once() -> None:
     assert lines is not None
     assert server.check(invite(lines), ALICE, 0.0) is Verdict.WRONG
     assert server.check(invite(lines), Credentials("bob", "guess"), 0.0) is Verdict.WRONG
-    assert ours.answer(invite(lines), refusal(*server.challenges(0.0)), PEER, wrong) is None
-    again = ours.answer(invite(lines), refusal(*server.challenges(0.0, stale=True)), PEER, wrong)
+    assert ours.answer(invite(lines, cseq=2), refusal(*server.challenges(0.0)), PEER, wrong) is None
+    again = ours.answer(invite(lines, cseq=2), refusal(*server.challenges(0.0, stale=True)), PEER, wrong)
     assert again is not None
+
+
+@pytest.mark.parametrize("qop", ["", ', qop="auth"'])
+def test_what_was_sent_unasked_may_be_refused_without_a_word_of_stale(qop: str) -> None:
+    ours = client()
+    assert ours.answer(invite(), refusal(f'Digest realm="r", nonce="n1"{qop}'), PEER, ALICE) is not None
+    ok = make_response(invite(), 200)
+    ok.headers.add("Authentication-Info", 'nextnonce="n2"')
+    ours.note(ok, PEER, ALICE)
+    lines = ours.unasked(invite(), PEER, ALICE)
+    assert 'nonce="n2"' in lines[0][1]
+    lines = ours.answer(invite(lines, cseq=3), refusal(f'Digest realm="r", nonce="n3"{qop}'), PEER, ALICE)
+    assert lines is not None and 'nonce="n3"' in lines[0][1]
+    assert ours.answer(invite(lines, cseq=4), refusal(f'Digest realm="r", nonce="n4"{qop}'), PEER, ALICE) is None
+
+
+def test_answers_that_are_never_judged_are_forgotten() -> None:
+    ours = client()
+    for number in range(MAX_ANSWERS + 100):
+        ours.answer(invite(cseq=number + 1), refusal(f'Digest realm="r", nonce="{number}"'), PEER, ALICE)
+    assert len(ours._answers) == MAX_ANSWERS
 
 
 def test_a_proxy_and_a_server_may_both_challenge() -> None:

@@ -93,6 +93,25 @@ def test_a_challenge_is_not_met_for_ever() -> None:
     assert number == 3 and desk.done[0][0].status == 401
 
 
+def test_a_refresh_is_sent_again_where_an_old_nonce_without_qop_is_not_called_stale() -> None:
+    desk = Desk(credentials_of=lambda peer, message: ALICE)
+
+    def asked(nonce: str) -> tuple[str, str]:
+        return ("WWW-Authenticate", f'Digest realm="r", nonce="{nonce}"')
+
+    desk.answer(desk.ask(), 401, asked("one"))
+    desk.answer(desk.sent(), 200)
+    first = desk.done[0][0]
+    assert first.status == 200
+    refresh = desk.ask(previous=first)
+    assert 'nonce="one"' in (refresh.headers.get("authorization") or "")
+    desk.answer(refresh, 401, asked("two"))
+    again = desk.sent()
+    assert 'nonce="two"' in (again.headers.get("authorization") or "")
+    desk.answer(again, 401, asked("three"))
+    assert [outcome.status for outcome, _ in desk.done] == [200, 401], "the answer to a fresh challenge was refused"
+
+
 def test_without_credentials_a_challenge_is_the_answer() -> None:
     desk = Desk()
     desk.answer(desk.ask(), 407, ("Proxy-Authenticate", 'Digest realm="r", nonce="n"'))
