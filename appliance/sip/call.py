@@ -20,7 +20,7 @@ from appliance.sip.in_dialog import InDialog, Outgoing, Purpose, may_update_earl
 from appliance.sip.invite_client import InviteClient
 from appliance.sip.message import Request, Response, make_response
 from appliance.sip.offers import PeerOffers
-from appliance.sip.outside import again
+from appliance.sip.outside import MAX_TRIES, again
 from appliance.sip.refer import Replaces, Transfers, replaced_call
 from appliance.sip.reliable import ReliableSender, requires_reliable, wants_reliable
 from appliance.sip.session_timer import SessionTimer
@@ -419,12 +419,12 @@ class Call(CallCore):
             self._bye_done(transaction)
 
     def _authorized(self, transaction: Transaction, response: Response, now: float) -> bool:
-        """Send a BYE or PRACK that was challenged once more, with credentials."""
+        """Send a BYE or PRACK that was challenged again, with credentials."""
         request = transaction.request
         dialog = self.client.forks.get(response.to.tag or "") or self.dialog
         if request is None or dialog is None or request.method not in ("BYE", "PRACK"):
             return False
-        if "authorization" in request.headers or "proxy-authorization" in request.headers:
+        if transaction.tries >= MAX_TRIES:
             return False
         credentials = self.host.authorize(request, response, transaction.destination)
         if credentials is None:
@@ -432,7 +432,7 @@ class Call(CallCore):
         dialog.local_cseq += 1
         via = self.host.new_via(transaction.destination)
         repeated = again(request, request.uri, via, dialog.local_cseq, credentials)
-        self.host.layer.open_client(repeated, transaction.destination, self, now)
+        self.host.layer.open_client(repeated, transaction.destination, self, now).tries = transaction.tries + 1
         return True
 
     def on_timer(self, timer: CallTimer, now: float) -> None:

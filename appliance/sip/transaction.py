@@ -201,11 +201,12 @@ class Transaction:
         request: the request; a server forgets it once the final response is out.
         response: the last response a server has sent, for those who ask what was answered.
         reliable: whether the transport delivers by itself (TCP, TLS): no retransmission, no waiting.
+        tries: of a client, how often its request has been sent, those that were challenged before it included.
     """
 
     __slots__ = (
         "_interval_s", "_last", "destination", "key", "kind", "make_ack", "owner", "reliable", "request", "state",
-        "status", "wire",
+        "status", "tries", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -225,6 +226,7 @@ class Transaction:
         self.owner = owner
         self.reliable = destination.reliable
         self.status = 0
+        self.tries = 1
         self.state = INITIAL[kind][0]
         self.make_ack: Callable[[Response], bytes] | None = None
         self._last = b""

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from appliance.errors import LocalSipError
+from appliance.sip.auth import Credentials
 from appliance.sip.call_state import CallState
-from appliance.sip.events import Answered, CallEnded, IncomingCall, InfoAnswered, Progress, ReofferAnswered, Reoffered
+from appliance.sip.events import (
+    Answered,
+    CallClosed,
+    CallEnded,
+    IncomingCall,
+    InfoAnswered,
+    Progress,
+    ReofferAnswered,
+    Reoffered,
+)
 from appliance.sip.invite_client import MAX_ANSWERS, MAX_FORKS
 from appliance.sip.message import Request, Response, make_response
+from appliance.sip.outside import MAX_TRIES
 
 from .calls import ends, incoming, messages, nothing_is_left, place, set_up, told
-from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair
+from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair, make_agent
 from .requests import make_request
 
 
-def challenge(pair: DialogPair, method: bytes, times: int = 1, status: int = 407) -> None:
-    """Let the network refuse the first requests of a method, as a proxy would, unless they carry credentials."""
+def challenge(
+    pair: DialogPair,
+    method: bytes,
+    times: int = 1,
+    status: int = 407,
+    line: Callable[[], list[tuple[str, str]]] = lambda: [],
+) -> None:
+    """Let the network refuse the first requests of a method, as a proxy would; ``line`` gives its challenges."""
     refused = [0]
 
     def drop(destination: object, data: bytes) -> bool:
@@ -25,8 +44,10 @@ def challenge(pair: DialogPair, method: bytes, times: int = 1, status: int = 407
         request = messages(pair, method, CALLED)[-1]
         assert isinstance(request, Request)
         refused[0] += 1
-        answer = make_response(request, status, to_tag="proxy").encode()
-        pair.after(0.001, lambda: pair.caller.receive_datagram(answer, CALLED, pair.now))
+        answer = make_response(request, status, to_tag="proxy")
+        for name, value in line():
+            answer.headers.add(name, value)
+        pair.after(0.001, lambda: pair.caller.receive_datagram(answer.encode(), CALLED, pair.now))
         return True
 
     pair.drop = drop
@@ -111,6 +132,41 @@ def test_requests_inside_a_call_are_sent_again_with_credentials() -> None:
         assert second.headers.get_all("proxy-authorization") == ["Digest x"]
     assert ends(pair) == [("local", 200), ("remote", 200)]
     nothing_is_left(pair)
+
+
+@pytest.mark.parametrize("qop", ["", ', qop="auth"'])
+@pytest.mark.parametrize("stale", ["", ", stale=true"])
+def test_a_bye_whose_old_nonce_is_refused_is_sent_again(qop: str, stale: str) -> None:
+    pair = DialogPair()
+    alice = Credentials("alice", "secret")
+    pair.caller = pair.agents[CALLER] = make_agent(CALLER, credentials_of=lambda peer, message: alice)
+    asked = iter(range(100))
+
+    def line() -> list[tuple[str, str]]:
+        number = next(asked)
+        return [("Proxy-Authenticate", f'Digest realm="r", nonce="{number}"{qop}{stale if number else ""}')]
+
+    challenge(pair, b"INVITE", line=line)
+    ours, _ = set_up(pair)
+    challenge(pair, b"BYE", line=line)
+    pair.at(1000.0, lambda: ours.hangup(pair.now))
+    pair.run(1001.0)
+    nonces = [message.headers.get("proxy-authorization") or "" for message in messages(pair, b"BYE")]
+    assert ['nonce="0"' in nonces[0], 'nonce="1"' in nonces[1]] == [True, True]
+    assert ends(pair) == [("local", 200), ("remote", 200)]
+    pair.run(1100.0)
+    nothing_is_left(pair)
+
+
+def test_a_bye_that_is_challenged_for_ever_is_given_up() -> None:
+    pair = DialogPair()
+    credentials(pair)
+    ours, _ = set_up(pair)
+    challenge(pair, b"BYE", times=1000)
+    ours.hangup(pair.now)
+    pair.run(100.0)
+    assert pair.sent(b"BYE") == MAX_TRIES
+    assert len(told(pair, CALLER, CallClosed)) == 1
 
 
 def test_a_redirected_call_goes_where_the_host_says() -> None:
