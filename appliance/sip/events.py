@@ -26,7 +26,7 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Our INVITE got a provisional response. ``body`` is SDP where there is early media, else None.
+    """Our INVITE got a provisional response. ``body`` is SDP that tells of early media, None where there is no new one.
 
     ``needs_answer``: the body is an offer, because our INVITE had none; answer it with :meth:`Call.acknowledge`.
     """
@@ -48,6 +48,8 @@ class EarlyConfirmed:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """Our INVITE was accepted. ``body`` is the peer's answer, also where it came with an earlier response.
+
+    It is None where offer and answer have changed the session since then: it goes on as it is.
 
     ``needs_answer``: the body is an offer, because our INVITE had none; the ACK waits for :meth:`Call.acknowledge`.
     """

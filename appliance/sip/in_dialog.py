@@ -249,6 +249,8 @@ class InDialog:
         purpose, body = outgoing.purpose, (response.sdp or None) if response is not None else None
         if outgoing.in_session and response is not None and status < 300:
             call.session.agreed(call, response, now)
+            if outgoing.offers:
+                call.client.session_changed(response.to.tag or "")
             needs_answer = self._unsent_ack is not None
             call.host.emit(ReofferAnswered(call, body, needs_answer=needs_answer, refresh=purpose is Purpose.REFRESH))
         elif outgoing.in_session and status in OUTLIVED:

@@ -35,13 +35,16 @@ class InviteClient:
     Attributes:
         transaction: that of the latest INVITE.
         forks: the dialogs of its branches by the peer's tag.
+
+    A session description in a reliable response settles the first offer of its branch; of those in responses after it
+    nothing is taken over (RFC 3261 §13.2.1).
     """
 
     def __init__(self) -> None:
         self.transaction: Transaction | None = None
         self.forks: dict[str, Dialog] = {}
         self._heard = ReliableReceiver()
-        self._early_bodies: dict[str, bytes] = {}
+        self._agreed: set[str] = set()
         self._previews: dict[str, bytes] = {}
         self._acks: dict[str, bytes] = {}
         self._unsent_ack: Dialog | None = None
@@ -57,7 +60,7 @@ class InviteClient:
     @property
     def sdp_agreed_early(self) -> bool:
         """Whether a branch has answered our offer, or we its, before the call is answered."""
-        return bool(self._early_bodies) and self._unsent_prack is None
+        return bool(self._agreed) and self._unsent_prack is None
 
     @property
     def owes_ack(self) -> bool:
@@ -95,24 +98,26 @@ class InviteClient:
         if before is CallState.CANCEL_WAITS:
             self.cancel(call, now)
             return
-        tag = response.to.tag
+        tag, sdp = response.to.tag, response.sdp
         needs_answer = False
         if tag and response.status > 100:
             call.note_allow(response)
             dialog = self._fork(call, response, tag)
-            if dialog is not None and response.sdp:
-                self._previews[tag] = response.sdp
+            if tag in self._agreed:
+                sdp = b""
             if dialog is not None and requires_reliable(response):
                 if not self._heard.is_next(response):
                     return
                 needs_answer = self._on_reliable(call, response, tag, now)
-        call.host.emit(Progress(call, response.status, response.sdp or None, needs_answer))
+            if dialog is not None and sdp:
+                self._previews[tag] = sdp
+        call.host.emit(Progress(call, response.status, sdp or None, needs_answer))
 
     def _on_reliable(self, call: Call, response: Response, tag: str, now: float) -> bool:
         """Confirm a reliable response; whether that must wait for the answer to the offer in it."""
-        first = bool(response.sdp) and tag not in self._early_bodies
-        if first and len(self._early_bodies) < MAX_FORKS:
-            self._early_bodies[tag] = response.sdp
+        first = bool(response.sdp) and tag not in self._agreed
+        if first:
+            self._agreed.add(tag)
         if first and not call.request.body and self._unsent_prack is None:
             self._unsent_prack = response
             return True
@@ -148,7 +153,8 @@ class InviteClient:
         dialog = usable or self._keep(call, Dialog.to_end(call.request, response), None)
         winner = call.move(CallEvent.SUCCESS) is not None
         confirmed = winner and call.state is CallState.CONFIRMED and usable is not None
-        offered = confirmed and not call.request.body and bool(response.sdp) and tag not in self._early_bodies
+        sdp = response.sdp if tag not in self._agreed else b""
+        offered = confirmed and not call.request.body and bool(sdp)
         if offered:
             self._unsent_ack = dialog
         else:
@@ -159,7 +165,7 @@ class InviteClient:
             call.cancel_timer(CallTimer.GIVE_UP)
         if confirmed:
             call.session.agreed(call, response, now)
-            call.host.emit(Answered(call, response.sdp or self._previews.get(tag), offered))
+            call.host.emit(Answered(call, sdp or self._previews.get(tag), offered))
             call.queue.advance(call, now)
         elif winner and call.state is CallState.CONFIRMED:
             call.lost(502, "answered with a Contact or Record-Route that nothing can be sent to", now)
@@ -209,6 +215,10 @@ class InviteClient:
             return False
         return True
 
+    def session_changed(self, tag: str) -> None:
+        """An offer has been answered in this branch: what its provisional responses said no longer holds."""
+        self._previews.pop(tag, None)
+
     def close(self, call: Call, now: float) -> None:
         """The session is over: an ACK that waited for an answer leaves without."""
         self._unsent_prack = None
@@ -245,7 +255,7 @@ class InviteClient:
         """A new INVITE makes new dialogs."""
         call.host.forget_dialogs(self.forks.values())
         self.forks.clear()
-        self._early_bodies.clear()
+        self._agreed.clear()
         self._previews.clear()
         self._unsent_prack = None
         call.dialog = None

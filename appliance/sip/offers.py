@@ -87,6 +87,7 @@ class PeerOffers:
         else:
             headers = call.session.answer(request) if request.method == "UPDATE" else []
             call.respond(transaction, request, 200, now, headers=headers, body=body)
+        call.client.session_changed(request.from_.tag or "")
         if request.method != "PRACK":
             call.session.restart(call, now)
         call.queue.advance(call, now)

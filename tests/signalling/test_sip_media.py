@@ -114,6 +114,16 @@ def test_a_final_response_need_not_repeat_the_answer() -> None:
     assert len(media.connected) == 1
 
 
+def test_an_offer_answered_before_the_final_response_is_what_holds() -> None:
+    media = StaticMedia()
+    negotiation = SipMedia(media, 1, ("pcma",), "192.0.2.1")
+    negotiation.offer()
+    negotiation.take_early(OFFER)
+    negotiation.answer(OFFER.replace(b"4000", b"7777"))
+    assert negotiation.take_answer(None).remote_port == 7777
+    assert [params.remote_port for params in media.connected] == [4000, 7777]
+
+
 def test_a_trunk_is_its_policy() -> None:
     trunk = TrunkRule("t", codecs=("opus",), srtp="required", ptime_ms=40, dtmf="info", comfort_noise=True)
     assert media_policy(trunk) == MediaPolicy(("opus",), "required", 40, "info", True)

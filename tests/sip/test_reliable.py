@@ -17,7 +17,7 @@ from appliance.sip.events import (
     ReofferAnswered,
     Reoffered,
 )
-from appliance.sip.message import Response
+from appliance.sip.message import Headers, Response
 from appliance.sip.reliable import parse_rack
 
 from .calls import ends, incoming, messages, nothing_is_left, place, set_up, told
@@ -151,7 +151,42 @@ def test_an_update_before_the_answer(by_called: bool) -> None:
     assert told(pair, who, ReofferAnswered) == [ReofferAnswered(side, ANSWER)]
     theirs.accept(b"", pair.now)
     pair.run(1.0)
-    assert len(told(pair, CALLER, Answered)) == 1
+    assert told(pair, CALLER, Answered) == [Answered(ours, None)]
+
+
+def test_a_refused_update_leaves_what_was_agreed_before() -> None:
+    pair = DialogPair()
+    ours = place(pair)
+    pair.run(0.1)
+    theirs = incoming(pair)
+    theirs.ring(pair.now, 183, EARLY)
+    pair.run(0.2)
+    pair.on_event = {
+        CALLER: lambda event: event.call.refuse_reoffer(488, pair.now) if isinstance(event, Reoffered) else None
+    }
+    theirs.update(OFFER, pair.now)
+    pair.run(0.3)
+    theirs.accept(b"", pair.now)
+    pair.run(1.0)
+    assert told(pair, CALLER, Answered) == [Answered(ours, EARLY)]
+
+
+def test_what_was_agreed_reliably_is_not_undone_by_later_responses() -> None:
+    pair = DialogPair()
+    ours = place(pair)
+    pair.run(0.1)
+    theirs = incoming(pair)
+    theirs.ring(pair.now, 183, EARLY)
+    pair.run(0.2)
+    (first,) = messages(pair, b"SIP/2.0 183")
+    assert isinstance(first, Response)
+    for status in (180, 200):
+        later = Response(status, "", Headers(list(first.headers)), OFFER)
+        later.headers.set_all("require", [])
+        pair.caller.receive_datagram(later.encode(), CALLED, pair.now)
+        pair.settle()
+    assert [(e.status, e.body) for e in told(pair, CALLER, Progress)] == [(100, None), (183, EARLY), (180, None)]
+    assert told(pair, CALLER, Answered) == [Answered(ours, EARLY)]
 
 
 def test_an_update_with_an_offer_before_the_first_is_answered_is_told_to_come_back() -> None:
