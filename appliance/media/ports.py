@@ -31,13 +31,16 @@ def address(host: str, port: int, family: int) -> Address:
     """Host (an IP address in text) and port as a socket of this family takes and reports them.
 
     Raises:
-        MediaError: an IPv6 host and an IPv4 socket, which cannot meet.
+        MediaError: an IPv6 host and an IPv4 socket, which cannot meet; or no IP address.
     """
-    if family == socket.AF_INET6:
-        return (host if ":" in host else f"::ffff:{host}", port, 0, 0)
-    if ":" in host:
+    if family == socket.AF_INET and ":" in host:
         raise MediaError(f"the peer wants its media at {host}, ours is IPv4; set listen.rtp_host to an IPv6 address")
-    return (host, port)
+    written = f"::ffff:{host}" if family == socket.AF_INET6 and ":" not in host else host
+    try:
+        host = socket.inet_ntop(family, socket.inet_pton(family, written))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"the peer wants its media at {host!r}, which is no IP address") from error
+    return (host, port, 0, 0) if family == socket.AF_INET6 else (host, port)
 
 
 class PortPair(NamedTuple):

@@ -26,6 +26,7 @@ from appliance.ipc.messages import (
     AnyMessage,
     Digit,
     MediaStats,
+    MediaTimeout,
     PlayoutDone,
     PlayoutStarted,
     Tick,
@@ -86,6 +87,7 @@ class AudioClock:
         self._tone_rows: NDArray[np.int64] = np.zeros(0, np.int64)
         self._tone_slots: NDArray[np.int64] = np.zeros(0, np.int64)
         self._marked: list[MediaLeg] = []
+        self._broken: list[MediaLeg] = []
         self._generations = b""
         self._slots = b""
         self._packets = np.zeros((capacity, _HEADER_BYTES + FRAME_SAMPLES), np.uint8)
@@ -130,6 +132,8 @@ class AudioClock:
             self._report(now, levels)
             self._prepare(self._speak(caller))
             self.reports.send_due(self.legs, now)
+        if self._broken:
+            self._mute(now)
         self.number += 1
         self._ticks += 1
 
@@ -139,17 +143,19 @@ class AudioClock:
         views, queued = self._views, self._queued
         sent = 0
         for leg in self._connected:
-            packets = queued.get(leg.slot)
-            if packets is not None or leg.srtp_tx is not None:
-                sent += self._send_others(leg, (views[leg.slot],) if packets is None else packets)
-                continue
-            leg.sent_packets += 1
-            leg.sent_octets += FRAME_SAMPLES
-            sent += 1
             try:
+                packets = queued.get(leg.slot)
+                if packets is not None or leg.srtp_tx is not None:
+                    sent += self._send_others(leg, (views[leg.slot],) if packets is None else packets)
+                    continue
+                leg.sent_packets += 1
+                leg.sent_octets += FRAME_SAMPLES
+                sent += 1
                 leg.sendto(views[leg.slot], leg.source.remote)
             except OSError:
                 self._dropped += 1
+            except Exception:
+                self._failed(leg)
         self._sent += sent
         for leg, utterance in self._started:
             frame = int(self.rings.frames[leg.slot])
@@ -178,42 +184,49 @@ class AudioClock:
             leg = legs[key if key >= 0 else ~key]
             if not leg.connected:
                 continue
-            if key < 0:
-                self.reports.receive(leg, data, source, now)
-                continue
-            filter_ = leg.source
-            locked = filter_.locked
-            if locked is not None and source != locked:
-                filter_.strangers += 1
-                self._dropped += 1
-                continue
-            srtp = leg.srtp_rx
             try:
-                plain = data if srtp is None or is_rtcp(data) else srtp.unprotect(data)
-                payload_type, marker, sequence, timestamp, ssrc, payload = parse(plain)
-            except RtpError:
-                self._no_rtp(leg, data, source, now)
-                continue
-            voice = payload_type == leg.payload_type_in
-            if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
-                self._dropped += 1
-                continue
-            if locked is None and not filter_.accept(source, ssrc, sequence, srtp is not None):
-                self._dropped += 1
-                continue
-            leg.heard_at = now
-            leg.sequence_in = sequence
-            if voice:
-                if ssrc != leg.remote_ssrc:
-                    leg.new_stream(ssrc)
-                leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
-                leg.received += 1
-                self._received += 1
-            else:
-                # Some gateways number their events apart from the voice: those say nothing about its losses.
-                if ssrc == leg.remote_ssrc:
-                    leg.jitter.skip(sequence)
-                self._no_voice(leg, payload_type, payload, timestamp, marker, sequence)
+                if key >= 0:
+                    self._take(leg, data, source, now)
+                else:
+                    self.reports.receive(leg, data, source, now)
+            except Exception:
+                self._failed(leg)
+
+    def _take(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
+        """A datagram on a leg's RTP port."""
+        filter_ = leg.source
+        locked = filter_.locked
+        if locked is not None and source != locked:
+            filter_.strangers += 1
+            self._dropped += 1
+            return
+        srtp = leg.srtp_rx
+        try:
+            plain = data if srtp is None or is_rtcp(data) else srtp.unprotect(data)
+            payload_type, marker, sequence, timestamp, ssrc, payload = parse(plain)
+        except RtpError:
+            self._no_rtp(leg, data, source, now)
+            return
+        voice = payload_type == leg.payload_type_in
+        if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
+            self._dropped += 1
+            return
+        if locked is None and not filter_.accept(source, ssrc, sequence, srtp is not None):
+            self._dropped += 1
+            return
+        leg.heard_at = now
+        leg.sequence_in = sequence
+        if voice:
+            if ssrc != leg.remote_ssrc:
+                leg.new_stream(ssrc)
+            leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
+            leg.received += 1
+            self._received += 1
+        else:
+            # Some gateways number their events apart from the voice: those say nothing about its losses.
+            if ssrc == leg.remote_ssrc:
+                leg.jitter.skip(sequence)
+            self._no_voice(leg, payload_type, payload, timestamp, marker, sequence)
 
     def _no_rtp(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
         if leg.rtcp_mux and is_rtcp(data):
@@ -329,10 +342,13 @@ class AudioClock:
             packets[leg.slot, 1] |= 0x80
         self._queued.clear()
         for row, leg in enumerate(self._connected):
-            if leg.digits_out is not None and self._prepare_digit(leg):
-                continue
-            if leg.packetiser is not None:
-                self._packetise(leg, leg.packetiser, agent[row])
+            try:
+                if leg.digits_out is not None and self._prepare_digit(leg):
+                    continue
+                if leg.packetiser is not None:
+                    self._packetise(leg, leg.packetiser, agent[row])
+            except Exception:
+                self._failed(leg)
         self._ready = True
 
     def _packetise(self, leg: MediaLeg, packetiser: Packetiser, frame: NDArray[np.int16]) -> None:
@@ -360,6 +376,23 @@ class AudioClock:
         number = int(self._sequence[slot])
         self._queued[slot] = (build(leg.dtmf_payload_type, number, timestamp, leg.ssrc, step.payload, step.marker),)
         return True
+
+    def _failed(self, leg: MediaLeg) -> None:
+        """To be called in an except block: work on one leg has failed in a way that nobody foresaw.
+
+        The tick goes on for everybody else; this leg takes no further part once it is over.
+        """
+        if leg not in self._broken:
+            logger.exception("slot %d: a fault of ours; the media of this call ends here", leg.slot)
+            self._broken.append(leg)
+
+    def _mute(self, now: float) -> None:
+        """Take the legs that failed in this tick out of the clock; to control they are callers who fell silent."""
+        for leg in self._broken:
+            leg.connected = False
+            self._publish(MediaTimeout(leg.slot, leg.generation, now - leg.heard_at))
+        self._broken.clear()
+        self.legs_changed()
 
     # --- between ticks --------------------------------------------------------------------------------------------
 
@@ -398,7 +431,8 @@ class AudioClock:
         if self._vad is not None:
             self._vad.reset(slot)
         self._tones.reset(slot)
-        self.reports.begin(leg, time.monotonic())
+        if leg.rtcp is None:
+            self.reports.begin(leg, time.monotonic())
 
     def changed(self, leg: MediaLeg) -> None:
         """The leg has been connected, or connected anew: from the next packet on it sends as agreed now."""

@@ -119,7 +119,8 @@ def _media_line(value: str) -> Media:
 
 
 def _connection(value: str) -> str:
-    """The address of a c= line; "" for a host name, which media cannot be sent to without asking DNS.
+    """The address of a c= line; "" for what media cannot be sent to: a host name, which would have to be looked up in
+    DNS, or an IPv6 address with a zone, which means something on the peer's machine only (RFC 4007 §6).
 
     Raises:
         RemoteSipError: 488 for a group or broadcast address, which no telephone has.
@@ -134,6 +135,8 @@ def _connection(value: str) -> str:
         return ""
     if address.is_multicast or text == "255.255.255.255":
         raise RemoteSipError(f"media to {text} is not for one telephone", status_hint=488)
+    if getattr(address, "scope_id", None) is not None:
+        return ""
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 

@@ -6,12 +6,13 @@ import contextlib
 import random
 import socket
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from appliance.errors import MediaError, RtpError
-from appliance.ipc.messages import Digit
+from appliance.ipc.messages import Digit, MediaTimeout
 from appliance.media.reports import quality
 from appliance.rtp import rtcp
 from appliance.rtp.packet import RtpPacket, build, parse
@@ -298,3 +299,52 @@ def test_whatever_comes_the_tick_goes_on(made: Made, codec: str, secret: bool) -
         bench.tick()
     assert loud(bench.heard()[-10:]) >= 8
     assert bench.raw_by_peer()
+
+
+# --- a fault on one leg -------------------------------------------------------------------------------------------
+
+
+def _no_address(one: Bench) -> None:
+    one.leg.source.remote = ("fe80::1%a\x00b", 4000)
+
+
+def _no_packetiser(one: Bench) -> None:
+    one.leg.packetiser = object()  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("fault", [_no_address, _no_packetiser])
+def test_a_fault_on_one_leg_ends_that_one_and_no_other(
+    made: Made, caplog: pytest.LogCaptureFixture, fault: Callable[[Bench], None]
+) -> None:
+    one = made()
+    two = made(slot=3, clock=one.clock, codec="g722")
+    fault(one)
+    for _ in range(6):
+        two.say(tone())
+        one.tick()
+    packets = two.heard_by_peer()
+    assert [packet.seq for packet in packets] == [(65535 + n) % 65536 for n in range(6)]
+    assert {packet.payload_type for packet in packets} == {9}
+    assert loud(two.heard()) >= 4
+    assert len(one.of_type(MediaTimeout)) == 1
+    assert len(caplog.records) == 1
+
+
+def test_a_packet_that_breaks_one_leg_leaves_the_others_theirs(
+    made: Made, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made()
+    two = made(slot=3, clock=one.clock)
+
+    def broken(*_: object) -> str:
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr(one.leg.dtmf_in, "push", broken)
+    for _ in range(6):
+        one.send(101, bytes((4, 10, 0, 160)))
+        two.say(tone())
+        one.tick()
+    assert len(two.heard_by_peer()) == 6
+    assert loud(two.heard()) >= 4
+    assert one.of_type(MediaTimeout)
+    assert len(caplog.records) == 1

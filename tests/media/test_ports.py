@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from appliance.errors import MediaError
-from appliance.media.ports import PortPool, Receiver, SourceFilter
+from appliance.media.ports import PortPool, Receiver, SourceFilter, address
 
 
 def test_ports_come_in_pairs_and_the_one_freed_last_is_reused_last() -> None:
@@ -71,6 +71,18 @@ def test_the_receiver_yields_what_has_come_and_bounds_a_flood() -> None:
     receiver.remove(ours)
     receiver.close()
     pool.release(pair)
+
+
+@pytest.mark.parametrize("host", ["fe80::1%a\x00b", "fe80::1%é", "fe80::1%eth0", "media.example.com", ""])
+def test_what_is_no_ip_address_is_refused_before_anything_is_sent_there(host: str) -> None:
+    with pytest.raises(MediaError, match="no IP address"):
+        address(host, 4000, socket.AF_INET6)
+
+
+def test_an_address_is_as_the_socket_reports_it() -> None:
+    assert address("2001:DB8:0::5", 4000, socket.AF_INET6) == ("2001:db8::5", 4000, 0, 0)
+    assert address("192.0.2.1", 4000, socket.AF_INET6) == ("::ffff:192.0.2.1", 4000, 0, 0)
+    assert address("192.0.2.1", 4000, socket.AF_INET) == ("192.0.2.1", 4000)
 
 
 DESCRIBED = ("10.0.0.1", 4000)

@@ -104,3 +104,9 @@ def test_what_is_no_sdp() -> None:
 def test_any_crypto_line_is_read_or_refused(value: str) -> None:
     crypto = parse_crypto(value)
     assert crypto is None or parse_crypto(crypto.line.removeprefix("a=crypto:")) == crypto
+
+
+@pytest.mark.parametrize("zone", ["eth0", "a\x00b", "é", "1"])
+def test_an_ipv6_address_with_a_zone_is_no_address_for_media(zone: str) -> None:
+    body = f"v=0\r\nc=IN IP6 fe80::1%{zone}\r\nm=audio 4000 RTP/AVP 0\r\n"
+    assert parse_sdp(body.encode()).media[0].host == ""
