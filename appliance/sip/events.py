@@ -101,7 +101,10 @@ class ReofferAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ReofferFailed:
-    """Our re-INVITE or UPDATE was refused with ``status``; the call goes on as it was."""
+    """Our re-INVITE or UPDATE was refused with ``status``; the call goes on as it was.
+
+    487 where the peer never decided and so it was taken back, 408 where even that was not answered.
+    """
 
     call: Call
     status: int

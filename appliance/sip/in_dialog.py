@@ -33,7 +33,7 @@ MAX_TRIES = 6
 LONGEST_RETRY_AFTER_S = 10
 
 LONGEST_REINVITE_S = 90.0
-"""A re-INVITE that the peer is still thinking about after this time is taken back; the call goes on as it was."""
+"""A re-INVITE that the peer is still thinking about after this time is taken back."""
 
 MAX_ACKS = 4
 """ACKs of re-INVITEs kept for repeated 200s."""
@@ -52,7 +52,7 @@ class Purpose(StrEnum):
 
 @dataclass(slots=True)
 class Outgoing:
-    """A request of ours, sent or still to be sent."""
+    """A request of ours, sent or still to be sent. ``withdrawn`` once it has been cancelled."""
 
     purpose: Purpose
     method: str
@@ -61,6 +61,7 @@ class Outgoing:
     headers: list[tuple[str, str]] = field(default_factory=list)
     credentials: list[tuple[str, str]] = field(default_factory=list)
     tries: int = 0
+    withdrawn: bool = False
 
     @property
     def in_session(self) -> bool:
@@ -137,17 +138,21 @@ class InDialog:
         )
 
     def give_up(self, call: Call, now: float) -> None:
-        """The peer has said 100 to a re-INVITE and nothing since: take it back, as its transaction waits for ever."""
+        """The peer has said 100 to a re-INVITE and nothing since: take it back, as its transaction waits for ever.
+
+        It stays under way until its final response, for at most 64*T1 (RFC 3261 §9.1): a 2xx that crossed the CANCEL
+        changes the session all the same, and needs its ACK.
+        """
         outgoing, transaction = self.current, self._transaction
-        if outgoing is None or transaction is None or transaction.request is None or outgoing.method != "INVITE":
+        if call.ended or outgoing is None or transaction is None or not self.inviting:
             return
-        self._transaction = self.current = None
-        call.host.layer.open_client(cancel_of(transaction.request), transaction.destination, call, now)
-        call.host.layer.abandon(transaction)
-        if outgoing.purpose is Purpose.REFRESH:
-            call.session.refresh_failed(call, now, 408)
-        else:
-            call.host.emit(ReofferFailed(call, 408))
+        if not outgoing.withdrawn and transaction.request is not None:
+            outgoing.withdrawn = True
+            call.set_timer(CallTimer.NO_FINAL, now + 64 * call.host.timing.t1_s)
+            call.host.layer.open_client(cancel_of(transaction.request), transaction.destination, call, now)
+            return
+        self.abandon(call)
+        self._failed(call, outgoing, 408, now)
         self.advance(call, now)
 
     def acknowledge(self, call: Call, body: bytes, now: float) -> bool:
@@ -224,7 +229,7 @@ class InDialog:
     ) -> bool:
         """Put a refused request in front of the queue again where another try can help."""
         status = response.status
-        if outgoing.tries >= MAX_TRIES or status < 300:
+        if outgoing.tries >= MAX_TRIES or status < 300 or outgoing.withdrawn:
             return False
         if status in (401, 407):
             request = transaction.request
@@ -255,16 +260,21 @@ class InDialog:
             call.host.emit(ReofferAnswered(call, body, needs_answer=needs_answer, refresh=purpose is Purpose.REFRESH))
         elif outgoing.in_session and status in OUTLIVED:
             call.lost(status, f"{outgoing.method} answered {status}" if response else "the peer no longer answers", now)
-        elif purpose is Purpose.OFFER:
-            call.host.emit(ReofferFailed(call, status))
-        elif purpose is Purpose.REFRESH:
-            call.session.refresh_failed(call, now, status)
+        elif outgoing.in_session:
+            self._failed(call, outgoing, status, now)
         elif purpose is Purpose.INFO:
             call.host.emit(InfoAnswered(call, status))
         elif purpose is Purpose.REFER:
             call.transfers.on_answer(call, status, response, now)
         else:
             call.transfers.on_notify_answer(status)
+
+    def _failed(self, call: Call, outgoing: Outgoing, status: int, now: float) -> None:
+        """A re-INVITE or UPDATE came to nothing; the call goes on as it was."""
+        if outgoing.purpose is Purpose.REFRESH:
+            call.session.refresh_failed(call, now, status)
+        else:
+            call.host.emit(ReofferFailed(call, status))
 
 
 def glare_delay_s(role: Role, token: str) -> float:

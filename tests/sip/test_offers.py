@@ -218,10 +218,52 @@ def test_a_reinvite_that_the_peer_never_decides_on_is_taken_back() -> None:
     pair.run(95.0)
     assert told(pair, CALLED, Reoffered) == [Reoffered(theirs, HELD)]
     assert told(pair, CALLED, ReofferCancelled) == [ReofferCancelled(theirs)]
-    assert told(pair, CALLER, ReofferFailed) == [ReofferFailed(ours, 408)]
+    assert told(pair, CALLER, ReofferFailed) == [ReofferFailed(ours, 487)]
+    assert [m.cseq.number for m in messages(pair, b"ACK", CALLED)] == [1, 2]
+    assert pair.sent(b"SIP/2.0 487") == 1
     ours.hangup(pair.now)
     pair.run(200.0)
     nothing_is_left(pair)
+
+
+@pytest.mark.parametrize("offer", [HELD, b""])
+def test_an_answer_that_crosses_the_taking_back_is_acknowledged_and_holds(offer: bytes) -> None:
+    pair = DialogPair()
+    ours, theirs = set_up(pair)
+    pair.drop = lambda destination, data: data.startswith(b"CANCEL") and pair.now < 91.0
+    pair.on_event = {
+        CALLER: lambda event: (
+            event.call.acknowledge(ANSWER, pair.now)
+            if isinstance(event, ReofferAnswered) and event.needs_answer
+            else None
+        )
+    }
+    ours.reoffer(offer, pair.now)
+    pair.run(90.5)
+    assert pair.sent(b"CANCEL") == 1 and not told(pair, CALLER, ReofferFailed)
+    with pytest.raises(LocalSipError, match="not settled"):
+        ours.reoffer(OFFER, pair.now)
+    theirs.accept(HELD_ANSWER, pair.now)
+    pair.run(200.0)
+    assert told(pair, CALLER, ReofferAnswered) == [ReofferAnswered(ours, HELD_ANSWER, needs_answer=not offer)]
+    assert len(told(pair, CALLED, Confirmed)) == 2
+    assert not ends(pair) and not told(pair, CALLER, ReofferFailed)
+    ours.update(None, pair.now)
+    pair.run(201.0)
+    assert len(told(pair, CALLER, ReofferAnswered)) == 2
+
+
+def test_a_taking_back_that_is_never_answered_is_given_up() -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair)
+    ours.reoffer(HELD, pair.now)
+    pair.run(1.0)
+    pair.drop = lambda destination, data: destination == CALLED
+    pair.run(122.2)
+    assert not told(pair, CALLER, ReofferFailed)
+    pair.run(122.4)
+    assert told(pair, CALLER, ReofferFailed) == [ReofferFailed(ours, 408)]
+    assert not told(pair, CALLER, CallEnded)
 
 
 def test_a_reinvite_that_a_bye_overtook_leaves_nothing() -> None:
