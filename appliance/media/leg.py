@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ from appliance.rtp.packet_buffer import PacketBuffer
 from appliance.rtp.rtcp import RtcpSession
 from appliance.rtp.srtp import SrtpContext
 from appliance.rtp_params import RtpParams
+
+logger = logging.getLogger(__name__)
 
 _PLAIN_CODECS: Final = ("pcmu", "pcma")
 _TONE_SAMPLES: Final = 800
@@ -178,6 +181,9 @@ class MediaLeg:
         self.rtcp_to = address(params.remote_host, rtcp_port, family)
         self.payload_type = params.payload_type
         self.payload_type_in = _or(params.payload_type_in, params.payload_type)
+        waiting = ""
+        if self.digits_out is not None and (params.dtmf_payload_type < 0 or params.dtmf_clock_hz != self.dtmf_clock_hz):
+            waiting, self.digits_out = self.digits_out.remaining, None
         self.dtmf = params.dtmf
         self.dtmf_payload_type = params.dtmf_payload_type
         self.dtmf_payload_type_in = _or(params.dtmf_payload_type_in, params.dtmf_payload_type)
@@ -191,6 +197,17 @@ class MediaLeg:
         self.receive = params.receive
         self.mark_next = True
         self.connected = True
+        if waiting:
+            self._send_again(waiting)
+
+    def _send_again(self, digits: str) -> None:
+        """Queue keys that could not leave in the way that was agreed before."""
+        try:
+            sent = self.send_digits(digits)
+        except ValueError:
+            sent = False
+        if not sent:
+            logger.warning("slot %d: the peer takes keys no longer; %d were not sent", self.slot, len(digits))
 
     def _new_buffer(self) -> None:
         """The jitter buffer that goes with the codec, its counters those of the call so far."""

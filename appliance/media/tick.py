@@ -362,7 +362,7 @@ class AudioClock:
         assert leg.digits_out is not None
         slot = leg.slot
         step = leg.digits_out.next()
-        if step is None:
+        if step is None or leg.dtmf_payload_type < 0:
             leg.digits_out = None
             self._marked.append(leg)
             return False

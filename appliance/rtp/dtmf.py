@@ -170,6 +170,11 @@ class DtmfSender:
         """Every key and the pause after the last have been sent."""
         return not self._digits
 
+    @property
+    def remaining(self) -> str:
+        """The keys of which nothing has been sent."""
+        return "".join(KEYS[code] for code in list(self._digits)[1 if self._step else 0 :])
+
     def next(self) -> DtmfStep | None:
         """What to send in this tick; None once every key and the pause after it have been sent."""
         if not self._digits:

@@ -247,6 +247,43 @@ def test_keys_go_as_tones_where_the_peer_knows_no_events(made: Made) -> None:
     assert not bench.leg.send_digits("1")
 
 
+@pytest.mark.parametrize("codec", ["pcmu", "g722"])
+def test_keys_that_wait_when_the_peer_gives_events_up_go_as_tones_or_not_at_all(made: Made, codec: str) -> None:
+    """The key that is being sent is not repeated, and the calls beside it notice nothing."""
+    one = made(codec=codec, dtmf="auto")
+    two = made(codec=codec, slot=3, clock=one.clock)
+    other = made(codec="g722", slot=1, clock=one.clock)
+    for bench in (one, two):
+        bench.leg.send_digits("519")
+    one.tick(4)
+    before = int(one.rings.frames[one.slot])
+    one.connect_anew(dtmf_payload_type=-1)
+    two.connect_anew(dtmf_payload_type=-1)
+    one.tick(20)
+    sent = one.rings.sent[one.slot, before : before + 18].reshape(2, 1440)
+    assert [key_in(key[:640]) for key in sent] == ["1", "9"]
+    assert not two.rings.sent[two.slot, before : before + 18].any()
+    for bench in (one, two, other):
+        packets = bench.heard_by_peer()
+        assert [packet.seq for packet in packets] == [(65535 + n) % 65536 for n in range(24)]
+        voice = bench.leg.payload_type
+        assert {packet.payload_type for packet in packets} == ({voice} if bench is other else {voice, 101})
+
+
+def test_keys_that_wait_go_on_under_a_new_payload_type_and_on_a_new_clock(made: Made) -> None:
+    bench = made()
+    bench.leg.send_digits("519")
+    bench.tick(3)
+    bench.connect_anew(dtmf_payload_type=110)
+    bench.tick(9)
+    bench.connect_anew(codec="opus", payload_type=96, dtmf_payload_type=112, dtmf_clock_hz=48000)
+    bench.tick(12)
+    sent = [packet for packet in bench.heard_by_peer() if packet.payload_type >= 100]
+    keys = [(packet.payload_type, packet.payload[0]) for packet in sent]
+    assert list(dict.fromkeys(keys)) == [(101, 5), (110, 5), (110, 1), (112, 9)]
+    assert {int.from_bytes(packet.payload[2:4], "big") % 960 for packet in sent if packet.payload_type == 112} == {0}
+
+
 def test_keys_are_heard_as_tones_where_the_peer_knows_no_events(made: Made) -> None:
     bench = made(dtmf="auto", dtmf_payload_type=-1)
     speech = np.concatenate([np.zeros(800), key_tone("5", 800), np.zeros(800), key_tone("#", 800), np.zeros(1600)])

@@ -89,6 +89,16 @@ def test_a_long_key_in_segments_is_one_key() -> None:
     assert "".join(key or "" for key in heard) == "7"
 
 
+def test_a_key_that_has_been_begun_does_not_remain() -> None:
+    sender = DtmfSender("12")
+    assert sender.remaining == "12"
+    sender.next()
+    assert sender.remaining == "2"
+    while sender.next() is not None:
+        pass
+    assert sender.remaining == ""
+
+
 def test_a_peer_that_moves_the_timestamp_with_every_packet_sends_one_key() -> None:
     receiver = DtmfReceiver()
     keys = [receiver.push(b"\x03\x0a" + (n * 160).to_bytes(2, "big"), 160 * n, n == 1, n) for n in range(1, 9)]
