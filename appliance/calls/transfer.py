@@ -23,7 +23,7 @@ from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
 from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import Leg, TransferOutcome, TransferRequest
-from appliance.signalling.routes import Attempt, Dialler, as_user
+from appliance.signalling.routes import Attempt, Dialler
 from appliance.signalling.sip_legs import OutgoingCall
 from appliance.signalling.trunks import TrunkTable
 
@@ -34,6 +34,9 @@ KeyRelay = Callable[[str, str], None]
 
 _REFER_MARGIN_S: Final = 10.0
 """A peer's own call to the target may take the time asked for, and this much to report."""
+
+_HAD_RUNG: Final = (408, 480, 486, 487, 600, 603)
+"""What a referred call came to where the one called may have heard it ring, or is busy: nobody is rung twice."""
 
 _ANNOUNCE_S: Final = 20.0
 _DECLINED: Final = 603
@@ -159,16 +162,17 @@ class Transfers:
         refers = how == "refer" or (how == "auto" and leg.info.can_transfer)
         try:
             attempts = self._dialler.router.attempts(transfer.to, trunk=transfer.trunk)
+            target = self._referral(leg, attempts[0]) if refers and not transfer.attended else ""
         except DialError as error:
             logger.warning("call %s not transferred: %s", leg.info.leg_id, error)
             return None
         await leg.settled()
-        if refers and not transfer.attended:
-            outcome = await _final(leg.transfer(_as_seen_by(leg, attempts[0])), transfer.timeout_s)
+        if target:
+            outcome = await _final(leg.transfer(target), transfer.timeout_s)
             if outcome.done:
                 return f"transferred to {attempts[0].number}"
-            logger.info("call %s: REFER to %s came to %d", leg.info.leg_id, attempts[0].number, outcome.status)
-            if how == "refer" or outcome.taken:
+            logger.info("call %s: REFER to %s came to %d", leg.info.leg_id, target, outcome.status)
+            if how == "refer" or (outcome.taken and outcome.status in _HAD_RUNG):
                 return None
             refers = False
         try:
@@ -176,6 +180,21 @@ class Transfers:
         except (DialError, MediaError) as error:
             logger.info("call %s not transferred: %s", leg.info.leg_id, error)
             return None
+
+    def _referral(self, leg: Leg, attempt: Attempt) -> str:
+        """The URI that the caller's side is told to call; "" where the number is not one for its trunk.
+
+        What another trunk leads to is dialled on the account of the caller's only where that says ``transfer: refer``.
+
+        Raises:
+            DialError: the caller's trunk may not dial it.
+        """
+        rule = self._trunks.by_name(leg.info.trunk)
+        if attempt.trunk is rule:
+            return attempt.uri
+        if rule is None or rule.transfer != "refer":
+            return ""
+        return self._dialler.router.referral(attempt.number, rule, leg.info.source)
 
     async def _through_the_box(
         self,
@@ -309,13 +328,6 @@ async def _final(done: asyncio.Future[TransferOutcome], timeout_s: float) -> Tra
             return await done
     except TimeoutError:
         return TransferOutcome(408, taken=True)
-
-
-def _as_seen_by(leg: Leg, attempt: Attempt) -> str:
-    """The URI that the caller's side is told to call: on its own host where the number is not on its trunk."""
-    if attempt.trunk.name == leg.info.trunk:
-        return attempt.uri
-    return f"sip:{as_user(attempt.number)}@{leg.info.source}"
 
 
 async def _announce(other: _OtherLeg, media: MediaLegHandle, text: str, voicing: Voicing) -> None:

@@ -225,8 +225,9 @@ class SipTrunk(Section):
     )
     transfer: Literal["auto", "refer", "bridge"] = Field(
         default="auto",
-        description="How the box hands a call of this peer on. auto: REFER where the peer can, else through the box; "
-        "refer: by REFER; bridge: through the box.",
+        description="How the box hands a call of this peer on. auto: REFER where the peer can and the number goes by "
+        "this trunk, else through the box; refer: by REFER, also of numbers that routes send elsewhere, if this trunk "
+        "may dial them; bridge: through the box.",
     )
     headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(_one_or_many)] = Field(
         default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."

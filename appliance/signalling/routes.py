@@ -6,10 +6,11 @@ peer's REFER. There is no other way out of the box.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -64,13 +65,31 @@ class Router:
         Raises:
             DialError: it may not be dialled (403), or nothing leads there (404).
         """
+        with self._counting():
+            return self._attempts(target, trunk)
+
+    def referral(self, number: str, rule: TrunkRule, source: str) -> str:
+        """The URI at which a peer of a trunk is told to call a number itself, on that trunk's account.
+
+        Args:
+            source: where the peer is, for a trunk without a proxy.
+
+        Raises:
+            DialError: the trunk may not dial it (403).
+        """
+        with self._counting():
+            self._check(number, number, rule)
+        bare = dial_policy.plain(number)
+        return _through(rule, bare)[0].uri if rule.proxies else f"sip:{as_user(bare)}@{source}"
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
         try:
-            found = self._attempts(target, trunk)
+            yield
         except DialError as error:
             self.refused[error.cause] += 1
             logger.warning("not dialled: %s", error)
             raise
-        return found
 
     def _attempts(self, target: str, trunk: str) -> list[Attempt]:
         number, uri = _parts(target)

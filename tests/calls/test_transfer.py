@@ -63,9 +63,15 @@ class Slot:
 
 
 class Box:
-    """The box, a caller whose call it has answered, and somebody to be called."""
+    """The box, a caller whose call it has answered, and somebody to be called.
 
-    def __init__(self, **rule: Any) -> None:
+    Args:
+        route: by which trunk: the caller's, "pbx", or another, "far".
+        rule: settings of the caller's trunk.
+    """
+
+    def __init__(self, route: str = "pbx", **rule: Any) -> None:
+        self.route = route
         self.rule = rule
         self.media = Slot()
         self.second = Slot(slot=1, local_port=16386)
@@ -86,8 +92,8 @@ class Box:
         await self.stack.__aenter__()
         self.target = await self._endpoint(self._called, (TrunkRule("box", LOOPBACK, allow_transfer=True),))
         usual: dict[str, Any] = {"allow_prefixes": ("2",), "proxies": (f"sip:127.0.0.1:{self.target.port}",)}
-        self.trunks = TrunkTable([TrunkRule("pbx", LOOPBACK, **(usual | self.rule))])
-        self.router = Router(self.trunks, (Route(to=("2",), trunks=("pbx",)), Route(to=("9",), trunks=("pbx",))))
+        self.trunks = TrunkTable([TrunkRule("pbx", LOOPBACK, **(usual | self.rule)), TrunkRule("far", **usual)])
+        self.router = Router(self.trunks, [Route(to=(to,), trunks=(self.route,)) for to in ("2", "9")])
         self.endpoint = await self._endpoint(self._incoming, self.trunks)
         loop = asyncio.get_running_loop()
         media: Any = self
@@ -194,6 +200,56 @@ async def test_when_the_target_is_busy_the_caller_is_here_again() -> None:
         assert await box.within(box.hand_on()) is None
         assert not box.leg.ended
         assert box.media.told == [], "the target has refused, so the box does not call it again"
+
+
+async def test_where_the_peer_reports_that_it_cannot_reach_the_target_the_box_calls_it() -> None:
+    async with Box() as box:
+
+        def fail(request: TransferRequest) -> None:
+            request.accept()
+            request.report(404)
+
+        box.caller_call.on_transfer = fail
+        transfer = box.hand_on()
+        await box.until(lambda: "bridge 1" in box.media.told)
+        box.called[0].hangup()
+        assert await box.within(transfer) == "put through to 200, which ended the call (200)"
+
+
+async def test_a_peer_is_not_told_to_call_what_another_trunk_leads_to() -> None:
+    async with Box(route="far") as box:
+        told: list[TransferRequest] = []
+        box.caller_call.on_transfer = told.append
+        transfer = box.hand_on()
+        await box.until(lambda: "bridge 1" in box.media.told)
+        assert box.trunks.state("far").calls == 1
+        assert told == []
+        box.called[0].hangup()
+        await box.within(transfer)
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+async def test_a_peer_that_is_told_to_call_whatever_leads_elsewhere_calls_it_by_its_own_proxy(proxy: bool) -> None:
+    async with Box(route="far", transfer="refer", **({} if proxy else {"proxies": ()})) as box:
+        told: list[str] = []
+
+        def follow(request: TransferRequest) -> None:
+            told.append(request.target)
+            request.accept()
+            request.report(200)
+
+        box.caller_call.on_transfer = follow
+        assert await box.within(box.hand_on()) == "transferred to 200"
+        assert told == [f"sip:200@127.0.0.1:{box.target.port if proxy else box.caller.port}"]
+
+
+async def test_a_peer_is_not_told_to_call_what_its_own_trunk_may_not_dial() -> None:
+    async with Box(route="far", transfer="refer", allow_prefixes=("3",)) as box:
+        told: list[TransferRequest] = []
+        box.caller_call.on_transfer = told.append
+        assert await box.within(box.hand_on()) is None
+        assert told == box.called == []
+        assert box.router.refused["prefix"] == box.trunks.state("pbx").counters["refused_dialling"] == 1
 
 
 async def test_a_peer_that_refuses_refer_is_put_through_the_box() -> None:
