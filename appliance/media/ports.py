@@ -165,21 +165,27 @@ class SourceFilter:
 
     The description names an address, but a caller behind NAT sends from another. So until a source has proved itself
     any may: by packets that authenticate (SRTP, one is enough), by being the one that was described (one is enough
-    too), or by four in sequence of one stream. From then on its address is ``locked``, and only :meth:`redirect`,
-    which is signalling's, opens the door again: neither silence nor a familiar host does.
+    too), or by four in sequence of one stream. The source that a new description has turned away from needs fifty of
+    them, authentic or not: its last packets are still under way.
+
+    From then on the source's address is ``locked``. Only :meth:`redirect`, which is signalling's, opens the door
+    again: neither silence nor a familiar host does. A source that has proved itself by nothing but packets in sequence
+    may have guessed the port, so it yields to the one that was described, once that shows as many.
 
     Attributes:
         remote: where to send.
-        locked: the one source to listen to, or None while any may prove itself.
+        locked: the source to listen to, or None while any may prove itself.
+        rival: the one other source that may still take over from ``locked``, if any.
         strangers: packets refused.
     """
 
-    __slots__ = ("_candidates", "_former", "described", "locked", "remote", "strangers")
+    __slots__ = ("_candidates", "_former", "described", "locked", "remote", "rival", "strangers")
 
     def __init__(self, described: Address) -> None:
         self.described = described
         self.remote = described
         self.locked: Address | None = None
+        self.rival: Address | None = None
         self.strangers = 0
         self._former: Address | None = None
         self._candidates: dict[Address, tuple[int, int, int]] = {}
@@ -190,7 +196,7 @@ class SourceFilter:
             self._former = self.locked if self.locked is not None else self._former
             self.described = described
             self.remote = described
-            self.locked = None
+            self.locked = self.rival = None
             self._candidates.clear()
 
     def accept(self, source: Address, ssrc: int, sequence: int, authentic: bool = False) -> bool:
@@ -198,31 +204,39 @@ class SourceFilter:
 
         While nothing is locked, the first candidate is heard, so that no beginning is lost.
         """
-        if self.locked is not None:
-            if source == self.locked:
+        if source == self.locked:
+            return True
+        if self.locked is None:
+            if source == self.described or (authentic and source != self._former):
+                self._lock(source)
                 return True
-            self.strangers += 1
-            return False
-        if authentic or source == self.described:
+            if self._in_sequence(source, ssrc, sequence):
+                self._lock(source)
+                self.rival = self.described
+                return True
+            if source != self._former and source == next(iter(self._candidates)):
+                return True
+        elif source == self.rival and self._in_sequence(source, ssrc, sequence):
             self._lock(source)
             return True
+        self.strangers += 1
+        return False
+
+    def _in_sequence(self, source: Address, ssrc: int, sequence: int) -> bool:
+        """Count a candidate's packets; whether there are enough of them."""
         candidates = self._candidates
         known_ssrc, before, count = candidates.get(source, (ssrc, sequence - 1, 0))
         if ssrc == known_ssrc and 0 < (sequence - before) & 0xFFFF <= _MAX_SEQUENCE_STEP:
             count += 1
         elif sequence != before:
             count = 1
-        if count >= (_CONSECUTIVE_FORMER if source == self._former else _CONSECUTIVE):
-            self._lock(source)
-            return True
         if source not in candidates and len(candidates) >= _MAX_CANDIDATES:
             del candidates[min(candidates, key=lambda known: candidates[known][2])]
         candidates[source] = (ssrc, sequence, count)
-        if source != self._former and source == next(iter(candidates)):
-            return True
-        self.strangers += 1
-        return False
+        former = source == self._former and source != self.described
+        return count >= (_CONSECUTIVE_FORMER if former else _CONSECUTIVE)
 
     def _lock(self, source: Address) -> None:
         self.locked = self.remote = source
+        self.rival = None
         self._candidates.clear()

@@ -196,7 +196,8 @@ class AudioClock:
         """A datagram on a leg's RTP port."""
         filter_ = leg.source
         locked = filter_.locked
-        if locked is not None and source != locked:
+        known = source == locked
+        if not known and locked is not None and source != filter_.rival:
             filter_.strangers += 1
             self._dropped += 1
             return
@@ -211,7 +212,7 @@ class AudioClock:
         if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
             self._dropped += 1
             return
-        if locked is None and not filter_.accept(source, ssrc, sequence, srtp is not None):
+        if not known and not filter_.accept(source, ssrc, sequence, srtp is not None):
             self._dropped += 1
             return
         leg.heard_at = now

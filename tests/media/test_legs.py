@@ -107,6 +107,21 @@ def test_a_stranger_is_not_heard_after_a_minute_of_silence_nor_on_a_familiar_hos
     assert bench.leg.source.remote == bench.peer.getsockname()
 
 
+def test_a_guesser_who_was_first_does_not_keep_the_negotiated_source_out(made: Made) -> None:
+    bench = made()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guesser:
+        guesser.bind(("127.0.0.1", 0))
+        for number in range(6):
+            guesser.sendto(build(0, number, number * 160, 99, b"\xff" * 160), bench.ours.getsockname())
+            bench.tick()
+        assert bench.leg.source.locked == guesser.getsockname()
+        for _ in range(10):
+            bench.say(tone())
+            bench.tick()
+        assert bench.leg.source.locked == bench.peer.getsockname()
+        assert loud(bench.heard()) >= 6
+
+
 def test_signalling_may_move_the_media(made: Made) -> None:
     bench = made()
     bench.say(tone())

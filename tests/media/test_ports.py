@@ -106,7 +106,7 @@ def test_a_caller_behind_a_nat_is_followed_after_four_packets_in_sequence() -> N
     assert source.remote == source.locked == NATTED
 
 
-@pytest.mark.parametrize("other", [STRANGER, (NATTED[0], 61001), (DESCRIBED[0], 4001), DESCRIBED])
+@pytest.mark.parametrize("other", [STRANGER, (NATTED[0], 61001), (DESCRIBED[0], 4001)])
 def test_nobody_takes_over_a_proved_source_however_long_it_is_silent(other: tuple[str, int]) -> None:
     source = natted()
     assert not any(source.accept(other, 7, number, authentic=True) for number in range(4, 400))
@@ -159,3 +159,47 @@ def test_a_caller_described_anew_who_goes_on_from_the_same_nat_is_heard_within_a
     heard = [source.accept(NATTED, 7, 4 + number) for number in range(60)]
     assert heard.index(True) == 49
     assert all(heard[49:])
+
+
+def test_packets_of_the_path_that_was_left_take_no_encrypted_call_back() -> None:
+    source = SourceFilter(DESCRIBED)
+    assert source.accept(DESCRIBED, 7, 0, authentic=True)
+    source.redirect(("10.0.0.2", 5000))
+    assert not source.accept(DESCRIBED, 7, 1, authentic=True)
+    assert source.accept(("10.0.0.2", 5000), 9, 0, authentic=True)
+    assert not source.accept(DESCRIBED, 7, 2, authentic=True)
+    assert source.locked == ("10.0.0.2", 5000)
+
+
+def test_an_encrypted_caller_described_anew_behind_the_same_nat_is_heard_within_a_second() -> None:
+    source = SourceFilter(DESCRIBED)
+    assert source.accept(NATTED, 7, 0, authentic=True)
+    source.redirect(("10.0.0.2", 5000))
+    heard = [source.accept(NATTED, 7, 1 + number, authentic=True) for number in range(60)]
+    assert heard.index(True) == 49
+
+
+def test_a_guesser_yields_to_the_source_that_was_described() -> None:
+    source = SourceFilter(DESCRIBED)
+    for number in range(4):
+        assert source.accept(STRANGER, 1, number)
+    assert source.locked == STRANGER
+    assert [source.accept(DESCRIBED, 7, 900 + number) for number in range(4)] == [False, False, False, True]
+    assert source.remote == source.locked == DESCRIBED
+    assert not any(source.accept(STRANGER, 1, 4 + number) for number in range(400))
+    assert source.strangers == 403
+
+
+def test_a_caller_behind_a_nat_does_not_yield_to_single_packets_from_the_described_address() -> None:
+    source = natted()
+    assert not any(source.accept(DESCRIBED, 9, number * 100) for number in range(40))
+    assert source.locked == NATTED
+
+
+def test_a_source_that_is_described_after_it_was_left_needs_no_longer_proof() -> None:
+    source = natted()
+    source.redirect(NATTED)
+    for number in range(4):
+        source.accept(STRANGER, 1, number)
+    assert source.locked == STRANGER
+    assert [source.accept(NATTED, 7, 4 + number) for number in range(4)] == [False, False, False, True]
