@@ -62,7 +62,8 @@ class Voicing:
 class _OtherLeg:
     """Media's listener for the second leg of a call: it only has to end it, or to say an announcement."""
 
-    def __init__(self) -> None:
+    def __init__(self, trunks: TrunkTable) -> None:
+        self._trunks = trunks
         self.outgoing: OutgoingCall | None = None
         self.speaker: Speaker | None = None
         self.said = asyncio.Event()
@@ -94,6 +95,11 @@ class _OtherLeg:
             self.speaker.on_flushed(utterance, played)
 
     def on_media_timeout(self, silent_s: float) -> None:
+        if self.outgoing is not None:
+            rule = self._trunks.by_name(self.outgoing.trunk)
+            if self.outgoing.held or (rule is not None and rule.media_timeout == "keep"):
+                logger.info("call to %s: no RTP for %.0f s; it is kept", self.outgoing.uri, silent_s)
+                return
         self._end(f"no RTP for {silent_s:.0f} s")
 
     def on_media_lost(self) -> None:
@@ -209,7 +215,7 @@ class Transfers:
         refers: bool,
     ) -> str | None:
         """Call the other side, and join both: by REFER with Replaces where the caller's side can, else here."""
-        other = _OtherLeg()
+        other = _OtherLeg(self._trunks)
         second = await self._media.open_leg(other)
         outgoing: OutgoingCall | None = None
         joined_there = False

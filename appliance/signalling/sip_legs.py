@@ -119,6 +119,11 @@ class _SipSide:
         return self._call.ended
 
     @property
+    def held(self) -> bool:
+        """Whether the far end has put us on hold."""
+        return self._media is not None and self._media.held
+
+    @property
     def protocol_call_id(self) -> str:
         """The SIP Call-ID."""
         return self._call.call_id
@@ -280,11 +285,10 @@ class _SipSide:
         self._settle_hold()
 
     def _tell_held(self) -> None:
-        held = self._media is not None and self._media.held
-        if held != self._held:
-            self._held = held
+        if self.held != self._held:
+            self._held = self.held
             if self.on_held is not None:
-                self.on_held(held)
+                self.on_held(self._held)
 
     def _on_refer(self, event: ReferReceived) -> None:
         request = _Referral(event, self._driver)

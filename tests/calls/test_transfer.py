@@ -320,6 +320,31 @@ async def test_without_a_free_slot_the_caller_stays() -> None:
         assert not box.leg.ended
 
 
+async def test_one_who_was_called_may_hold_a_call_that_goes_through_the_box() -> None:
+    async with Box(transfer="bridge") as box:
+        transfer = box.hand_on()
+        await box.until(lambda: "bridge 1" in box.media.told)
+        await box.until(box.called[0]._up.is_set)
+        box.called[0].hold()
+        await box.until(lambda: box.listener.outgoing.held)
+        box.listener.on_media_timeout(30.0)
+        assert not box.listener.outgoing.ended
+        box.called[0].resume()
+        await box.until(lambda: not box.listener.outgoing.held)
+        box.listener.on_media_timeout(30.0)
+        assert await box.within(transfer) == "put through to 200, which ended the call (200)"
+
+
+async def test_a_trunk_may_keep_calls_without_rtp_that_go_through_the_box() -> None:
+    async with Box(transfer="bridge", media_timeout="keep") as box:
+        transfer = box.hand_on()
+        await box.until(lambda: "bridge 1" in box.media.told)
+        box.listener.on_media_timeout(30.0)
+        assert not box.listener.outgoing.ended
+        box.called[0].hangup()
+        await box.within(transfer)
+
+
 # --- what the peer asks for -----------------------------------------------------------------------------------------
 
 
