@@ -30,6 +30,10 @@ _PLAIN_CODECS: Final = ("pcmu", "pcma")
 _TONE_SAMPLES: Final = 800
 _TONE_GAP_SAMPLES: Final = 640
 _MAX_TONES: Final = 64
+_STREAM_GONE_TICKS: Final = 3
+"""After so long without a packet of the stream that is heard, another one is taken up at once."""
+_STREAM_CONSECUTIVE: Final = 3
+"""Packets of another stream, none of the present one between them, that make it the one to hear."""
 _COUNTERS: Final = ("received", "lost", "late", "duplicate", "discarded", "concealed", "skipped", "repeated")
 
 
@@ -62,6 +66,7 @@ class MediaLeg:
         "music_at",
         "noise",
         "noise_payload_type_in",
+        "other_stream",
         "packet_ms",
         "packetiser",
         "packets",
@@ -90,6 +95,7 @@ class MediaLeg:
         "ssrc",
         "timed_out",
         "tones_out",
+        "voice_tick",
     )
 
     def __init__(self, slot: int, generation: int, pair: PortPair, playout: Playout, ssrc: int) -> None:
@@ -144,8 +150,13 @@ class MediaLeg:
         self.hearing = False
         self.quiet = True
         self.received = 0
-        self.remote_ssrc = 0
+        self.remote_ssrc = -1
         self.sequence_in = 0
+        """The highest sequence number of that stream."""
+        self.voice_tick = 0
+        """When the newest packet of its audio came."""
+        self.other_stream = (-1, 0, 0)
+        """The one that may follow it, how many packets have come of that, and ``received`` when they did."""
         self.concealed = 0
         self.sent_packets = self.sent_octets = 0
         self.delay_total = self.delay_samples = 0
@@ -266,9 +277,26 @@ class MediaLeg:
         out[:] = self.tones_out[:FRAME_SAMPLES]
         self.tones_out = self.tones_out[FRAME_SAMPLES:] if len(self.tones_out) > FRAME_SAMPLES else None
 
-    def new_stream(self, ssrc: int) -> None:
+    def take_stream(self, ssrc: int, sequence: int, tick: int, *, same_source: bool) -> bool:
+        """Whether to hear audio of a stream that is not the present one, from now on.
+
+        Two streams of one source at once (a mixer, a gateway that repeats an announcement) would each make the other
+        void with every packet. So one is heard until it is over: nothing has come of it for a while, or only of the
+        other, or the packets come from somewhere else now.
+        """
+        other, count, received = self.other_stream
+        count = count + 1 if (other, received) == (ssrc, self.received) else 1
+        over = not same_source or not self.received or tick - self.voice_tick >= _STREAM_GONE_TICKS
+        if over or count >= _STREAM_CONSECUTIVE:
+            self._new_stream(ssrc, sequence)
+            return True
+        self.other_stream = (ssrc, count, self.received)
+        return False
+
+    def _new_stream(self, ssrc: int, sequence: int) -> None:
         """The peer counts anew: what is known of its numbers and times is void."""
         self.remote_ssrc = ssrc
+        self.sequence_in = sequence
         self.jitter.reset()
         self.dtmf_in.reset()
 

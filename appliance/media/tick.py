@@ -216,18 +216,21 @@ class AudioClock:
             self._dropped += 1
             return
         leg.heard_at = now
-        leg.sequence_in = sequence
         if voice:
-            if ssrc != leg.remote_ssrc:
-                leg.new_stream(ssrc)
+            if ssrc != leg.remote_ssrc and not leg.take_stream(ssrc, sequence, self.number, same_source=known):
+                self._dropped += 1
+                return
             leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
             leg.received += 1
+            leg.voice_tick = self.number
             self._received += 1
         else:
-            # Some gateways number their events apart from the voice: those say nothing about its losses.
+            # Some gateways number their events apart from the voice: those say nothing about it.
             if ssrc == leg.remote_ssrc:
                 leg.jitter.skip(sequence)
             self._no_voice(leg, payload_type, payload, timestamp, marker, sequence)
+        if ssrc == leg.remote_ssrc and 0 < (sequence - leg.sequence_in & 0xFFFF) < 0x8000:
+            leg.sequence_in = sequence
 
     def _no_rtp(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
         if leg.rtcp_mux and is_rtcp(data):

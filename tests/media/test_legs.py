@@ -15,6 +15,7 @@ from appliance.errors import MediaError, RtpError
 from appliance.ipc.messages import Digit, MediaTimeout
 from appliance.media.reports import quality
 from appliance.rtp import rtcp
+from appliance.rtp.dtmf import DtmfSender
 from appliance.rtp.packet import RtpPacket, build, parse
 from appliance.rtp.srtp import SUITES, SrtpContext
 from tests.media.leg_bench import Bench, Made, keying, loud, speak, tone
@@ -206,6 +207,61 @@ def test_a_stream_that_begins_anew_loses_nothing_and_may_begin_with_a_key(made: 
     assert loud(bench.heard()) >= 18
 
 
+def test_two_streams_of_one_source_are_not_heard_by_turns_but_one(made: Made) -> None:
+    bench = made()
+    quiet = bench.codec.encode(tone(300).astype(np.int16))
+    digits = DtmfSender("6")
+    for number in range(30):
+        bench.send_raw(build(0, number, number * 160, 7, bench.codec.encode(tone().astype(np.int16))))
+        bench.send_raw(build(0, 900 + number, number * 160, 8, quiet))
+        step = digits.next()
+        if step is not None and step.payload is not None:
+            bench.send_raw(build(101, 5000 + number, 9000, 9, step.payload, step.marker))
+        bench.tick()
+    assert loud(bench.heard()) == 29
+    assert bench.leg.received == 30
+    assert bench.leg.jitter.lost == 0
+    assert len(bench.of_type(Digit)) == 1
+
+
+def test_a_stream_is_taken_up_after_three_packets_or_when_the_one_before_has_gone_quiet(made: Made) -> None:
+    bench = made()
+    voice = bench.codec.encode(tone().astype(np.int16))
+    for number in range(5):
+        bench.send_raw(build(0, number, number * 160, 7, voice))
+        bench.tick()
+    for number in range(5):
+        bench.send_raw(build(0, 700 + number, number * 160, 8, voice))
+    bench.tick()
+    assert (bench.leg.remote_ssrc, bench.leg.received) == (8, 8)
+    bench.tick(3)
+    bench.send_raw(build(0, 60000, 0, 9, voice))
+    bench.tick()
+    assert (bench.leg.remote_ssrc, bench.leg.received) == (9, 9)
+
+
+def test_a_source_that_takes_over_is_heard_from_its_first_packet(made: Made) -> None:
+    bench = made()
+    voice = bench.codec.encode(tone().astype(np.int16))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as early:
+        early.bind(("127.0.0.1", 0))
+        early.sendto(build(0, 0, 0, 7, voice), bench.ours.getsockname())
+        bench.tick()
+    bench.send_raw(build(0, 300, 0, 8, voice))
+    bench.tick()
+    assert (bench.leg.remote_ssrc, bench.leg.received) == (8, 2)
+
+
+def test_a_stream_without_a_name_is_one_too(made: Made) -> None:
+    bench = made()
+    voice = bench.codec.encode(tone().astype(np.int16))
+    for number in range(6):
+        bench.send_raw(build(0, 50000 + number, number * 160, 0, voice))
+        bench.tick()
+    assert loud(bench.heard()) == 5
+    assert bench.leg.sequence_in == 50005
+
+
 # --- RTCP ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +298,24 @@ def test_reports_tell_what_was_sent_and_heard(made: Made, rtcp_mux: bool) -> Non
     assert 3.0 < how.mos < 4.4
     assert 2.0 < how.mos_far < how.mos
     assert how.loss_percent == pytest.approx(100 / 21, abs=0.01)
+
+
+def test_reports_tell_the_highest_number_of_the_voice_whatever_comes_late_or_beside_it(made: Made) -> None:
+    bench = made()
+    voice = bench.codec.encode(tone().astype(np.int16))
+    for number in (65500, 65534, 3, 65533):
+        bench.send_raw(build(0, number, number * 160 & 0xFFFFFFFF, 7, voice))
+    bench.tick()
+    (block,) = reported(bench)[0].blocks
+    assert block.highest == 3
+    bench.send_raw(build(0, 65532, 65532 * 160, 7, voice))
+    bench.send_raw(build(101, 40, 9000, 8, bytes((4, 10, 0, 160)), True))
+    bench.send_raw(build(101, 250, 9000, 7, bytes((4, 10, 0, 160))))
+    bench.send_raw(build(0, 200, 200 * 160, 7, voice))
+    bench.tick()
+    bench.clock.reports.send_due(bench.clock.legs, time.monotonic() + 60.0)
+    (block,) = rtcp.parse(bench.raw_by_peer(rtcp=True)[-1]).blocks
+    assert block.highest == 250
 
 
 def test_a_leg_that_ends_says_goodbye_encrypted_where_the_call_was(made: Made) -> None:
