@@ -24,11 +24,16 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class Popped:
-    """What one frame was made of: ``started`` and ``done`` are utterances that began or ended in it (-1: none)."""
+    """What one frame was made of.
+
+    ``started`` and ``done`` are utterances that began or ended in it (-1: none), ``done_samples`` the length of the
+    latter. ``filled`` is how many of the frame's samples are speech; what follows is silence.
+    """
 
     started: int
     done: int
     done_samples: int
+    filled: int
 
 
 class Playout:
@@ -104,7 +109,7 @@ class Playout:
                     self._current = -1
                     self.played = 0
                     break
-        return Popped(started, done, done_samples)
+        return Popped(started, done, done_samples, filled)
 
 
 def _copy(ring: NDArray[np.int16], position: int, out: NDArray[np.int16]) -> None:

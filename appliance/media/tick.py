@@ -323,7 +323,7 @@ class AudioClock:
         before = leg.playout.underruns
         popped = leg.playout.pop(out)
         self._underruns += leg.playout.underruns - before
-        self._staged_samples[leg.slot] = min(popped.done_samples or leg.playout.played, FRAME_SAMPLES)
+        self._staged_samples[leg.slot] = popped.filled
         if popped.started >= 0:
             self._started.append((leg, popped.started))
         if popped.done >= 0:

@@ -25,10 +25,10 @@ def test_pieces_of_an_utterance_join_without_a_gap(ring: NDArray[np.int16]) -> N
     playout.add(1, 0, 100, False)
     playout.add(1, 100, 320, True)
     first, samples = pop(playout)
-    assert first == Popped(started=1, done=-1, done_samples=0)
+    assert first == Popped(started=1, done=-1, done_samples=0, filled=160)
     assert samples == list(range(160))
     second, samples = pop(playout)
-    assert second == Popped(started=-1, done=1, done_samples=320)
+    assert second == Popped(started=-1, done=1, done_samples=320, filled=160)
     assert samples == list(range(160, 320))
     assert not playout
 
@@ -36,7 +36,7 @@ def test_pieces_of_an_utterance_join_without_a_gap(ring: NDArray[np.int16]) -> N
 def test_a_frame_is_not_begun_before_it_is_whole(ring: NDArray[np.int16]) -> None:
     playout = Playout(ring)
     playout.add(1, 0, 100, False)
-    assert pop(playout) == (Popped(-1, -1, 0), [0] * 160)
+    assert pop(playout) == (Popped(-1, -1, 0, 0), [0] * 160)
     playout.add(1, 100, 200, False)
     assert pop(playout)[0].started == 1
     assert playout.underruns == 0
@@ -56,7 +56,7 @@ def test_the_last_frame_is_filled_with_silence(ring: NDArray[np.int16]) -> None:
     playout.add(4, 0, 170, True)
     pop(playout)
     popped, samples = pop(playout)
-    assert popped == Popped(-1, 4, 170)
+    assert popped == Popped(-1, 4, 170, 10)
     assert samples == [*range(160, 170), *[0] * 150]
 
 
@@ -65,7 +65,7 @@ def test_an_empty_end_closes_an_utterance(ring: NDArray[np.int16]) -> None:
     playout.add(1, 0, 160, False)
     pop(playout)
     playout.add(1, 160, 160, True)
-    assert pop(playout)[0] == Popped(-1, 1, 160)
+    assert pop(playout)[0] == Popped(-1, 1, 160, 0)
 
 
 def test_flush_tells_what_had_left_and_moves_past_the_rest(ring: NDArray[np.int16]) -> None:

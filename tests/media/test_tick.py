@@ -88,6 +88,21 @@ def test_a_flush_stops_the_staged_frame_and_counts_only_what_left(bench: Bench) 
     assert not bench.of_type(PlayoutDone)
 
 
+def test_a_flush_after_an_underrun_takes_nothing_off_what_left(bench: Bench) -> None:
+    bench.rings.write_tts(2, GENERATION, 0, np.full(500, 9000, np.int16))
+    bench.leg.playout.add(1, 0, 500, False)
+    bench.tick(6)
+    assert bench.clock.take_stats(0).underruns
+    assert bench.clock.flush(bench.leg) == (1, 480)
+
+
+def test_a_flush_in_the_last_frame_takes_off_the_words_in_it_and_not_the_silence(bench: Bench) -> None:
+    bench.rings.write_tts(2, GENERATION, 0, np.full(170, 9000, np.int16))
+    bench.leg.playout.add(1, 0, 170, True)
+    bench.tick(2)  # the first frame has left, the second is staged
+    assert bench.clock.flush(bench.leg) == (1, 160)
+
+
 def test_a_flush_before_anything_left_tells_that_nothing_was_heard(bench: Bench) -> None:
     bench.rings.write_tts(2, GENERATION, 0, np.full(1600, 9000, np.int16))
     bench.leg.playout.add(1, 0, 1600, True)
