@@ -86,8 +86,8 @@ def call_info(request: Request, leg_id: str, trunk: str, source: Peer, offered: 
 
 
 def session_id_of(token: str) -> int:
-    """A number for the o= line out of a random token."""
-    return zlib.crc32(token.encode())
+    """A number for the o= line out of a token: a random one of ours, or a Call-ID, which may not be valid UTF-8."""
+    return zlib.crc32(token.encode("utf-8", "surrogateescape"))
 
 
 class _SipSide:

@@ -115,12 +115,16 @@ class Call(CallCore):
         return True
 
     def begin_uac(self, ring_timeout_s: float, now: float) -> None:
-        """Send our INVITE."""
+        """Send our INVITE.
+
+        Raises:
+            LocalSipError: where it cannot be sent as it is; nothing is kept then.
+        """
         self.local_tag = self.request.from_.tag or ""
-        self.set_timer(CallTimer.NO_ANSWER, now + ring_timeout_s)
         if self.options.reliable == "required":
             self.request.headers.add("require", "100rel")
         self.client.send(self, now)
+        self.set_timer(CallTimer.NO_ANSWER, now + ring_timeout_s)
 
     # --- what the application does: the call itself -------------------------------------------------------------
 

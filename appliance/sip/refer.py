@@ -125,7 +125,8 @@ def referral_of(request: Request) -> Referral:
     """Read a REFER.
 
     Raises:
-        RemoteSipError: 400 where Refer-To is missing, doubled or broken; 416 where it is nothing that can be called.
+        RemoteSipError: 400 where Refer-To is missing, doubled or broken, or it or Referred-By holds what cannot stand
+            in a header of ours; 416 where it is nothing that can be called.
     """
     values = split_values(request.headers.get_all("refer-to"))
     if len(values) != 1:
@@ -142,7 +143,9 @@ def referral_of(request: Request) -> Referral:
     replaces = headers.get("replaces", "")
     if replaces:
         Replaces.parse(replaces)
-    by = request.headers.get("referred-by") or ""
+    by = " ".join((request.headers.get("referred-by") or "").split())
+    if not (bare + replaces + by).isprintable() or " " in bare:
+        raise RemoteSipError("what a REFER asks for holds control characters, or is not valid UTF-8")
     wants = (request.headers.get("refer-sub") or "true").partition(";")[0].strip().lower() != "false"
     return Referral(bare, replaces, by, wants)
 
@@ -157,7 +160,7 @@ def _uri_headers(tail: str) -> Mapping[str, str]:
 
 def sipfrag(status: int, reason: str = "") -> bytes:
     """The body of a NOTIFY that reports ``status`` (RFC 3515 §2.4.5)."""
-    return f"SIP/2.0 {status} {reason or reason_phrase(status)}\r\n".encode()
+    return f"SIP/2.0 {status} {reason or reason_phrase(status)}\r\n".encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +226,15 @@ class Transfers:
         """Ask the peer to call ``target``.
 
         Raises:
-            LocalSipError: where a transfer is being tried already, or the call is not up.
+            LocalSipError: where a transfer is being tried already, the call is not up, or ``target`` is no URI.
         """
         if self._sent is not None:
             raise LocalSipError("a transfer of this call is being tried; wait for TransferDone")
         if call.state not in (CallState.CONFIRMED, CallState.ACCEPTED):
             raise LocalSipError("only an answered call can be transferred")
         headers = [("Refer-To", refer_to(target, replaces)), ("Referred-By", referred_by or f"<{call.local_uri}>")]
+        if not (target + referred_by).isprintable():
+            raise LocalSipError(f"control characters in {target[:80]!r}; take them out before transferring there")
         self._sent = SentRefer()
         call.set_timer(CallTimer.REFER_SILENT, now + SILENT_S)
         call.queue.submit(call, Outgoing(Purpose.REFER, "REFER", headers=headers), now)

@@ -117,13 +117,18 @@ class TransactionLayer:
         now: float,
         make_ack: Callable[[Response], bytes] | None = None,
     ) -> Transaction:
-        """Send a request and keep it until it is answered. ``make_ack`` builds the ACK for a refused INVITE."""
+        """Send a request and keep it until it is answered. ``make_ack`` builds the ACK for a refused INVITE.
+
+        Raises:
+            LocalSipError: where it cannot be sent as it is; nothing is kept then.
+        """
+        data = request.encode()
         kind = Kind.INVITE_CLIENT if request.method == "INVITE" else Kind.CLIENT
         key = (request.via.branch, request.method)
         transaction = Transaction(kind, key, self, destination, request, owner)
         transaction.make_ack = make_ack
         self._clients[key] = transaction
-        transaction.start(request.encode(), now)
+        transaction.start(data, now)
         return transaction
 
     def receive_response(self, response: Response, now: float) -> Transaction | None:

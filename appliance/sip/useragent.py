@@ -205,7 +205,7 @@ class UserAgent:
         ``destination`` is where the datagrams go, needed where the host of ``target`` is a name.
 
         Raises:
-            LocalSipError: where the destination is not known, or too many calls are up.
+            LocalSipError: where the destination is not known, too many calls are up, or a header cannot be sent.
         """
         where = destination or target.literal_address()
         if where is None:
@@ -223,11 +223,11 @@ class UserAgent:
         if body:
             request.headers.set("content-type", SDP)
         call = Call(self, Role.UAC, request, where, options or self.call_options(where))
+        call.begin_uac(ring_timeout_s, now)
         self._calls.add(call)
         self._own_invites.add((call_id, tag))
         self.counters["calls_placed"] += 1
         self.gate.note_contacted(where)
-        call.begin_uac(ring_timeout_s, now)
         return call
 
     def request(

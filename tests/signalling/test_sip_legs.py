@@ -37,3 +37,4 @@ def test_what_a_caller_says_is_printable_and_bounded() -> None:
 
 def test_session_ids_are_numbers() -> None:
     assert session_id_of("a") != session_id_of("b")
+    assert session_id_of("\udcff") != session_id_of("a"), "a Call-ID with a byte that is no UTF-8"

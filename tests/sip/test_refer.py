@@ -66,11 +66,20 @@ def test_refer_to_carries_replaces_and_comes_back() -> None:
     assert escape_header("a;b=é") == "a%3Bb%3D%C3%A9"
 
 
+def test_referred_by_is_passed_on_as_one_line() -> None:
+    assert referral_of(request(refer_to="<sip:a@b>", referred_by='"A"\t<sip:me@x>')).referred_by == '"A" <sip:me@x>'
+    with pytest.raises(RemoteSipError):
+        referral_of(request(refer_to="<sip:a@b>", referred_by="<sip:\udcff@x>"))
+    assert sipfrag(486, "\udcff") == b"SIP/2.0 486 \xff\r\n"
+
+
 @pytest.mark.parametrize(
     ("refer_to_value", "status"),
     [
         ("", 400), ("<sip:a@b>, <sip:c@d>", 400), ("<http://x>", 416), ("<mailto:a@b>", 416), ("<sip:@@>", 400),
-        ("<sip:a@b;method=BYE>", 403), ("<sip:a@b?Replaces=x>", 400), ("nothing", 400),
+        ("<sip:a@b;method=BYE>", 403), ("<sip:a@b?Replaces=x>", 400), ("nothing", 400), ("<sip:a c@b>", 400),
+        ("<sip:a@b?Replaces=x%0D%0AX-Evil%3A1%3Bto-tag%3Dy%3Bfrom-tag%3Dz>", 400),
+        ("<sip:a@b?Replaces=x%FF%3Bto-tag%3Dy%3Bfrom-tag%3Dz>", 400), ("<sip:\udcff@b>", 400),
     ],
 )  # fmt: skip
 def test_a_refer_that_cannot_be_followed(refer_to_value: str, status: int) -> None:
@@ -229,6 +238,16 @@ def test_a_notify_about_nothing_is_refused() -> None:
     ours.send_in_dialog(ours.dialog, "NOTIFY", pair.now, headers, body=sipfrag(100), content_type="message/sipfrag")
     pair.run(1.0)
     assert pair.sent(b"SIP/2.0 481") == 1
+
+
+def test_a_target_that_cannot_be_sent_leaves_the_call_as_it_was() -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair)
+    with pytest.raises(LocalSipError, match="take them out"):
+        ours.refer("sip:300@192.0.2.3\r\nX-Evil: 1", pair.now)
+    ours.refer(THIRD, pair.now)
+    pair.run(0.4)
+    assert [event.target for event in told(pair, CALLED, ReferReceived)] == [THIRD]
 
 
 def test_only_an_answered_call_can_be_transferred() -> None:

@@ -270,6 +270,21 @@ def test_what_is_not_sip_is_counted_and_dropped() -> None:
     assert (counters["keepalives"], counters["garbage"], counters["malformed"]) == (3, 2, 1)
 
 
+def test_a_call_that_cannot_be_sent_leaves_nothing_behind() -> None:
+    agent = make_agent(CALLED)
+    for name in ("Replaces", "Referred-By"):
+        with pytest.raises(LocalSipError, match=name):
+            agent.invite(
+                SipUri.parse("sip:a@192.0.2.1"), "sip:b@192.0.2.2", OFFER, 0.0, headers=[(name, "a\r\nX-Evil: 1")]
+            )
+    with pytest.raises(LocalSipError):
+        agent.request(
+            "OPTIONS", SipUri.parse("sip:192.0.2.1"), 0.0, from_uri="sip:b@c\r\n", on_done=lambda outcome, now: None
+        )
+    assert (agent.call_count, len(agent.layer), len(agent.timers)) == (0, 0, 0)
+    assert not agent._own_invites and not agent.datagrams_to_send()
+
+
 def test_a_name_needs_an_address() -> None:
     with pytest.raises(LocalSipError, match="resolve it"):
         Remote().agent.invite(SipUri.parse("sip:a@example.com"), "sip:b@c", b"", 0.0)
