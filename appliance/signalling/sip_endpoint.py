@@ -315,7 +315,7 @@ class SipEndpoint:
                 self._flush()
         finally:
             self._pumping = False
-        self._schedule()
+            self._schedule()
         if not self._agent.call_count:
             self._idle.set()
 
@@ -364,8 +364,10 @@ class SipEndpoint:
     def _on_wakeup(self) -> None:
         self._wakeup = self._wakeup_at = None
         if self._agent is not None:
-            self._agent.handle_timer(self.now())
-            self.pump()
+            try:
+                self._agent.handle_timer(self.now())
+            finally:
+                self.pump()
 
     def _started(self) -> tuple[UserAgent, Transports, Resolver]:
         if self._agent is None or self._transports is None or self._resolver is None:

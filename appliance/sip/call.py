@@ -41,6 +41,7 @@ class Call(CallCore):
         remote_allows: the methods of the peer's latest Allow header; empty while it has named none.
         replaces: the call of ours that this one takes the place of once it is accepted.
         redirects: the targets tried, for whoever bounds 3xx.
+        local_sdp: our side of the session as agreed last, which a refresh repeats.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Call(CallCore):
         self.dialog: Dialog | None = None
         self.replaces: Call | None = None
         self.redirects: set[str] = set()
+        self.local_sdp = request.body if role is Role.UAC else b""
         self.session = SessionTimer(self.options.session_expires_s, self.options.min_se_s)
         self.queue = InDialog()
         self.offers = PeerOffers()
@@ -60,7 +62,6 @@ class Call(CallCore):
         self.client = InviteClient()
         self._invite: Transaction | None = None
         self._ringing: tuple[int, bytes] | None = None
-        self._last_sdp = request.body if role is Role.UAC else b""
         self._ended = False
 
     @property
@@ -158,7 +159,7 @@ class Call(CallCore):
             LocalSipError: where nothing waits for an answer.
         """
         if self.offers.waiting is not None:
-            self._last_sdp = body
+            self.local_sdp = body
             self.offers.accept(self, body, now)
             return
         if self.early.under_way is not None:
@@ -176,7 +177,7 @@ class Call(CallCore):
             self.cancel_timer(timer)
         if self.early.confirmed_body:
             body = b""
-        self._last_sdp = body or self._last_sdp
+        self.local_sdp = body or self.local_sdp
         self.offers.send_2xx(self, transaction, self.request, body, now, initial=True)
         self.session.restart(self, now)
         if self.replaces is not None:
@@ -239,7 +240,6 @@ class Call(CallCore):
     def _submit_offer(self, method: str, body: bytes, now: float) -> None:
         if self.queue.waits_for(Purpose.OFFER):
             raise LocalSipError("an offer of ours is not settled yet; wait for ReofferAnswered or ReofferFailed")
-        self._last_sdp = body or self._last_sdp
         self.queue.submit(self, Outgoing(Purpose.OFFER, method, body), now)
 
     def acknowledge(self, body: bytes, now: float) -> None:
@@ -248,9 +248,9 @@ class Call(CallCore):
         Raises:
             LocalSipError: where nothing waits for an answer.
         """
-        self._last_sdp = body or self._last_sdp
         if not (self.client.acknowledge(self, body, now) or self.queue.acknowledge(self, body, now)):
             raise LocalSipError("no offer of the peer's waits for an answer")
+        self.local_sdp = body or self.local_sdp
 
     def refuse_reoffer(self, status: int, now: float, reason: str = "") -> None:
         """Refuse the re-INVITE or UPDATE that is waiting; the call goes on as it was.
@@ -464,7 +464,7 @@ class Call(CallCore):
         elif timer is CallTimer.TRY_AGAIN:
             self.queue.advance(self, now)
         elif timer is CallTimer.REFRESH:
-            self.session.refresh(self, self._last_sdp, now)
+            self.session.refresh(self, now)
         elif timer is CallTimer.EXPIRY:
             self._give_up(408, "the session expired", now)
         elif timer is CallTimer.REFER_WAITS:

@@ -100,14 +100,17 @@ class InDialog:
         return any(out.purpose is purpose for out in (self.current, *self._waiting) if out is not None)
 
     def submit(self, call: Call, outgoing: Outgoing, now: float) -> None:
-        """Send a request as soon as its turn comes.
+        """Send a request as soon as its turn comes. A refresh is next, however many wait: the call ends without it.
 
         Raises:
             LocalSipError: where too many wait.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if outgoing.purpose is Purpose.REFRESH:
+            self._waiting.appendleft(outgoing)
+        elif len(self._waiting) >= MAX_WAITING:
             raise LocalSipError(f"{MAX_WAITING} requests of this call wait already; wait for their answers first")
-        self._waiting.append(outgoing)
+        else:
+            self._waiting.append(outgoing)
         self.advance(call, now)
 
     def advance(self, call: Call, now: float) -> None:
@@ -124,6 +127,8 @@ class InDialog:
         outgoing.tries += 1
         if outgoing.method == "INVITE":
             call.set_timer(CallTimer.NO_FINAL, now + LONGEST_REINVITE_S)
+            if outgoing.purpose is Purpose.REFRESH:
+                outgoing.body = call.local_sdp
         headers = list(outgoing.headers)
         if outgoing.in_session:
             headers += call.session.ask()
@@ -256,6 +261,7 @@ class InDialog:
             call.session.agreed(call, response, now)
             if outgoing.offers:
                 call.client.session_changed(response.to.tag or "")
+                call.local_sdp = outgoing.body or call.local_sdp
             needs_answer = self._unsent_ack is not None
             call.host.emit(ReofferAnswered(call, body, needs_answer=needs_answer, refresh=purpose is Purpose.REFRESH))
         elif outgoing.in_session and status in OUTLIVED:
@@ -274,6 +280,7 @@ class InDialog:
         if outgoing.purpose is Purpose.REFRESH:
             call.session.refresh_failed(call, now, status)
         else:
+            call.session.offer_failed(call, now)
             call.host.emit(ReofferFailed(call, status))
 
 

@@ -99,6 +99,7 @@ class SessionTimer:
         self._accepted_min_s = min_se_s
         self._asked_min_s = 0
         self._by_reinvite = False
+        self._due_at = 0.0
 
     def too_small(self, request: Request) -> int | None:
         """The Min-SE to refuse an INVITE or UPDATE with (422), None where its interval will do (§9).
@@ -180,31 +181,43 @@ class SessionTimer:
 
     def restart(self, call: Call, now: float) -> None:
         """The session has just been agreed on or refreshed."""
+        self._due_at = now + (self.refresh_after_s or 0.0)
         for timer, after_s in ((CallTimer.REFRESH, self.refresh_after_s), (CallTimer.EXPIRY, self.ends_after_s)):
             if after_s is None or call.ended:
                 call.cancel_timer(timer)
             else:
                 call.set_timer(timer, now + after_s)
 
-    def refresh(self, call: Call, sdp: bytes, now: float) -> None:
-        """Refresh the session by UPDATE, or by a re-INVITE with the same description where the peer has none (§7.4)."""
-        if call.ended or call.queue.waits_for(Purpose.OFFER) or call.queue.waits_for(Purpose.REFRESH):
-            return
-        updates = "UPDATE" in call.remote_allows and not self._by_reinvite
-        outgoing = Outgoing(Purpose.REFRESH, "UPDATE" if updates else "INVITE", b"" if updates else sdp)
-        call.queue.submit(call, outgoing, now)
+    def refresh(self, call: Call, now: float) -> None:
+        """Refresh the session by UPDATE, or by a re-INVITE with the same description where the peer has none (§7.4).
+
+        An offer of ours that is not settled yet refreshes the session too, if it is accepted.
+        """
+        if call.queue.waits_for(Purpose.OFFER) or call.queue.waits_for(Purpose.REFRESH):
+            self._try_later(call, now)
+        elif not call.ended:
+            updates = "UPDATE" in call.remote_allows and not self._by_reinvite
+            call.queue.submit(call, Outgoing(Purpose.REFRESH, "UPDATE" if updates else "INVITE"), now)
+
+    def offer_failed(self, call: Call, now: float) -> None:
+        """An offer of ours did not refresh the session: that is to be done when it is due, or was."""
+        if self.refresh_after_s is not None:
+            call.set_timer(CallTimer.REFRESH, max(now, self._due_at))
 
     def refresh_failed(self, call: Call, now: float, status: int) -> None:
         """A refresh was refused: try again while there is time; the session's end is not put off.
 
         A peer that says UPDATE in Allow and then does not know it is asked by re-INVITE at once.
         """
-        after_s = self.refresh_after_s
-        if after_s is None:
-            return
-        unknown = status in (405, 501) and not self._by_reinvite
-        self._by_reinvite = self._by_reinvite or unknown
-        call.set_timer(CallTimer.REFRESH, now if unknown else now + max(1.0, after_s / 4))
+        if self.refresh_after_s is not None and status in (405, 501) and not self._by_reinvite:
+            self._by_reinvite = True
+            call.set_timer(CallTimer.REFRESH, now)
+        else:
+            self._try_later(call, now)
+
+    def _try_later(self, call: Call, now: float) -> None:
+        if self.refresh_after_s is not None and not call.ended:
+            call.set_timer(CallTimer.REFRESH, now + max(1.0, self.refresh_after_s / 4))
 
     @property
     def refresh_after_s(self) -> float | None:

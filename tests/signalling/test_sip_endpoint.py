@@ -108,6 +108,24 @@ def to_tag(response: str) -> str:
     return line.rpartition("tag=")[2]
 
 
+async def test_a_timer_that_fails_does_not_stop_those_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    async with raw_peer() as peer, endpoint(timing=Timing(t1_s=0.02)) as ours:
+        agent = ours._started()[0]
+        handle_timer = agent.handle_timer
+
+        def fail_once(now: float) -> None:
+            monkeypatch.setattr(agent, "handle_timer", handle_timer)
+            raise LocalSipError("a fault of ours")
+
+        monkeypatch.setattr(agent, "handle_timer", fail_once)
+        await ours.dial(f"sip:x@127.0.0.1:{peer.port}", "sip:us@127.0.0.1", StaticMedia())
+        for _ in range(3):
+            await peer.expect("INVITE")
+    assert [str(context["exception"]) for context in failures] == ["a fault of ours"]
+
+
 async def test_two_endpoints_call_each_other() -> None:
     legs: list[SipLeg] = []
     ended: asyncio.Future[HangupCause] = asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.errors import RemoteSipError
 from appliance.sip.call_state import CallOptions
-from appliance.sip.events import Answered, CallEnded, IncomingCall, ReofferAnswered, Reoffered
+from appliance.sip.events import Answered, CallEnded, Event, IncomingCall, ReofferAnswered, Reoffered
 from appliance.sip.message import Headers, Request, Response, make_response
 from appliance.sip.session_timer import SessionExpires, SessionTimer, min_se_of, session_expires_of
 
@@ -248,6 +248,82 @@ def test_a_refresh_that_is_refused_is_tried_again_until_the_session_ends() -> No
     assert len(told(pair, CALLED, Reoffered)) >= 2
     assert [(e.by, e.status) for e in told(pair, CALLED, CallEnded)] == [("network", 408)]
     assert [(e.by, e.status) for e in told(pair, CALLER, CallEnded)] == [("remote", 200)]
+
+
+HELD = OFFER + b"a=sendonly\r\n"
+
+
+def deciding(pair: DialogPair, statuses: list[int], after_s: float = 0.0) -> None:
+    """Let the called side accept (200) or refuse the offers it gets, one status for each."""
+
+    def decide(event: Event) -> None:
+        if isinstance(event, Reoffered):
+            status, call = statuses.pop(0), event.call
+            pair.after(
+                after_s,
+                lambda: call.accept(ANSWER, pair.now) if status == 200 else call.refuse_reoffer(status, pair.now),
+            )
+
+    pair.on_event = {CALLED: decide}
+
+
+@pytest.mark.parametrize("status", [488, 200])
+def test_an_offer_under_way_when_the_refresh_is_due_does_not_cost_the_call(status: int) -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair, SHORT)
+    deciding(pair, [status], after_s=1.0)
+    pair.at(50.0, lambda: ours.reoffer(HELD, pair.now))
+    pair.run(51.5)
+    assert pair.sent(b"UPDATE") == (1 if status == 488 else 0)
+    pair.run(500.0)
+    assert not told(pair, CALLER, CallEnded) and not told(pair, CALLED, CallEnded)
+
+
+def test_an_offer_refused_early_does_not_put_the_refresh_off_or_forward() -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair, SHORT)
+    deciding(pair, [488])
+    pair.at(20.0, lambda: ours.reoffer(HELD, pair.now))
+    pair.run(60.0)
+    (at,) = (when for when, _, data in pair.wire if data.startswith(b"UPDATE"))
+    assert at == pytest.approx(50.2, abs=0.1)
+
+
+@pytest.mark.parametrize(("status", "repeated"), [(488, OFFER), (200, HELD)])
+def test_a_refresh_repeats_the_session_as_agreed_and_no_offer_that_was_refused(status: int, repeated: bytes) -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair, SHORT)
+    deciding(pair, [status, 200])
+    pair.at(20.0, lambda: ours.reoffer(HELD, pair.now))
+    pair.run(49.0)
+    ours.remote_allows = frozenset()
+    pair.run(75.0)
+    assert [event.offer for event in told(pair, CALLED, Reoffered)] == [HELD, repeated]
+
+
+def test_a_refresh_that_waited_repeats_what_was_agreed_meanwhile() -> None:
+    pair = DialogPair()
+    ours, theirs = set_up(pair, SHORT)
+    deciding(pair, [200])
+    pair.at(50.0, lambda: theirs.reoffer(HELD, pair.now))
+    pair.run(50.1)
+    ours.remote_allows = frozenset()
+    pair.at(52.0, lambda: ours.accept(ANSWER + b"a=recvonly\r\n", pair.now))
+    pair.run(53.0)
+    assert [event.offer for event in told(pair, CALLED, Reoffered)] == [ANSWER + b"a=recvonly\r\n"]
+
+
+def test_infos_that_nobody_answers_do_not_keep_the_refresh_back() -> None:
+    pair = DialogPair()
+    ours, _ = set_up(pair, CallOptions(session_expires_s=600))
+    pair.drop = lambda destination, data: data.startswith(b"INFO")
+    pair.run(299.0)
+    for _ in range(65):
+        ours.info("text/plain", b"x", pair.now)
+    pair.run(340.0)
+    assert pair.sent(b"UPDATE") == 1
+    pair.run(700.0)
+    assert not told(pair, CALLER, CallEnded) and not told(pair, CALLED, CallEnded)
 
 
 @pytest.mark.parametrize(("loss", "jitter_s"), [(0.2, 0.3), (0.05, 1.0)])
