@@ -12,7 +12,8 @@ class RtpParams:
     ``remote_host`` is "" only where the peer named no address that media can be sent to (hold by 0.0.0.0, or a host
     name) and nobody has put a better one in its place. ``codec`` is "pcmu", "pcma", "g722" or "opus". Payload types are
     mapped per direction: ``payload_type`` is the number in the packets that leave, ``payload_type_in`` the one in those
-    that come (-1: the same). The ``dtmf_payload_type`` pair is for telephone-event (-1 for the first: not negotiated),
+    that come (-1: the same). ``alternative_in`` is that of the other G.711 law, where the peer may send either of the
+    two whenever it likes; -1 where it may not. The ``dtmf_payload_type`` pair is for telephone-event (-1 for the first: not negotiated),
     whose clock is ``dtmf_clock_hz``; ``cn_payload_type`` is comfort noise (RFC 3389) both ways, -1 where it was not
     negotiated.
 
@@ -42,3 +43,4 @@ class RtpParams:
     srtp_rx: str = field(default="", repr=False)
     rtcp_port: int = 0
     rtcp_mux: bool = False
+    alternative_in: int = -1

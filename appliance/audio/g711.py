@@ -90,3 +90,8 @@ def _offset(alaw: NDArray[np.bool_] | bool, size: int, dimensions: int) -> NDArr
     """Start of each row's law in the stacked table."""
     start = np.asarray(alaw, np.int64) * size
     return start[:, None] if start.ndim and dimensions == 2 else start
+
+
+_CODES: Final = np.arange(256, dtype=np.uint8)
+OTHER_LAW: Final = tuple(encode(decode(_CODES, not alaw), alaw).tobytes() for alaw in (False, True))
+"""For ``bytes.translate``: what is coded in the other law, as µ-law (0) and as A-law (1)."""

@@ -43,6 +43,7 @@ class MediaLeg:
     __slots__ = (
         "ahead",
         "alaw",
+        "alternative_in",
         "cn_payload_type",
         "codec",
         "codec_name",
@@ -123,6 +124,8 @@ class MediaLeg:
         """Keys still to be sent as tones, int16 [samples], whole frames."""
         self.source = SourceFilter(("0.0.0.0", 0))
         self.payload_type = self.payload_type_in = 0
+        self.alternative_in = -1
+        """Of packets in the other law of G.711."""
         self.dtmf_payload_type = self.dtmf_payload_type_in = -1
         self.cn_payload_type = self.noise_payload_type_in = -1
         self.srtp_tx: SrtpContext | None = None
@@ -192,6 +195,7 @@ class MediaLeg:
         self.rtcp_to = address(params.remote_host, rtcp_port, family)
         self.payload_type = params.payload_type
         self.payload_type_in = _or(params.payload_type_in, params.payload_type)
+        self.alternative_in = params.alternative_in
         waiting = ""
         if self.digits_out is not None and (params.dtmf_payload_type < 0 or params.dtmf_clock_hz != self.dtmf_clock_hz):
             waiting, self.digits_out = self.digits_out.remaining, None

@@ -210,8 +210,11 @@ class AudioClock:
             return
         voice = payload_type == leg.payload_type_in
         if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
-            self._dropped += 1
-            return
+            if payload_type != leg.alternative_in:
+                self._dropped += 1
+                return
+            payload = payload.translate(g711.OTHER_LAW[leg.alaw])
+            voice = True
         if not known and not filter_.accept(source, ssrc, sequence, srtp is not None):
             self._dropped += 1
             return

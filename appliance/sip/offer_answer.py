@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from appliance.errors import LocalSipError, RemoteSipError
@@ -30,6 +30,7 @@ _NUMBERS: Final = {
 """Payload types in our offers, where the peer has not given the format another one."""
 _DYNAMIC: Final = range(96, 128)
 
+_OTHER_LAW: Final = {"pcmu": "pcma", "pcma": "pcmu"}
 _WRITTEN: Final = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", COMFORT_NOISE: "CN"}
 _FMTP: Final = {
     TELEPHONE_EVENT: "0-15",
@@ -71,6 +72,12 @@ class _Formats:
         fitting = f"{TELEPHONE_EVENT}/{CODECS[self.codec]}"
         found = [encoding for encoding in self.numbers if encoding.startswith(TELEPHONE_EVENT)]
         return fitting if fitting in found else found[0] if found else ""
+
+    @property
+    def alternative(self) -> str:
+        """The other law of G.711, if it is among the formats too."""
+        other = _encoding(_OTHER_LAW[self.codec]) if self.codec in _OTHER_LAW else ""
+        return other if other in self.numbers else ""
 
     def chosen(self) -> dict[str, int]:
         """The codec, its telephone-event and its comfort noise."""
@@ -154,6 +161,9 @@ class LocalDescription:
         chosen = formats.chosen()
         incoming = {encoding: self._offered[encoding] for encoding in chosen}
         agreed = self._agreement(audio, formats.codec, chosen, incoming, self._offered_direction, ours, theirs)
+        if formats.alternative:
+            # The peer may send any format of its answer, from one packet to the next (RFC 3264 §7).
+            agreed = replace(agreed, alternative_in=self._offered[formats.alternative])
         self._numbers = dict(self._offered)
         self._settle(agreed, audio.protocol, self._sections or [""])
         return agreed

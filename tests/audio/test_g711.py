@@ -9,6 +9,14 @@ CODES = np.arange(256, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("alaw", [False, True])
+def test_bytes_of_the_other_law_sound_the_same_in_this_one(alaw: bool) -> None:
+    other = g711.decode(CODES, not alaw).astype(int)
+    translated = np.frombuffer(CODES.tobytes().translate(g711.OTHER_LAW[alaw]), np.uint8)
+    this = g711.decode(translated, alaw).astype(int)
+    assert (np.abs(this - other) <= np.abs(other) // 16 + 8).all()
+
+
+@pytest.mark.parametrize("alaw", [False, True])
 def test_every_code_survives_decoding_and_encoding(alaw: bool) -> None:
     again = g711.encode(g711.decode(CODES, alaw), alaw)
     expected = CODES.copy()

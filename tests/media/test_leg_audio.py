@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from appliance.audio import comfort_noise
+from appliance.audio.codec import new_codec
 from appliance.audio.tones import key_in, key_tone, keys_in
 from appliance.ipc.messages import Digit, MediaTimeout
 from appliance.media.reports import quality
 from appliance.rtp.dtmf import DtmfSender
-from tests.media.leg_bench import Made, loud, speak, tone
+from tests.media.leg_bench import PAYLOAD_TYPES, Made, loud, speak, tone
 
 # --- packet lengths and codecs ------------------------------------------------------------------------------------
 
@@ -97,6 +98,28 @@ def test_the_codec_may_change_while_the_call_goes_on(made: Made) -> None:
     types = [packet.payload_type for packet in packets]
     assert sorted(set(types), key=types.index) == [0, 9, 96, 8]
     assert bench.leg.received == 4
+
+
+@pytest.mark.parametrize(("codec", "other"), [("pcmu", "pcma"), ("pcma", "pcmu")])
+def test_a_peer_may_change_between_the_laws_of_its_answer_at_any_packet(made: Made, codec: str, other: str) -> None:
+    bench = made(codec=codec, alternative_in=PAYLOAD_TYPES[other])
+    codecs = {name: new_codec(name) for name in (codec, other)}
+    said = tone(samples=160 * 12).astype(np.int16)
+    for number, frame in enumerate(said.reshape(-1, 160)):
+        name = other if number % 4 > 1 else codec
+        bench.send(PAYLOAD_TYPES[name], codecs[name].encode(frame))
+        bench.tick()
+    heard = bench.heard()[2:].reshape(-1)  # a packet late, and the first is faded in
+    assert np.abs(heard.astype(int) - said[160:][: len(heard)]).max() < 600
+    assert bench.leg.received == 12
+    assert {packet.payload_type for packet in bench.heard_by_peer()} == {PAYLOAD_TYPES[codec]}
+
+
+def test_a_law_that_was_not_agreed_is_not_heard(made: Made) -> None:
+    bench = made()
+    bench.say(tone(), payload_type=8)
+    bench.tick(3)
+    assert bench.leg.received == 0
 
 
 def test_a_flush_takes_back_what_waits_for_its_packet_to_fill(made: Made) -> None:

@@ -243,6 +243,30 @@ class TestCodecs:
         assert (agreed.payload_type, agreed.payload_type_in) == (96, 111)
         assert (agreed.dtmf_payload_type, agreed.dtmf_payload_type_in) == (120, 102)
 
+    @pytest.mark.parametrize(
+        ("formats", "codec", "alternative"),
+        [("0 8 101", "pcmu", 8), ("8 0", "pcma", 0), ("0 101", "pcmu", -1), ("9 0 8", "g722", -1), ("0 9", "pcmu", -1)],
+    )
+    def test_an_answer_with_both_laws_lets_the_peer_send_either(
+        self, formats: str, codec: str, alternative: int
+    ) -> None:
+        local = us(("pcmu", "pcma", "g722"))
+        local.offer()
+        agreed = local.accept_answer(described(f"m=audio 4000 RTP/AVP {formats}\r\n"))
+        assert (agreed.codec, agreed.alternative_in) == (codec, alternative)
+
+    def test_the_other_law_comes_under_the_number_that_we_offered(self) -> None:
+        local = us()
+        answer("m=audio 4000 RTP/AVP 96 97\r\na=rtpmap:96 PCMU/8000\r\na=rtpmap:97 PCMA/8000\r\n", local)
+        assert b"m=audio 5000 RTP/AVP 96 8 101\r\n" in local.offer()
+        agreed = local.accept_answer(
+            described("m=audio 4000 RTP/AVP 96 100\r\na=rtpmap:96 PCMU/8000\r\na=rtpmap:100 PCMA/8000\r\n")
+        )
+        assert (agreed.payload_type_in, agreed.alternative_in) == (96, 8)
+
+    def test_an_answer_of_ours_leaves_no_choice(self) -> None:
+        assert answer("m=audio 4000 RTP/AVP 0 8\r\n")[1].alternative_in == -1
+
     def test_a_codec_that_was_not_offered_is_not_taken(self) -> None:
         local = us(("pcma",))
         local.offer()
