@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import time
@@ -17,7 +18,11 @@ _FRESH_AFTER = 5000
 
 @dataclass
 class Found:
-    """What a run found. ``slowest_s`` is processor time of one input, what else the machine does not counted."""
+    """What a run found. ``slowest_s`` is processor time of one input, what else the machine does not counted.
+
+    An input that took too long is fed twice more, and its best time counts: among millions, one is hit by the machine
+    (a page fault, a frozen virtual core), but what is slow by itself is slow every time.
+    """
 
     inputs: int = 0
     refused: int = 0
@@ -65,5 +70,14 @@ def _one(target: Target, feed: object, data: bytes, found: Found) -> None:
     except Exception as error:
         found.escapes.append((f"{type(error).__name__}: {error}", data))
     taken = time.thread_time() - begun
+    if taken > HANG_S:
+        taken = min(taken, *(_again(feed, data) for _ in range(2)))
     if taken > found.slowest_s:
         found.slowest_s, found.slowest = taken, data
+
+
+def _again(feed: object, data: bytes) -> float:
+    begun = time.thread_time()
+    with contextlib.suppress(Exception):
+        feed(data)  # type: ignore[operator]
+    return time.thread_time() - begun
