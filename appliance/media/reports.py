@@ -16,6 +16,8 @@ from appliance.rtp import emodel
 from appliance.rtp.rtcp import Reception, RtcpSession
 
 _MAX_PER_TICK: Final = 16
+_MAX_HEARD_PER_TICK: Final = 2
+"""Datagrams taken from one leg in a tick; a peer that keeps to RFC 3550 sends one in five seconds."""
 _FRAME_MS: Final = 20.0
 
 
@@ -37,13 +39,16 @@ class Reports:
 
     Attributes:
         sent, received: compound packets.
-        refused: datagrams on RTCP ports that were none of ours, or not RTCP.
+        refused: datagrams on RTCP ports that were none of ours, not RTCP, or too many at once.
     """
 
     def __init__(self, timestamp_of: Callable[[MediaLeg], int]) -> None:
         self._timestamp_of = timestamp_of
         self.sent = self.received = self.refused = 0
         self._due: list[tuple[float, int, int]] = []
+        self._heard_at = 0.0
+        self._heard: dict[int, int] = {}
+        """Datagrams by slot, of the tick of ``_heard_at``."""
         self._chance = random.Random(secrets.randbits(64))
         self._unix_offset_s = time.time() - time.monotonic()
 
@@ -69,9 +74,9 @@ class Reports:
         self._send(leg, now, bye=True)
 
     def receive(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
-        """A datagram on the leg's RTCP port, or RTCP on its shared one."""
+        """A datagram on the leg's RTCP port, or RTCP on its shared one. ``now`` is that of the tick."""
         rtcp = leg.rtcp
-        if rtcp is None or source[0] != leg.source.remote[0]:
+        if rtcp is None or source[0] != leg.source.remote[0] or not self._has_room(leg.slot, now):
             self.refused += 1
             return
         try:
@@ -84,6 +89,14 @@ class Reports:
         if not leg.rtcp_mux:
             leg.rtcp_to = source
         self.received += 1
+
+    def _has_room(self, slot: int, now: float) -> bool:
+        """Whether one more may be taken in this tick, so that a flood on one leg cannot hold up all others."""
+        if now != self._heard_at:
+            self._heard_at = now
+            self._heard.clear()
+        count = self._heard[slot] = self._heard.get(slot, 0) + 1
+        return count <= _MAX_HEARD_PER_TICK
 
     def _send(self, leg: MediaLeg, now: float, *, bye: bool = False) -> None:
         rtcp = leg.rtcp

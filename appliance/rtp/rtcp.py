@@ -1,8 +1,9 @@
 """RTCP (RFC 3550 §6): compound packets read and written, and the exchange of reports of one leg.
 
 Reading follows the validity rules of §A.2: a compound begins with a report, every length adds up to the datagram, and
-padding stands at the end only. What breaks them is :class:`~appliance.errors.RtpError`. Extended reports, feedback
-and application packets inside a valid compound are skipped.
+padding stands at the end only. What breaks them is :class:`~appliance.errors.RtpError`, and so is a compound of more
+packets than any peer puts into one. Extended reports, feedback and application packets inside a valid compound are
+skipped.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ BYE: Final = 203
 
 INTERVAL_S: Final = 5.0
 MAX_BYTES: Final = 1500
+MAX_PACKETS: Final = 8
+"""Packets in a compound: reports, names and goodbye are three; feedback and extended reports of browsers add a few."""
 
 _HEADER: Final = struct.Struct("!BBHI")
 _SENDER: Final = struct.Struct("!QIII")
@@ -72,7 +75,7 @@ def parse(data: bytes) -> Compound:
     """The compound packet in a datagram.
 
     Raises:
-        RtpError: it breaks the rules of RFC 3550 §A.2.
+        RtpError: it breaks the rules of RFC 3550 §A.2, or holds more than ``MAX_PACKETS`` packets.
     """
     if len(data) < 8 or len(data) % 4 or len(data) > MAX_BYTES:
         raise RtpError(f"{len(data)} bytes are no RTCP packet")
@@ -82,8 +85,11 @@ def parse(data: bytes) -> Compound:
     sender: SenderInfo | None = None
     blocks: list[ReportBlock] = []
     byes: list[int] = []
-    at, end = 0, len(data)
+    at, end, packets = 0, len(data), 0
     while at < end:
+        packets += 1
+        if packets > MAX_PACKETS:
+            raise RtpError(f"more than {MAX_PACKETS} packets in an RTCP compound")
         if end - at < 4:
             raise RtpError("an RTCP packet ends inside a header")
         first, kind = data[at], data[at + 1]

@@ -339,6 +339,22 @@ def test_reports_from_a_stranger_or_broken_are_refused(made: Made) -> None:
     assert (stats.rtcp_received, stats.dropped) == (0, 2)
 
 
+@pytest.mark.parametrize("rtcp_mux", [False, True])
+def test_a_flood_of_reports_takes_no_more_than_two_a_tick(made: Made, rtcp_mux: bool) -> None:
+    bench = made(rtcp_mux=rtcp_mux)
+    bench.say(tone())
+    bench.tick()
+    for _ in range(2):
+        for _ in range(12):
+            if rtcp_mux:
+                bench.send_raw(rtcp.build(9, "x", None))
+            else:
+                bench.peer_rtcp.sendto(rtcp.build(9, "x", None), bench.pair.rtcp.getsockname())
+        bench.tick()
+    stats = bench.clock.take_stats(0)
+    assert (stats.rtcp_received, stats.dropped) == (4, 20)
+
+
 @pytest.mark.parametrize(
     "packet", [b"", b"\x80", b"\x80\xc8", bytes(12), b"\x80\x0d" + bytes(10), b"\x80\x65" + bytes(9)]
 )

@@ -62,6 +62,7 @@ def test_a_report_as_others_write_it() -> None:
         (build(1, "x", None)[:-4], "past the end"),
         (b"\x85" + build(1, "x", None)[1:], "too short for its blocks"),
         (b"\x80\xc8\x00\x01\x00\x00\x00\x01", "too short for its figures"),
+        (b"\x80\xc9\x00\x01\x00\x00\x00\x01" + b"\x80\xcb\x00\x00" * 370, "more than 8 packets"),
     ],
 )
 def test_what_breaks_the_rules_is_refused_by_name(data: bytes, why: str) -> None:
@@ -77,6 +78,11 @@ def test_a_fuzzer_gets_only_the_named_error(data: bytes, kind: int, plausible: b
         data = data[: len(data) // 4 * 4]
     with contextlib.suppress(RtpError):
         parse(data)
+
+
+def test_a_compound_of_as_many_packets_as_browsers_send_is_read() -> None:
+    feedback = bytes.fromhex("81cd0003 00000001 0000cafe 00010000".replace(" ", ""))
+    assert parse(build(1, "x", None, bye=True) + 5 * feedback).byes == (1,)
 
 
 class Line:
