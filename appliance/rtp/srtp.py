@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import deque
 from typing import Final
 
 from pylibsrtp import Error, Policy, Session
@@ -66,7 +65,7 @@ class SrtpContext:
         self.replayed = 0
         self._session = Session(policy)
         self._last = b""
-        self._streams: deque[bytes] = deque()
+        self._streams: dict[bytes, None] = {}
 
     def protect(self, packet: bytes) -> bytes:
         """The SRTP packet of an RTP packet.
@@ -124,10 +123,17 @@ class SrtpContext:
         return RtpError(f"not an SRTP packet of this call: {error}")
 
     def _other_stream(self, ssrc: bytes) -> None:
-        """libsrtp keeps state for every SSRC that has authenticated: let it forget the oldest."""
+        """libsrtp keeps state for every SSRC that has authenticated: let it forget the one unheard of for longest.
+
+        A stream that is forgotten begins anew with rollover counter 0 (RFC 3711 §3.3.1), so that the one in use must
+        stay: once its numbers have wrapped, nothing of it would authenticate again.
+        """
         self._last = ssrc
-        if ssrc in self._streams:
-            return
-        if len(self._streams) >= _MAX_STREAMS:
-            self._session.remove_stream(int.from_bytes(self._streams.popleft(), "big"))
-        self._streams.append(ssrc)
+        streams = self._streams
+        if ssrc in streams:
+            del streams[ssrc]
+        elif len(streams) >= _MAX_STREAMS:
+            oldest = next(iter(streams))
+            del streams[oldest]
+            self._session.remove_stream(int.from_bytes(oldest, "big"))
+        streams[ssrc] = None
