@@ -19,7 +19,12 @@ FADE_FRAMES: Final = 5
 """After so many missing frames in a row the codec is not asked to make up more."""
 
 _LINE_HZ: Final = 8000
-_MAX_BEFORE: Final = 8
+_LONGEST: Final = 960
+"""Samples of 120 ms, the longest packet of Opus (RFC 6716 §3.2.5)."""
+_MAX_DECODED: Final = 2 * _LONGEST
+"""Samples decoded for one frame at most: the packets that begin in it, and those of frames skipped before it."""
+_MAX_STARTS: Final = 8
+"""Packets of 2.5 ms, the shortest there are, in a frame."""
 _NOTHING: Final = np.zeros(0, np.int16)
 
 
@@ -47,7 +52,18 @@ class PacketBuffer(JitterBuffer):
         broken: packets that the decoder refused; concealed like missing ones.
     """
 
-    __slots__ = ("_carried", "_decoder", "_left", "_line_base", "_lost_run", "_ratio", "_taken", "_wire_base", "broken")
+    __slots__ = (
+        "_carried",
+        "_decodable",
+        "_decoder",
+        "_left",
+        "_line_base",
+        "_lost_run",
+        "_ratio",
+        "_taken",
+        "_wire_base",
+        "broken",
+    )
 
     def __init__(self, decoder: Decoder, *, min_delay_frames: int = 1, max_delay_frames: int = 10) -> None:
         super().__init__(min_delay_frames=min_delay_frames, max_delay_frames=max_delay_frames)
@@ -57,6 +73,7 @@ class PacketBuffer(JitterBuffer):
         self._left = _NOTHING
         self._carried: list[bytes] = []
         self._taken: _Packets | None = None
+        self._decodable = 0
         self._lost_run = FADE_FRAMES
         self.broken = 0
 
@@ -77,8 +94,8 @@ class PacketBuffer(JitterBuffer):
 
     def following(self) -> bytes | None:
         """The packet that begins the next frame, if it has come."""
-        cell = self._cells.get(self._cursor)
-        return next((payload for _, payload in cell.starts()), None) if isinstance(cell, _Packets) else None
+        cell = self._packets(self._cursor)
+        return next((payload for _, payload in cell.starts()), None) if cell is not None else None
 
     def hear(self, quiet: bool = False) -> NDArray[np.int16] | None:
         """The next frame, int16 [160] at 8 kHz, decoded or concealed; None where there is silence.
@@ -90,6 +107,7 @@ class PacketBuffer(JitterBuffer):
             return self._conceal()
         cell: _Packets = self._taken
         self._lost_run = 0
+        self._decodable = _MAX_DECODED
         if (only := cell.only()) is not None and not self._carried:
             return self._with_rest(self._decode(only))
         line = self._left
@@ -118,11 +136,16 @@ class PacketBuffer(JitterBuffer):
         return self._made_up(FRAME, self.following() or b"")
 
     def _decode(self, payload: bytes) -> NDArray[np.int16]:
+        samples = self._decoder.samples_in(payload)
+        self._decodable -= samples
+        if self._decodable < 0:
+            self.discarded += 1
+            return _NOTHING
         try:
             return self._decoder.decode(payload)
         except RtpError:
             self.broken += 1
-            return self._made_up(self._decoder.samples_in(payload), b"")
+            return self._made_up(samples, b"")
 
     def _made_up(self, samples: int, following: bytes) -> NDArray[np.int16]:
         """``samples`` from the codec's concealment, which works in steps of 10 ms."""
@@ -139,15 +162,27 @@ class PacketBuffer(JitterBuffer):
         begins = position - position % FRAME
         end = position + self._samples(payload)
         open_from = max(self._cursor, self._played_end)
-        for key in range(max(begins, open_from), end, FRAME):
+        keys = range(max(begins, open_from), end, FRAME)
+        taken = sum(
+            there.overlap(position - key, end - key) for key in keys if (there := self._packets(key)) is not None
+        )
+        # A peer whose timestamps waver is heard; one that piles up packets costs no more time than one that does not.
+        if 2 * taken > end - position:
+            self.discarded += 1
+            return
+        for key in keys:
             cell = self._cells.setdefault(key, _Packets())
             assert isinstance(cell, _Packets)
             if key > position:
                 cell.held_over = max(cell.held_over, min(end - key, FRAME * 8))
             if key == begins:
-                cell.begin(position - begins, payload)
-            elif begins < open_from and key == open_from and len(cell.before) < _MAX_BEFORE:
+                self.discarded += not cell.begin(position - begins, end - position, payload)
+            elif begins < open_from and key == open_from and len(cell.before) < _MAX_STARTS:
                 cell.before = (*cell.before, payload)
+
+    def _packets(self, key: int) -> _Packets | None:
+        cell = self._cells.get(key)
+        return cell if isinstance(cell, _Packets) else None
 
     def _take(self, cell: Cell) -> bytes:
         self._taken = cell if isinstance(cell, _Packets) else None
@@ -157,6 +192,7 @@ class PacketBuffer(JitterBuffer):
         # The decoder's state has to go through what is skipped.
         if isinstance(cell, _Packets):
             self._carried += [*cell.before, *(payload for _, payload in cell.starts())]
+            del self._carried[:-_MAX_STARTS]
 
 
 class _Packets:
@@ -172,21 +208,31 @@ class _Packets:
     def __init__(self) -> None:
         self.before: tuple[bytes, ...] = ()
         self.held_over = 0
-        self._starts: dict[int, bytes] = {}
+        self._starts: dict[int, tuple[bytes, int]] = {}
 
-    def begin(self, offset: int, payload: bytes) -> None:
-        """A packet whose first sample is the frame's ``offset``-th; the first that came for this place stays."""
-        self._starts.setdefault(offset, payload)
+    def overlap(self, start: int, end: int) -> int:
+        """How many of the samples [start, end), counted from the frame's first, other packets have already."""
+        taken = max(min(self.held_over, end) - max(start, 0), 0)
+        for offset, (_, size) in self._starts.items():
+            taken += max(min(offset + size, end) - max(offset, start), 0)
+        return taken
+
+    def begin(self, offset: int, size: int, payload: bytes) -> bool:
+        """A packet of ``size`` samples whose first is the frame's ``offset``-th; False where there are too many."""
+        if len(self._starts) >= _MAX_STARTS or offset in self._starts:
+            return False
+        self._starts[offset] = (payload, size)
+        return True
 
     def only(self) -> bytes | None:
         """The packet that is all there is to the frame, as nearly always; None where there is more to it."""
-        if self.held_over or self.before or len(self._starts) != 1:
+        if self.held_over or self.before or len(self._starts) != 1 or 0 not in self._starts:
             return None
-        return self._starts.get(0)
+        return self._starts[0][0]
 
     def starts(self) -> list[tuple[int, bytes]]:
         """(offset, packet), in order."""
-        return sorted(self._starts.items())
+        return [(offset, self._starts[offset][0]) for offset in sorted(self._starts)]
 
     def filled(self) -> bytes:
         return b""

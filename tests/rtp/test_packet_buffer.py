@@ -153,6 +153,50 @@ def test_what_the_decoder_refuses_is_concealed() -> None:
     assert buffer.broken == 1
 
 
+class Counting(Ramp):
+    """Counts the samples that it is asked for."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def decode(self, payload: bytes) -> NDArray[np.int16]:
+        self.decoded += self.samples_in(payload)
+        return super().decode(payload)
+
+
+@pytest.mark.parametrize("apart", [1, 20, 160, 470])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_packets_piled_up_on_one_place_cost_one_packet_a_tick(apart: int, backwards: bool) -> None:
+    """120 ms packets, each a few samples from the one before: as many as one tick takes in, tick after tick."""
+    decoder = Counting()
+    buffer = PacketBuffer(decoder)
+    buffer.push(0, 0, ramp(0, 160), 0.0, False)
+    seq, worst, ticks = 1, 0, 200
+    for tick in range(ticks):
+        places = [160 * tick + 160 + apart * n for n in range(16)]
+        for place in reversed(places) if backwards else places:
+            buffer.push(seq & 0xFFFF, place * 6, ramp(place, 960), tick * 0.02, False)
+            seq += 1
+        before = decoder.decoded
+        buffer.hear()
+        worst = max(worst, decoder.decoded - before)
+    assert worst <= 2 * 960
+    assert decoder.decoded <= ticks * 960
+    assert buffer.discarded > ticks
+
+
+def test_a_peer_whose_timestamps_waver_is_heard() -> None:
+    """By 3 ms, as of a gateway that stamps packets when they leave."""
+    buffer = PacketBuffer(Ramp())
+    heard = 0
+    for n in range(100):
+        buffer.push(n, (n * 160 + (24 if n % 2 else 0)) * 6, ramp(n * 160, 160), n * 0.02, False)
+        frame = buffer.hear()
+        heard += frame is not None and bool((frame != MADE_UP).all())
+    assert buffer.discarded == 0
+    assert heard > 45
+
+
 _hostile = st.tuples(
     st.integers(0, 65535) | st.integers(0, 40),
     st.integers(0, 2**32 - 1) | st.integers(0, 60).map(lambda n: n * 480),
