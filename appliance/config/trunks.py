@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ VARIABLE: Final = re.compile(r"\$\{\s*([^{}|]*?)\s*\}")
 _VARIABLES: Final = frozenset(
     ("caller.number", "called.number", "call.id", "line.name", "caller.asserted", "caller.verstat", "diverted.number")
 )
+_SIP_URI = re.compile(r"sips?:(?:.+@)?(\[[^]]*\]|[A-Za-z0-9._+-]+)(?::([^;?@]*))?((?:;[^;=?@]+(?:=[^;?@]*)?)*)")
 _TOKEN = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
 _OWN_HEADERS: Final = frozenset(
     """
@@ -58,15 +60,21 @@ def _one_or_many(value: Any) -> Any:
 
 
 def _sip_uri(value: str) -> str:
-    scheme, _, rest = value.partition(":")
-    if scheme not in ("sip", "sips") or not rest or any(char.isspace() or char in "<>\"'" for char in value):
+    """A URI that ``appliance.sip.uri.SipUri`` can read: what it refuses is refused here, with its line in the file."""
+    parts = _SIP_URI.fullmatch(value)
+    if parts is None or any(char.isspace() or not char.isprintable() or char in "<>\"'" for char in value):
         raise fault(f"{value!r} is not a SIP URI", "write it as sip:host, sip:host:port or sip:host;transport=tls")
-    port = rest.partition(";")[0].rpartition("@")[2].rpartition("]")[2].partition(":")[2]
-    if port and not (port.isascii() and port.isdecimal() and 0 < int(port[:9]) <= 65535):
+    host, port, parameters = parts.groups()
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise fault(f"{host!r} is not an IPv6 address", "write it as sip:[2001:db8::1]") from None
+    if port is not None and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= 65535):
         raise fault(f"{port!r} is not a port", "write one from 1 to 65535, or leave it out")
-    for parameter in rest.split(";")[1:]:
+    for parameter in parameters.split(";")[1:]:
         name, _, given = parameter.partition("=")
-        if name == "transport" and given not in ("udp", "tcp", "tls"):
+        if name.lower() == "transport" and given not in ("udp", "tcp", "tls"):
             raise fault(f"{given!r} is not a SIP transport", "write transport=udp, transport=tcp or transport=tls")
     return value
 

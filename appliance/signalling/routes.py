@@ -52,6 +52,7 @@ class Router:
     def __init__(self, trunks: TrunkTable, routes: Sequence[Route]) -> None:
         self._trunks = trunks
         self._routes = tuple(routes)
+        self._proxies = {rule.name: tuple(_proxies_of(rule)) for rule in trunks}
         self.refused: Counter[str] = Counter()
 
     def attempts(self, target: str, *, trunk: str = "") -> list[Attempt]:
@@ -94,13 +95,13 @@ class Router:
     def _attempts(self, target: str, trunk: str) -> list[Attempt]:
         number, uri = _parts(target)
         if uri is not None and uri.host:
-            return [self._at_host(number, uri, trunk)]
+            return self._at_host(number, uri, trunk)
         if trunk:
             rule = self._trunks.by_name(trunk)
-            if rule is None or not rule.proxies:
-                raise DialError(f"trunk {trunk!r} cannot be called; give it a proxy", status=NO_ROUTE, cause="no_route")
+            if rule is None:
+                raise DialError(f"there is no trunk {trunk!r}", status=NO_ROUTE, cause="no_route")
             self._check(number, number, rule)
-            return _through(rule, dial_policy.plain(number))
+            return self._through(rule, dial_policy.plain(number))
         return self._by_routes(number)
 
     def _by_routes(self, number: str) -> list[Attempt]:
@@ -111,6 +112,8 @@ class Router:
         if route is None:
             raise DialError(f"no route leads to {bare}; add one under routes", status=NO_ROUTE, cause="no_route")
         dialled = route.prepend + bare[route.strip :]
+        if dial_policy.plain(dialled) != dialled or not dialled:
+            raise _malformed(dialled)
         found: list[Attempt] = []
         problem: DialError | None = None
         for name in route.trunks:
@@ -118,25 +121,45 @@ class Router:
             assert rule is not None
             try:
                 self._check(bare, dialled, rule)
+                found += self._through(rule, dialled)
             except DialError as error:
                 problem = problem or error
-                continue
-            found += _through(rule, dialled)
         if not found:
             assert problem is not None
             raise problem
         return found
 
-    def _at_host(self, number: str, uri: SipUri, trunk: str) -> Attempt:
-        rules = [rule for rule in self._trunks if _serves(rule, uri.host) and trunk in ("", rule.name)]
-        if not rules:
-            what = f"{printable(uri.host, 80)} is the host of no trunk"
-            raise DialError(f"{what}; only trunks can be called", status=NO_ROUTE, cause="no_route")
-        self._check(number, number, rules[0])
-        bare = dial_policy.plain(number)
-        transport = uri.param("transport") or ""
-        tail = f";transport={transport}" if transport in ("udp", "tcp", "tls") else ""
-        return Attempt(rules[0], f"{uri.scheme}:{as_user(bare)}@{join_host_port(uri.host, uri.port)}{tail}", bare)
+    def _through(self, rule: TrunkRule, number: str) -> list[Attempt]:
+        """``number`` at each of the trunk's proxies."""
+        found = [_attempt(rule, proxy, number) for proxy in self._proxies[rule.name]]
+        if not found:
+            raise DialError(f"trunk {rule.name!r} cannot be called; give it a proxy", status=NO_ROUTE, cause="no_route")
+        return found
+
+    def _at_host(self, number: str, uri: SipUri, trunk: str) -> list[Attempt]:
+        """``number`` at the host that a URI names, spoken to as its trunk says and not as the URI does.
+
+        A peer's REFER may hold any URI: it must not choose that a trunk of TLS is called in the clear, nor another
+        port. Only an address that no proxy names, but ``allow`` does, is called as the URI says.
+        """
+        mine = [rule for rule in self._trunks if trunk in ("", rule.name)]
+        proxies = [(rule, proxy) for rule in mine for proxy in self._proxies[rule.name] if _same_host(proxy, uri)]
+        if proxies:
+            found = [one for one in proxies if uri.port is not None and one[1].effective_port == uri.port] or proxies
+            rule = found[0][0]
+            places = [_as_secure(proxy, uri) for owner, proxy in found if owner is rule]
+        else:
+            named = next((rule for rule in mine if _names(rule, uri.host)), None)
+            if named is None:
+                what = f"{printable(uri.host, 80)} is the host of no trunk"
+                raise DialError(f"{what}; only trunks can be called", status=NO_ROUTE, cause="no_route")
+            rule, transport = named, uri.transport if uri.transport in ("udp", "tcp", "tls") else ""
+            if self._proxies[rule.name] and all(proxy.transport == "tls" for proxy in self._proxies[rule.name]):
+                transport = "tls"
+            params = (("transport", transport),) if transport and uri.scheme == "sip" else ()
+            places = [SipUri(uri.scheme, "", uri.host, uri.port, params)]
+        self._check(number, number, rule)
+        return [_attempt(rule, place, dial_policy.plain(number)) for place in dict.fromkeys(places)]
 
     def _check(self, asked: str, dialled: str, rule: TrunkRule) -> None:
         """Both what was asked for and what would be dialled must be allowed."""
@@ -171,22 +194,39 @@ def _malformed(target: str) -> DialError:
     return DialError(text, status=NO_ROUTE, cause="malformed")
 
 
-def _through(rule: TrunkRule, number: str) -> list[Attempt]:
-    """``number`` at each of the trunk's proxies."""
-    found = []
+def _proxies_of(rule: TrunkRule) -> Iterator[SipUri]:
     for proxy in rule.proxies:
-        uri = SipUri.parse(proxy)
-        tail = "".join(f";{name}={value}" if value is not None else f";{name}" for name, value in uri.params)
-        found.append(
-            Attempt(rule, f"{uri.scheme}:{as_user(number)}@{join_host_port(uri.host, uri.port)}{tail}", number)
-        )
-    return found
+        try:
+            yield SipUri.parse(proxy)
+        except RemoteSipError as error:
+            logger.error("trunk %s: the proxy %s is left out: %s", rule.name, printable(proxy, 80), error)
 
 
-def _serves(rule: TrunkRule, host: str) -> bool:
-    """Whether ``host`` is a proxy of the trunk, or one of the addresses that its calls come from."""
-    if any(SipUri.parse(proxy).host.lower() == host.lower() for proxy in rule.proxies):
-        return True
+def _attempt(rule: TrunkRule, place: SipUri, number: str) -> Attempt:
+    """``number`` at ``place``, whose user is left out."""
+    return Attempt(rule, str(SipUri(place.scheme, as_user(number), place.host, place.port, place.params)), number)
+
+
+def _same_host(proxy: SipUri, uri: SipUri) -> bool:
+    return _canonical(proxy.host) == _canonical(uri.host)
+
+
+def _canonical(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def _as_secure(proxy: SipUri, uri: SipUri) -> SipUri:
+    """``proxy``; where ``uri`` asks for TLS all the way (sips) and this does not speak it, its host by sips."""
+    if uri.scheme != "sips" or proxy.transport == "tls":
+        return proxy
+    return SipUri("sips", "", proxy.host, uri.port)
+
+
+def _names(rule: TrunkRule, host: str) -> bool:
+    """Whether ``host`` is one of the addresses that the trunk's calls come from; a network names none."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -161,18 +161,22 @@ class SipUri:
             return "tls" if named in ("", "tcp") else named
         return named
 
+    @property
+    def effective_port(self) -> int:
+        """The port as written, else the one that its transport implies."""
+        return self.port or (DEFAULT_TLS_PORT if self.transport == "tls" else DEFAULT_PORT)
+
     def literal_address(self) -> Peer | None:
         """Where to send a request for this URI without asking DNS; None where the host is a name.
 
         A transport that is left open is UDP, as it is for every numeric host (RFC 3263 §4.1).
         """
         host = self.param("maddr") or self.host
-        transport = self.transport or "udp"
         try:
             literal = str(ipaddress.ip_address(host.strip("[]")))
         except ValueError:
             return None
-        return Peer(literal, self.port or (DEFAULT_TLS_PORT if transport == "tls" else DEFAULT_PORT), transport)
+        return Peer(literal, self.effective_port, self.transport or "udp")
 
     def __str__(self) -> str:
         tail = "".join(f";{k}" if v is None else f";{k}={v}" for k, v in self.params)

@@ -58,11 +58,75 @@ def test_the_first_route_that_fits_and_its_trunks_in_order() -> None:
 
 
 def test_a_sip_uri_is_called_only_at_a_trunk() -> None:
-    assert uris("sip:201@10.0.0.2:5080;transport=tcp;x=y?Replaces=z") == ["sip:201@10.0.0.2:5080;transport=tcp"]
-    assert uris("sip:+4930@A1.EXAMPLE") == ["sip:+4930@A1.EXAMPLE"]
+    assert uris("sip:201@10.0.0.2:5080;transport=tcp;x=y?Replaces=z") == ["sip:201@10.0.0.2"]
+    assert uris("sip:+4930@A1.EXAMPLE") == ["sip:+4930@a1.example"]
     assert refused("sip:201@192.0.2.9") == (404, "no_route")
     assert refused("sip:201@10.9.0.1") == (404, "no_route"), "a network that calls come from is no place to call"
     assert refused("sip:301@10.0.0.2") == (403, "prefix")
+
+
+SECURE = TrunkRule(
+    "secure",
+    proxies=("sip:sip.example.net;transport=tls", "sip:sip.example.net:5071;transport=tls", "sip:[2001:db8::5];x"),
+    allow=(ip_network("198.51.100.4"),),
+    srtp="required",
+    allow_prefixes=("+49",),
+)
+TLS_ONLY = TrunkRule(
+    "tls-only",
+    proxies=("sip:tls.example;transport=tls",),
+    allow=(ip_network("198.51.100.5"),),
+    srtp="required",
+    allow_prefixes=("+49",),
+)
+PLAIN = TrunkRule("plain", proxies=("sip:192.0.2.7:5062", "sip:192.0.2.7:5064"), allow_prefixes=("+49",))
+NEXT_DOOR = TrunkRule("next-door", proxies=("sip:192.0.2.7:5066",), allow_prefixes=("+49", "+43"))
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (
+            "sip:+4930123456@sip.example.net",
+            ["sip:+4930123456@sip.example.net;transport=tls", "sip:+4930123456@sip.example.net:5071;transport=tls"],
+        ),
+        (
+            "sip:+4930123456@SIP.example.net:9;transport=udp",
+            ["sip:+4930123456@sip.example.net;transport=tls", "sip:+4930123456@sip.example.net:5071;transport=tls"],
+        ),
+        (
+            "sip:+4930123456@sip.example.net:5071;transport=udp;maddr=192.0.2.9",
+            ["sip:+4930123456@sip.example.net:5071;transport=tls"],
+        ),
+        ("sip:+4930123456@[2001:db8:0::5]:9;transport=tcp", ["sip:+4930123456@[2001:db8::5];x"]),
+        ("sip:+4930123456@198.51.100.4:5070;transport=tcp;x=y", ["sip:+4930123456@198.51.100.4:5070;transport=tcp"]),
+        ("sip:+4930123456@198.51.100.5:9;transport=udp", ["sip:+4930123456@198.51.100.5:9;transport=tls"]),
+        ("sip:+4930123456@198.51.100.5", ["sip:+4930123456@198.51.100.5;transport=tls"]),
+        ("sips:+4930123456@198.51.100.5", ["sips:+4930123456@198.51.100.5"]),
+        ("sip:+4930123456@192.0.2.7", ["sip:+4930123456@192.0.2.7:5062", "sip:+4930123456@192.0.2.7:5064"]),
+        ("sip:+4930123456@192.0.2.7:5064", ["sip:+4930123456@192.0.2.7:5064"]),
+        ("sip:+4312345678@192.0.2.7:5066", ["sip:+4312345678@192.0.2.7:5066"]),
+        ("sips:+4930123456@192.0.2.7", ["sips:+4930123456@192.0.2.7"]),
+    ],
+)
+def test_a_sip_uri_does_not_say_how_a_trunk_is_spoken_to(target: str, expected: list[str]) -> None:
+    ways = Router(TrunkTable((SECURE, TLS_ONLY, PLAIN, NEXT_DOOR)), ())
+    assert [attempt.uri for attempt in ways.attempts(target)] == expected
+
+
+def test_a_proxy_that_cannot_be_read_costs_only_itself() -> None:
+    """The settings take no such proxy; the other trunks' calls must not fail even if one came about."""
+    broken = TrunkRule("broken", proxies=("sip:a@", "sip:host;;x", "sip:[::1"), allow_prefixes=("+49",))
+    half = TrunkRule("half", proxies=("sip:exa$mple", "sip:good.example"), allow_prefixes=("+49",))
+    ways = Router(TrunkTable((broken, half, PBX)), (Route(trunks=("broken", "half")),))
+    assert [one.uri for one in ways.attempts("+4930123456")] == ["sip:+4930123456@good.example"]
+    assert [one.uri for one in ways.attempts("sip:201@10.0.0.2")] == ["sip:201@10.0.0.2"]
+    with pytest.raises(DialError, match="trunk 'broken' cannot be called; give it a proxy"):
+        ways.attempts("+4930123456", trunk="broken")
+
+
+def test_a_number_of_which_nothing_is_left_is_not_dialled() -> None:
+    assert refused("9") == (404, "malformed")
 
 
 @pytest.mark.parametrize(

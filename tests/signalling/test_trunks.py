@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from appliance.config.trunks import SipTrunk
 from appliance.signalling.trunks import TrunkRule, TrunkTable
+from appliance.sip.uri import SipUri
 
 
 def table(*rules: TrunkRule) -> TrunkTable:
@@ -67,11 +69,27 @@ def test_never_more_than_the_limits(max_cps: float, times: list[float], max_call
 
 
 def test_a_rule_holds_what_the_settings_say_and_does_not_show_the_password() -> None:
-    settings = SipTrunk.model_validate(
+    trunk = SipTrunk.model_validate(
         {"kind": "sip", "proxy": "sip:a", "username": "u", "password": "hunter2", "headers_out": {"X-A": "b"}}
     )
-    rule = TrunkRule.of("a", settings)
+    rule = TrunkRule.of("a", trunk)
     assert (rule.proxies, rule.password, rule.caller_id, rule.headers_out) == (
         ("sip:a",), "hunter2", "u", (("X-A", "b"),)
     )  # fmt: skip
     assert "hunter2" not in repr(rule)
+
+
+_PLACE = r"([a1;@:%]{0,4}@)?([a1.:_$-]{0,6}|\[[0-9a-f:.]{0,8}\]?)(:[0-9]{0,7})?"
+_NEARLY_A_URI = rf"sips?:{_PLACE}[;=a1?@&:]{{0,8}}(;transport=(udp|tls|x))?"
+
+
+@settings(max_examples=400)
+@given(st.one_of(st.text(max_size=30), st.from_regex(_NEARLY_A_URI, fullmatch=True)))
+def test_every_proxy_that_the_settings_take_can_be_called(text: str) -> None:
+    try:
+        (proxy,) = SipTrunk.model_validate({"kind": "sip", "proxy": text}).proxy
+    except ValidationError:
+        return
+    uri = SipUri.parse(proxy)
+    assert uri.host
+    assert SipUri.parse(str(uri)) == uri
