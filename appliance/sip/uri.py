@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from appliance.errors import RemoteSipError
 
+TRANSPORTS = ("udp", "tcp", "tls")
+
 
 class Peer(NamedTuple):
     """Where a message goes or came from.
@@ -29,6 +31,28 @@ class Peer(NamedTuple):
 
     def __str__(self) -> str:
         return f"{join_host_port(self.host, self.port)}/{self.transport}"
+
+
+def reachable(target: Peer, seen: Peer) -> bool:
+    """Whether a peer that speaks from ``seen`` may be reached at ``target``, as far as the addresses tell.
+
+    Not at a private or shared (RFC 6598) address where it speaks from a wider network: it stands behind a NAT that
+    does not rewrite SIP. Not at our own loopback, unless it speaks from there, and at no link's or group's address.
+    """
+    if target.transport not in TRANSPORTS:
+        return False
+    to, of = _address(target.host), _address(seen.host)
+    if to.is_unspecified or to.is_multicast or to.is_link_local or str(to) == "255.255.255.255":
+        return False
+    if to.is_loopback and not of.is_loopback:
+        return False
+    return to.is_global or not (of.is_global or (to.is_private and not of.is_private))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 _SCHEME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -8,7 +8,6 @@ flood costs no memory.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import Event as TransactionEvent
 from appliance.sip.transaction import Kind, Timing, Transaction
 from appliance.sip.transaction_layer import TimerKey, TransactionLayer, cancelled_key, server_key
-from appliance.sip.uri import Peer, SipUri, join_host_port
+from appliance.sip.uri import Peer, SipUri, join_host_port, reachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,20 +322,16 @@ class UserAgent:
     def locate(self, dialog: Dialog, fallback: Peer) -> Peer:
         """Where a request in ``dialog`` is sent: its next hop, or where the peer's signalling came from.
 
-        The latter where the next hop is a host name, or a private address of a peer that is not in a private network
-        with us (it stands behind a NAT that does not rewrite SIP). A next hop at the host the peer speaks from is
-        reached by the connection that is open already, also where its URI does not name the transport.
+        The latter where the next hop is a host name, or nothing that a peer seen there can be reached at. A next hop at
+        the host the peer speaks from is reached by the connection that is open already, also where its URI does not
+        name the transport.
         """
         try:
             hop = dialog.next_hop()
         except RemoteSipError:
             return fallback
         literal = hop.literal_address()
-        if literal is None:
-            return fallback
-        target, seen = ipaddress.ip_address(literal.host), ipaddress.ip_address(fallback.host)
-        unusable = target.is_unspecified or target.is_multicast or literal.host == "255.255.255.255"
-        if unusable or (target.is_private and not seen.is_private):
+        if literal is None or not reachable(literal, fallback):
             return fallback
         if literal.host == fallback.host and hop.transport in ("", fallback.transport):
             return literal._replace(transport=fallback.transport, flow=fallback.flow)
