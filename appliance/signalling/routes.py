@@ -81,7 +81,7 @@ class Router:
         with self._counting():
             self._check(number, number, rule)
         bare = dial_policy.plain(number)
-        return _through(rule, bare)[0].uri if rule.proxies else f"sip:{as_user(bare)}@{source}"
+        return self._through(rule, bare)[0].uri if self._proxies[rule.name] else f"sip:{as_user(bare)}@{source}"
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
