@@ -13,9 +13,9 @@ class RtpParams:
     name) and nobody has put a better one in its place. ``codec`` is "pcmu", "pcma", "g722" or "opus". Payload types are
     mapped per direction: ``payload_type`` is the number in the packets that leave, ``payload_type_in`` the one in those
     that come (-1: the same). ``alternative_in`` is that of the other G.711 law, where the peer may send either of the
-    two whenever it likes; -1 where it may not. The ``dtmf_payload_type`` pair is for telephone-event (-1 for the first: not negotiated),
-    whose clock is ``dtmf_clock_hz``; ``cn_payload_type`` is comfort noise (RFC 3389) both ways, -1 where it was not
-    negotiated.
+    two whenever it likes; -1 where it may not. The ``dtmf_payload_type`` pair is for telephone-event (-1 for the first:
+    not negotiated), whose clock is ``dtmf_clock_hz``; ``cn_payload_type`` is comfort noise (RFC 3389) both ways, -1
+    where it was not negotiated.
 
     ``ptime_ms`` is the length of the packets that leave; what comes may have any. ``send`` false: silence is sent to
     keep the path open, but no speech (hold). ``receive`` false: what comes is not listened to.
