@@ -332,7 +332,7 @@ class Dialler:
                 return outgoing
             cause = await outgoing.wait_ended()
             text = f"{attempt.number} by trunk {name}: {cause.code} {cause.text}".rstrip()
-            problem = DialError(text, status=cause.code or NO_ROOM, cause="failed")
+            problem = DialError(text, status=cause.code if cause.code >= 300 else NO_ROOM, cause="failed")
             logger.info("call not answered: %s", text)
             if not goes_on(cause, rang.rang):
                 break

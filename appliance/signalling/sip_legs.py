@@ -491,6 +491,10 @@ class OutgoingCall(_SipSide):
         elif event.call is self._call and not self._on_common(event):
             self._on_own(event)
 
+    def _on_confirmed(self, body: bytes | None) -> None:
+        super()._on_confirmed(body)
+        self._tell_answered()  # of an INVITE that took the place of ours while that rang (call pick-up)
+
     def _on_own(self, event: Event) -> None:
         if isinstance(event, Progress):
             if event.body and self._media.awaits_answer:
@@ -508,11 +512,18 @@ class OutgoingCall(_SipSide):
 
     def _on_answer(self, body: bytes | None) -> None:
         try:
-            params = self._media.take_answer(body)
+            self._media.take_answer(body)
         except RemoteSipError as error:
             self._fail(error.status_hint or 488, str(error))
             return
         self._up.set()
+        self._tell_answered()
+
+    def _tell_answered(self) -> None:
+        """Tell once that somebody has answered, as soon as the media are agreed on."""
+        params = self._media.params
+        if params is None or self._answered.done():
+            return
         self._answered.set_result(params)
         if self.on_answered is not None:
             self.on_answered(params)

@@ -147,13 +147,13 @@ class Box:
 
 
 class LetsTheBoxOffer:
-    """An INVITE of the caller's side without an offer; its ACK brings the answer."""
+    """An INVITE of the caller's side without an offer; its ACK brings the answer, with ``change`` made in it."""
 
-    def __init__(self, box: Box, headers: Sequence[tuple[str, str]], direction: str = "sendrecv") -> None:
+    def __init__(self, box: Box, headers: Sequence[tuple[str, str]], change: tuple[str, str] = ("", "")) -> None:
         agent = box.caller._agent
         assert agent is not None
         target = SipUri.parse(f"sip:100@127.0.0.1:{box.endpoint.port}")
-        self._box, self._direction = box, direction
+        self._box, self._change = box, change
         self.call = agent.invite(target, "sip:bob@b", b"", box.caller.now(), headers=headers)
         box.caller._legs[self.call] = self  # type: ignore[assignment]
         box.caller.pump()
@@ -162,11 +162,11 @@ class LetsTheBoxOffer:
         if isinstance(event, Answered) and event.body is not None:
             media: Any = Slot(local_port=40000)
             answer = SipMedia(media, 1, ("pcmu", "pcma"), "127.0.0.1").answer(event.body)
-            answer = answer.replace(b"a=sendrecv", f"a={self._direction}".encode())
-            self.call.acknowledge(answer, self._box.caller.now())
+            self.call.acknowledge(answer.decode().replace(*self._change).encode(), self._box.caller.now())
 
     def hangup(self, reason: str = "") -> None:
         self.call.hangup(self._box.caller.now(), reason)
+        self._box.caller.pump()
 
 
 def caller_refers(box: Box) -> None:
@@ -278,6 +278,41 @@ async def test_the_caller_is_on_hold_while_the_other_side_rings() -> None:
         assert "bridge 1" in box.media.told
         box.called[0].hangup()
         assert await box.within(transfer) is not None
+
+
+@pytest.mark.parametrize("offers", [True, False])
+async def test_a_call_of_ours_that_somebody_else_picks_up_is_answered(offers: bool) -> None:
+    async with Box(transfer="bridge", allow_transfer=True) as box:
+        box.on_called = lambda leg: leg.ring()
+        ended: list[HangupCause] = []
+        transfer = box.hand_on()
+        await box.until(lambda: bool(box.called))
+        box.called[0].on_hangup = ended.append
+        headers = [("Replaces", str(box.called[0]._call.as_replaced()))]
+        picked_up: Any
+        if offers:
+            slot: Any = Slot(local_port=40000)
+            picked_up = await box.caller.dial(
+                f"sip:100@127.0.0.1:{box.endpoint.port}", "sip:bob@b", slot, headers=headers
+            )
+        else:
+            picked_up = LetsTheBoxOffer(box, headers)
+        await box.until(lambda: "bridge 1" in box.media.told)
+        assert box.second.connected[-1].remote_port == 40000
+        await box.until(lambda: ended == [HangupCause("caller", 487, "cancelled")])
+        picked_up.hangup()
+        assert await box.within(transfer) == "put through to 200, which ended the call (200)"
+        assert box.trunks.state("pbx").calls == 0
+
+
+async def test_a_pick_up_whose_media_cannot_be_agreed_on_is_no_answer() -> None:
+    async with Box(transfer="bridge", allow_transfer=True) as box:
+        box.on_called = lambda leg: leg.ring()
+        transfer = box.hand_on()
+        await box.until(lambda: bool(box.called))
+        LetsTheBoxOffer(box, [("Replaces", str(box.called[0]._call.as_replaced()))], ("m=audio 40000", "m=audio 0"))
+        assert await box.within(transfer) is None
+        assert "bridge 1" not in box.media.told
 
 
 async def test_a_caller_who_hangs_up_takes_the_other_side_along() -> None:
@@ -521,7 +556,7 @@ async def test_an_invite_that_takes_the_place_of_a_caller_who_held_says_anew_who
         if how == "offers":
             await box.caller.dial(f"sip:100@127.0.0.1:{box.endpoint.port}", "sip:bob@b", Slot(), headers=headers)
         else:
-            LetsTheBoxOffer(box, headers, "sendonly" if how.endswith("holds") else "sendrecv")
+            LetsTheBoxOffer(box, headers, ("a=sendrecv", "a=sendonly" if how.endswith("holds") else "a=sendrecv"))
         await box.until(lambda: box.leg._up.is_set() and held == [True, False, *[True] * how.endswith("holds")])
         box.leg.hangup()
 

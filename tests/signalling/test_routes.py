@@ -307,6 +307,11 @@ def test_an_answer_of_the_one_called_is_final(status: int) -> None:
     assert trunks.state("a").calls == 0
 
 
+def test_a_call_that_ended_with_a_goodbye_before_anybody_answered_is_no_success() -> None:
+    error, _ = place(Wire(200), "+4930")
+    assert (error.status, error.cause) == (503, "failed")
+
+
 def test_what_rang_is_not_called_again() -> None:
     wire = Wire(Outgoing(503, rings=True))
     error, _ = place(wire, "+4930")
