@@ -194,6 +194,7 @@ class Control:
             on_call=registry.admit,
             user_agent_name="appliance",
             advertised_host=listen.advertised,
+            media_host=self._media_host(),
             limits=Limits(half_open=max(50, self._settings.limits.max_calls * 3 // 4)),
         )
         await endpoint.start()

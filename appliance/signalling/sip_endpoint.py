@@ -56,6 +56,7 @@ class SipEndpoint:
             acceptable. It must ring, answer or reject; left alone, the call is refused after the ring timeout.
         user_agent_name: goes into Server and User-Agent.
         advertised_host: how peers reach us, where that is not the local address (NAT).
+        media_host: where media slots receive; calls whose media could not go there are refused at once.
         random_token: unguessable text, new at each call.
         stop_grace_s: how long :meth:`stop` waits for the answers to its BYEs.
         resolver: finds the servers of a URI; one of our own asks the system's name servers.
@@ -69,6 +70,7 @@ class SipEndpoint:
         on_call: Callable[[SipLeg], None],
         user_agent_name: str = "appliance",
         advertised_host: str | None = None,
+        media_host: str = "",
         random_token: Callable[[], str] = _random_token,
         timing: Timing | None = None,
         limits: Limits | None = None,
@@ -81,6 +83,7 @@ class SipEndpoint:
         self._on_call = on_call
         self._name = user_agent_name
         self._advertised_host = advertised_host
+        self._media_host = media_host
         self._random_token = random_token
         self._timing = timing
         self._limits = limits
@@ -404,7 +407,7 @@ class SipEndpoint:
             return
         if event.offer is not None:
             try:
-                check_sdp_offer(event.offer, media_policy(trunk))
+                check_sdp_offer(event.offer, media_policy(trunk), self._media_host)
             except RemoteSipError as error:
                 logger.info("offer from %s refused: %s", call.source, error, extra={"call_id": call.call_id})
                 call.reject(error.status_hint or 400, self.now())

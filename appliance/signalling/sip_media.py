@@ -19,13 +19,13 @@ def media_policy(trunk: TrunkRule) -> MediaPolicy:
     return MediaPolicy(trunk.codecs, trunk.srtp, trunk.ptime_ms, trunk.dtmf, trunk.comfort_noise)
 
 
-def check_sdp_offer(offer: bytes, policy: MediaPolicy | Sequence[str]) -> None:
-    """Tell whether an offer can be answered, before there is a media slot.
+def check_sdp_offer(offer: bytes, policy: MediaPolicy | Sequence[str], host: str = "") -> None:
+    """Tell whether an offer can be answered, before there is a media slot; ``host`` is where slots receive.
 
     Raises:
         RemoteSipError: 400 or 413 for what is no SDP, 488 where there is nothing in common.
     """
-    check_offer(parse_sdp(offer), policy)
+    check_offer(parse_sdp(offer), policy, host)
 
 
 class SipMedia:

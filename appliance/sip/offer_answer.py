@@ -153,7 +153,7 @@ class LocalDescription:
         formats = _formats(audio, self._offered)
         if formats is None:
             raise RemoteSipError("the answer accepts none of the codecs offered", status_hint=488)
-        self._check_reachable(audio)
+        _check_reachable(audio, self.host)
         theirs = next((c for c in audio.crypto if self._offered_as(c) is not None), None)
         ours = self._offered_as(theirs) if theirs is not None else None
         if ours is None and (self.policy.srtp == "required" or (self._offered_crypto and audio.protocol in _SECURE)):
@@ -175,7 +175,7 @@ class LocalDescription:
             RemoteSipError: 488 where there is no audio we can take part in.
         """
         audio, formats, theirs = _choose(offer, self.policy)
-        self._check_reachable(audio)
+        _check_reachable(audio, self.host)
         if theirs is not None and self._agreed is not None and self._agreed.srtp_rx not in ("", theirs.params):
             # Whoever has a new key may be new to the stream, and cannot know how often our packet numbers wrapped.
             self._keys.clear()
@@ -224,11 +224,6 @@ class LocalDescription:
             rtcp_port=audio.rtcp_port,
             rtcp_mux=audio.rtcp_mux,
         )
-
-    def _check_reachable(self, audio: Media) -> None:
-        if audio.host and not audio.held and (":" in audio.host) != (":" in self.host):
-            problem = f"media cannot go from {self.host} to {audio.host}: one is IPv4 and the other IPv6"
-            raise RemoteSipError(problem, status_hint=488)
 
     def _settle(self, agreed: RtpParams, protocol: str, sections: list[str]) -> None:
         self._agreed, self._protocol, self._sections = agreed, protocol, sections
@@ -320,13 +315,21 @@ def as_policy(policy: MediaPolicy | Sequence[str]) -> MediaPolicy:
     return policy
 
 
-def check_offer(offer: SessionDescription, policy: MediaPolicy | Sequence[str]) -> None:
-    """Tell whether an offer can be answered.
+def check_offer(offer: SessionDescription, policy: MediaPolicy | Sequence[str], host: str = "") -> None:
+    """Tell whether an offer can be answered by one whose media is received at ``host``; "" where that is not known.
 
     Raises:
         RemoteSipError: 488 where there is nothing in common.
     """
-    _choose(offer, as_policy(policy))
+    audio, _, _ = _choose(offer, as_policy(policy))
+    if host:
+        _check_reachable(audio, host)
+
+
+def _check_reachable(audio: Media, host: str) -> None:
+    if audio.host and not audio.held and (":" in audio.host) != (":" in host):
+        problem = f"media cannot go from {host} to {audio.host}: one is IPv4 and the other IPv6"
+        raise RemoteSipError(problem, status_hint=488)
 
 
 def _choose(offer: SessionDescription, policy: MediaPolicy) -> tuple[Media, _Formats, Crypto | None]:

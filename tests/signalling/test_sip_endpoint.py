@@ -213,6 +213,14 @@ async def test_a_call_whose_offer_we_cannot_take_is_refused_before_the_applicati
         await peer.expect("SIP/2.0 400")
 
 
+async def test_a_call_whose_media_cannot_go_where_ours_is_received_does_not_ring() -> None:
+    async with endpoint(lambda leg: pytest.fail("told"), media_host="127.0.0.1") as box, raw_peer() as peer:
+        offer = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP6 2001:db8::1")
+        peer.transport.sendto(peer.request("INVITE", body=offer), ("127.0.0.1", box.port))
+        assert (await peer.expect("SIP/2.0")).startswith("SIP/2.0 100")
+        assert (await peer.expect("SIP/2.0")).startswith("SIP/2.0 488")
+
+
 @pytest.mark.parametrize("status", ["200 OK", "488 Not Acceptable Here"])
 async def test_a_resume_waits_for_the_hold_before_it(status: str) -> None:
     """Put through within a moment, the caller is taken off hold before he has answered that he is on it."""
