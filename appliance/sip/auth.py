@@ -356,6 +356,9 @@ class Verdict(StrEnum):
 class DigestServer:
     """Challenges requests and checks what comes back.
 
+    A nonce knows the host it was given to. Good credentials may come from any other (a peer may have several), but what
+    is wrong counts against a sender only under a nonce of its own: whoever forges an address has never seen one.
+
     Args:
         realm: told to the peers; the name under which they keep their password.
         secret: key of the nonces; unguessable, and new at each start.
@@ -371,24 +374,31 @@ class DigestServer:
         self._used: OrderedDict[str, int] = OrderedDict()
         self._forgotten_ms = -1
 
-    def challenges(self, now: float, *, algorithms: Sequence[str] = OFFERED, stale: bool = False) -> list[str]:
-        """The values of WWW-Authenticate lines, one for each algorithm."""
-        nonce = self._nonce(now)
+    def challenges(
+        self, now: float, *, host: str = "", algorithms: Sequence[str] = OFFERED, stale: bool = False
+    ) -> list[str]:
+        """The values of WWW-Authenticate lines for this host, one for each algorithm."""
+        nonce = self._nonce(host, now)
         tail = ", stale=true" if stale else ""
         return [
             f'Digest realm={_quote(self._realm)}, nonce="{nonce}", algorithm={algorithm}, qop="auth"{tail}'
             for algorithm in algorithms
         ]
 
-    def check(self, request: Request, credentials: Credentials, now: float) -> Verdict:
-        """Judge the Authorization of a request. A nonce counts as used only by credentials that are good."""
+    def check(self, request: Request, credentials: Credentials, now: float, *, host: str = "") -> Verdict:
+        """Judge the Authorization of a request from this host.
+
+        A nonce counts as used only by credentials that are good. What is wrong under another host's is STALE.
+        """
         for line in request.headers.get_all("authorization")[:MAX_CHALLENGES]:
             try:
                 params = _digest_params(line)
             except RemoteSipError:
                 continue
             if params.get("realm") == self._realm:
-                return self._judge(params, request, credentials, now)
+                verdict = self._judge(params, request, credentials, now)
+                proven = verdict is not Verdict.WRONG or self._given_to(host, params.get("nonce", ""))
+                return verdict if proven else Verdict.STALE
         return Verdict.MISSING
 
     def _judge(self, params: dict[str, str], request: Request, credentials: Credentials, now: float) -> Verdict:
@@ -426,9 +436,15 @@ class DigestServer:
             self._forgotten_ms = max(self._forgotten_ms, self._made_ms(oldest) or 0)
         return Verdict.GOOD
 
-    def _nonce(self, now: float) -> str:
+    def _nonce(self, host: str, now: float) -> str:
         stamp = f"{int(now * 1000)}.{self._new_token()}"
+        stamp = f"{stamp}.{self._seal(f'{stamp} {host}')}"
         return f"{stamp}.{self._seal(stamp)}"
+
+    def _given_to(self, host: str, nonce: str) -> bool:
+        """Whether a nonce of ours was made for this host."""
+        stamp, _, mark = nonce.rpartition(".")[0].rpartition(".")
+        return hmac.compare_digest(_octets(mark), _octets(self._seal(f"{stamp} {host}")))
 
     def _seal(self, stamp: str) -> str:
         return hmac.new(self._key, stamp.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:24]

@@ -49,12 +49,21 @@ class Gate:
         trusted = contacted or (trunk is not None and self._challenge_of(trunk) is None)
         return self.guard.admit(data, source, now, trusted=trusted, known=contacted or trunk is not None)
 
+    def admit_call(self, request: Request, source: Peer, now: float) -> Admission:
+        """What to do with a request whose message was admitted: a new call of a trunk has a rate of its own."""
+        if request.method != "INVITE" or request.to.tag or not self._known(source):
+            return Admission.ADMIT
+        return self.guard.admit_call(source, now)
+
     def note_contacted(self, peer: Peer) -> None:
         """We send requests to this peer: what comes from its host is no stranger's."""
         self._contacted[peer.host] = None
         self._contacted.move_to_end(peer.host)
         if len(self._contacted) > MAX_CONTACTED:
             self._contacted.popitem(last=False)
+
+    def _known(self, source: Peer) -> bool:
+        return source.host in self._contacted or self.trunk_of(source) is not None
 
     def half_open(self, source: Peer) -> int:
         """Calls from this host that it has not confirmed yet."""
@@ -83,11 +92,13 @@ class Gate:
         credentials = self._challenge_of(trunk) if trunk is not None else None
         if credentials is None:
             return []
-        verdict = self._digest.check(request, credentials, now)
+        verdict = self._digest.check(request, credentials, now, host=source.host)
         self._counters[f"credentials_{verdict}"] += 1
         if verdict is Verdict.GOOD:
             return []
         if verdict is Verdict.WRONG:
             self.strike(source, now)
-        lines = self._digest.challenges(now, algorithms=credentials.algorithms, stale=verdict is Verdict.STALE)
+        lines = self._digest.challenges(
+            now, host=source.host, algorithms=credentials.algorithms, stale=verdict is Verdict.STALE
+        )
         return [("WWW-Authenticate", line) for line in lines]

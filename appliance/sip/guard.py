@@ -25,7 +25,11 @@ _SCANNER = re.compile(
     rb"|\n(?:via|v)[ \t]*:[^\r\n]{0,200}?\bnm;branch=foo\b"
 )
 
-_TO_TAG = re.compile(rb"\n(?:to|t)[ \t]*:[^\r\n]{0,1000}?;[ \t]*tag=", re.IGNORECASE)
+_END_OF_HEAD = re.compile(rb"\r\n\r\n|\n\n")
+
+_TO_TAG = re.compile(
+    rb"\n(?:to|t)[ \t]*:(?:[^\r\n<]{0,1000}<[^\r\n>]{0,1000}>)?[^\r\n<>]{0,1000}?;[ \t]*tag[ \t]*=", re.IGNORECASE
+)
 
 INVITE_DEBT = 0.25
 """What a refused INVITE costs of a token: a source at twice its rate gets two thirds of it, at four times nothing."""
@@ -100,9 +104,18 @@ class FloodReport:
         )
 
 
-def _begins_a_call(data: bytes) -> bool:
-    """Whether this is a whole INVITE outside a dialog. One that is cut off begins nothing and must not use up calls."""
-    return data.startswith(b"INVITE ") and b"\r\n\r\n" in data and not _TO_TAG.search(data[:_HEAD])
+def _looks_like_a_call(data: bytes) -> bool:
+    """Whether this seems to be a whole INVITE outside a dialog, by its bytes alone.
+
+    That is enough to spare the parsing of what would be refused, not to let anything pass: bytes can be arranged so
+    that a parser reads another thing than a pattern. One that is cut off begins nothing, and must not use up calls.
+    """
+    if data[:1] in b"\r\n":
+        data = data.lstrip(b"\r\n")
+    if not data.startswith(b"INVITE "):
+        return False
+    end = _END_OF_HEAD.search(data)
+    return end is not None and not _TO_TAG.search(data, 0, min(end.start(), _HEAD))
 
 
 class _Bucket:
@@ -115,9 +128,13 @@ class _Bucket:
         self.at: float | None = None
         self.debt = debt
 
-    def take(self, rate: Rate, now: float) -> bool:
+    def holds(self, rate: Rate, now: float) -> float:
+        """The tokens there are now."""
         passed = now - self.at if self.at is not None else 0.0
-        tokens = min(rate.burst, self.tokens + passed * rate.per_s)
+        return min(rate.burst, self.tokens + passed * rate.per_s)
+
+    def take(self, rate: Rate, now: float) -> bool:
+        tokens = self.holds(rate, now)
         self.at = now
         if tokens < 1.0:
             self.tokens = max(tokens - self.debt, -rate.per_s)
@@ -138,7 +155,7 @@ class _Source:
 
 
 class Guard:
-    """Decides about each message by its source and its first bytes.
+    """Decides about each message by its source and its first bytes, and about each call once it is known to be one.
 
     Attributes:
         counters: ``guard_dropped`` (over the rate), ``guard_refused``, ``guard_banned`` (dropped under a ban),
@@ -161,12 +178,13 @@ class Guard:
         return len(self._sources) + len(self._banned)
 
     def admit(self, data: bytes, peer: Peer, now: float, *, trusted: bool, known: bool = True) -> Admission:
-        """Judge one message.
+        """Judge one message. One that is admitted and begins a call is :meth:`admit_call`'s to judge.
 
         Args:
             trusted: whether the source is a trunk by its address alone: it is never banned, because its address can be
                 forged, and because it may pass on what a scanner sent to it.
-            known: whether the source belongs to a trunk at all.
+            known: whether the source belongs to a trunk at all. What a datagram from there says bans nobody: anyone
+                can have sent it.
         """
         settings, host = self.settings, peer.host
         if not trusted and self._banned and self._is_banned(host, now):
@@ -183,10 +201,17 @@ class Guard:
             return self._drop(host, now)
         if not trusted and _SCANNER.search(data[:_HEAD].lower()):
             self.counters["scanners"] += 1
-            self.ban(host, now)
+            if peer.reliable or not known:
+                self.ban(host, now)
             return self._drop(host, now)
-        if not known or not _begins_a_call(data):
+        if not known or self._may_call(source, now) or not _looks_like_a_call(data):
             return Admission.ADMIT
+        return self.admit_call(peer, now)
+
+    def admit_call(self, peer: Peer, now: float) -> Admission:
+        """Judge one new INVITE of a source that belongs to a trunk."""
+        settings, host = self.settings, peer.host
+        source = self._source(host, True, now)
         if source.invites.take(settings.invites, now) and self._total.take(settings.total_invites, now):
             return Admission.ADMIT
         if source.refusals.take(settings.refusals, now):
@@ -198,7 +223,10 @@ class Guard:
         return self._drop(host, now)
 
     def strike(self, host: str, now: float) -> None:
-        """Something that an honest peer seldom does (a wrong password, a call to a box that does not know it)."""
+        """Something that an honest peer seldom does (a wrong password, a call to a box that does not know it).
+
+        Of a host that belongs to a trunk only what it must have sent itself may be told here.
+        """
         source = self._source(host, True, now)
         if now - source.strikes_since > self.settings.strike_window_s:
             source.strikes, source.strikes_since = 0, now
@@ -232,6 +260,11 @@ class Guard:
         self._kept_out_since = None
         self._reported_at = now
         return report
+
+    def _may_call(self, source: _Source, now: float) -> bool:
+        settings = self.settings
+        within = source.invites.holds(settings.invites, now) >= 1.0
+        return within and self._total.holds(settings.total_invites, now) >= 1.0
 
     def _is_banned(self, host: str, now: float) -> bool:
         until = self._banned.get(host)

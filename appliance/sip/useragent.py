@@ -136,7 +136,10 @@ class UserAgent:
         elif message.defect is not None:
             self._refuse_malformed(message, source)
         else:
-            self._receive_request(message, source, now, refuse=admission is Admission.REFUSE)
+            if admission is Admission.ADMIT:
+                admission = self.gate.admit_call(message, source, now)
+            if admission is not Admission.DROP:
+                self._receive_request(message, source, now, refuse=admission is Admission.REFUSE)
 
     def send_failed(self, data: bytes, peer: Peer, now: float) -> None:
         """A message could not be handed to its transport: a request of ours fails with 503 (§8.1.3.1, §17.1.4)."""

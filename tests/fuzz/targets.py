@@ -207,7 +207,9 @@ def _auth() -> Feed:
     def feed(data: bytes) -> None:
         text = data[:MAX_HEAD_BYTES].decode("utf-8", "surrogateescape")
         request = Request(
-            "INVITE", "sip:a@b", Headers([("via", "SIP/2.0/UDP a;branch=z9hG4bKx"), ("authorization", text)])
+            "INVITE",
+            "sip:a@b",
+            Headers([("via", "SIP/2.0/UDP a;branch=z9hG4bKx"), ("cseq", "1 INVITE"), ("authorization", text)]),
         )
         server.check(request, who, 1.0)
         answer = Response(401, "x", Headers([("www-authenticate", text), ("cseq", "1 INVITE")]))

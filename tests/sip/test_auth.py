@@ -197,6 +197,15 @@ def test_the_next_nonce_is_taken_over() -> None:
     assert server.check(invite([("Authorization", value)]), ALICE, 400.0) is Verdict.GOOD
 
 
+def test_only_who_was_challenged_can_have_the_password_wrong() -> None:
+    server = tokens()
+    lines = client().answer(invite(), refusal(*server.challenges(0.0, host="192.0.2.66")), PEER, ALICE)
+    bob = Credentials("bob", "other")
+    assert server.check(invite(lines), bob, 0.0, host="192.0.2.66") is Verdict.WRONG
+    assert server.check(invite(lines), bob, 0.0, host="192.0.2.7") is Verdict.STALE
+    assert server.check(invite(lines), ALICE, 0.0, host="192.0.2.7") is Verdict.GOOD
+
+
 def test_a_replay_is_stale() -> None:
     server = tokens()
     lines = client().answer(invite(), refusal(*server.challenges(0.0)), PEER, ALICE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.sip.guard import Admission, Guard, GuardSettings, Rate
+from appliance.sip.message import Request, read_message
 from appliance.sip.uri import Peer
 
 from .requests import make_request
@@ -23,7 +24,15 @@ def peer(number: int) -> Peer:
 
 def offer(guard: Guard, count: int, data: bytes = INVITE, source: int = 7, now: float = 0.0, **how: bool) -> list[str]:
     settings = {"trusted": True, **how}
-    return [guard.admit(data, peer(source), now, **settings).value for _ in range(count)]
+    return [_judge(guard, data, peer(source), now, **settings).value for _ in range(count)]
+
+
+def _judge(guard: Guard, data: bytes, source: Peer, now: float, **how: bool) -> Admission:
+    """As the user agent asks: about the message, then about the call that it turns out to begin."""
+    admission = guard.admit(data, source, now, **how)
+    message = read_message(data)
+    begins = isinstance(message, Request) and not message.defect and message.method == "INVITE" and not message.to.tag
+    return guard.admit_call(source, now) if begins and admission is Admission.ADMIT else admission
 
 
 def test_calls_over_the_rate_are_refused_and_a_flood_is_dropped() -> None:
@@ -48,6 +57,24 @@ def test_what_belongs_to_a_call_passes_while_new_calls_do_not() -> None:
     assert set(offer(guard, 200, BYE)) == {"admit", "drop"}
 
 
+def test_what_belongs_to_a_call_is_known_by_its_to_tag_alone() -> None:
+    """While no call may begin, so that the parser is not asked."""
+    guard = Guard(SETTINGS)
+    offer(guard, 40)
+    to = b"To: <sip:100@192.0.2.2>;tag=x"
+    for within in (b"t : <sip:100@192.0.2.2> ; tag = x", b'To: "A; B" <sip:1@h;a=b>;q=1;TAG=x', b"To: sip:1@h;tag=x"):
+        assert offer(guard, 1, REINVITE.replace(to, within)) == ["admit"], within
+    tricks = (
+        b"To: <sip:100;tag=x@192.0.2.2>",
+        b"To: sip:100@192.0.2.2\r\nX: ;tag=x",
+        b"To: <sip:1@h>\r\nX-To: y;tag=x",
+    )
+    for new in tricks:
+        assert offer(guard, 1, REINVITE.replace(to, new)) == ["drop"], new
+    for whole in (b"\r\n" + INVITE, INVITE.replace(b"\r\n", b"\n"), INVITE + b"\nTo: <sip:1@h>;tag=x"):
+        assert offer(guard, 1, whole) == ["drop"], whole
+
+
 def test_what_is_cut_off_uses_up_no_calls() -> None:
     guard = Guard(SETTINGS)
     assert offer(guard, 100, INVITE[:150]) == ["admit"] * 100
@@ -67,6 +94,15 @@ def test_a_stranger_may_ask_seldom() -> None:
     assert offer(guard, 2, OPTIONS, known=False, trusted=False, now=1.0) == ["admit", "drop"]
 
 
+def test_a_datagram_in_the_name_of_a_trunk_that_must_authenticate_bans_nobody() -> None:
+    guard = Guard(SETTINGS)
+    scan = make_request("OPTIONS", extra="User-Agent: friendly-scanner\r\n")
+    assert guard.admit(scan, peer(7), 0.0, trusted=False) is Admission.DROP
+    assert guard.admit(BYE, peer(7), 0.0, trusted=False) is Admission.ADMIT
+    assert guard.admit(scan, peer(7)._replace(transport="tcp"), 0.0, trusted=False) is Admission.DROP
+    assert guard.banned(0.0) == ("192.0.2.7",)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -79,7 +115,7 @@ def test_a_stranger_may_ask_seldom() -> None:
 )
 def test_a_scanner_is_dropped_and_banned_for_a_while(line: str) -> None:
     guard = Guard(SETTINGS)
-    assert offer(guard, 1, make_request("OPTIONS", extra=line), trusted=False) == ["drop"]
+    assert offer(guard, 1, make_request("OPTIONS", extra=line), trusted=False, known=False) == ["drop"]
     assert offer(guard, 1, OPTIONS, trusted=False, now=59.0) == ["drop"]
     assert guard.banned(59.0) == ("192.0.2.7",)
     assert offer(guard, 1, OPTIONS, source=8, trusted=False, now=59.0) == ["admit"]

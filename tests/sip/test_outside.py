@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -259,6 +260,49 @@ def test_too_many_calls_are_refused_with_503_and_a_flood_is_not_even_read() -> N
     assert report is not None and (report.dropped, report.refused) == (2, 1)
     assert agent.flood_report(1.5) is None
     assert agent.counters["calls_received"] == 2
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda data: b"\r\n" + data,
+        lambda data: data.replace(b"\r\n", b"\n"),
+        lambda data: data.replace(b"INVITE ", b"INVITE\r", 1),
+        lambda data: data.replace(b"To: <sip:100@", b"To: <sip:100;tag=1@"),
+        lambda data: data.replace(b"To: <sip:100@192.0.2.2>", b"To: <sip:100@192.0.2.2>;tag=1;tag="),
+        lambda data: data.replace(b"To: <sip:", b'To: "a>;tag=1" <sip:'),
+    ],
+    ids=["line break first", "bare line feeds", "bare carriage return", "tag in the URI", "tag taken back", "quoted"],
+)
+def test_an_invite_in_disguise_counts_as_one(disguise: Callable[[bytes], bytes]) -> None:
+    agent = make_agent(CALLED, guard=GuardSettings(invites=Rate(1.0, 1.0), refusals=Rate(1.0, 1.0)))
+    for number in range(50):
+        data = make_request(call_id=f"c{number}", branch=f"z9hG4bK{number}")
+        agent.receive_datagram(disguise(data), PEER, 0.0)
+    assert agent.counters["calls_received"] == 1
+    assert statuses(agent) == [100, 503]
+
+
+def test_a_forged_datagram_bans_no_trunk() -> None:
+    """Neither by the name of a scanner nor by wrong passwords under a nonce that the forger was given himself."""
+    pair = authenticated_pair("secret")
+    call = pair.caller.invite(SipUri.parse("sip:100@192.0.2.2"), "sip:alice@192.0.2.1", OFFER, 0.0)
+    pair.run(1.0)
+    pair.called.receive_datagram(make_request("OPTIONS", extra="User-Agent: friendly-scanner\r\n"), CALLER, 1.0)
+    for number in range(30):
+        forger = Desk(seed=number + 2, credentials_of=lambda peer, message: Credentials("alice", "guess"))
+        forger.agent.invite(SipUri.parse("sip:100@192.0.2.2"), "sip:x@y", OFFER, 1.0)
+        pair.called.receive_datagram(forger.sent().encode(), PEER, 1.0)
+        (refused,) = (data for data, to in pair.called.datagrams_to_send() if to.host == PEER.host)
+        forger.agent.receive_datagram(refused, CALLED, 1.0)
+        _ack, (forged, _) = forger.agent.datagrams_to_send()
+        pair.called.receive_datagram(forged, CALLER, 1.0)
+        pair.called.datagrams_to_send()
+    assert pair.called.counters["credentials_stale"] == 30
+    assert pair.called.gate.guard.banned(1.0) == ()
+    call.hangup(pair.now)
+    pair.run(2.0)
+    assert [event.by for event in pair.events[CALLED] if isinstance(event, CallEnded)] == ["remote"]
 
 
 def test_a_retransmission_is_answered_though_new_calls_are_refused() -> None:
