@@ -320,9 +320,9 @@ class Transfers:
         except BaseException:
             leg.reconnect()
             raise
+        self._trunks.state(leg.info.trunk).counters["transfers_in"] += 1
         leg.become(outgoing)
         request.report(200)
-        self._trunks.state(leg.info.trunk).counters["transfers_in"] += 1
         asyncio.get_running_loop().call_later(_GOODBYE_AFTER_S, request.goodbye)
         return True
 

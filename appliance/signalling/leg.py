@@ -22,7 +22,8 @@ class CallInfo:
     Attributes:
         leg_id: unique in this box.
         protocol: "sip".
-        trunk: the name of the trunk it came in by.
+        trunk: the name of the trunk that the far end is on: by which the call came, or by which it was placed to
+            whoever took the caller's place.
         called: the number or name dialled, without host.
         calling: the caller's number or name, without host.
         calling_name: the caller's display name, "" where none was given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import zlib
 from collections.abc import Callable, Sequence
@@ -390,12 +391,20 @@ class SipLeg(_SipSide):
     def become(self, outgoing: OutgoingCall) -> None:
         """Go on as ``outgoing``, a call answered on this leg's media slot.
 
-        The call so far, which may have ended, is nobody's leg any more.
+        The call so far, which may have ended, is nobody's leg any more. What the far end may do is from now on what
+        the trunk of the new one says.
         """
         self._call, self._media, self._ack_answers = outgoing._call, outgoing._media, False
         self._own_end = False
         self._up.set()
         outgoing.heir = self
+        there = outgoing.call
+        self.info = dataclasses.replace(
+            self.info,
+            trunk=outgoing.trunk or self.info.trunk,
+            source=join_host_port(there.source.host, there.source.port),
+            can_transfer="REFER" in there.remote_allows,
+        )
         self._tell_held()
 
     # --- what the endpoint tells it ----------------------------------------------------------------------------

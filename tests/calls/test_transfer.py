@@ -442,6 +442,18 @@ async def test_the_one_the_peer_named_is_called_with_the_headers_of_the_trunk() 
         assert box.called[0].info.headers["X-Caller"] == "ann"
 
 
+async def test_the_one_the_peer_named_may_do_what_its_own_trunk_says() -> None:
+    async with Box(route="far", allow_transfer=True) as box:
+        follows(box)
+        assert (await box.within(box.caller_call.transfer("tel:200"))).done
+        assert box.trunks.state("pbx").counters["transfers_in"] == 1
+        assert (box.leg.info.trunk, box.leg.info.can_transfer) == ("far", True)
+        assert box.leg.info.source == f"127.0.0.1:{box.target.port}"
+        await box.until(box.called[0]._up.is_set)
+        assert (await box.within(box.called[0].transfer("tel:200"))).status == 603
+        assert box.trunks.state("far").counters["refused_transfer"] == 1
+
+
 async def test_a_peer_may_hang_up_while_the_one_it_named_rings() -> None:
     async with Box(allow_transfer=True) as box:
         done = follows(box)
