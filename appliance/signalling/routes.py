@@ -52,7 +52,6 @@ class Router:
     def __init__(self, trunks: TrunkTable, routes: Sequence[Route]) -> None:
         self._trunks = trunks
         self._routes = tuple(routes)
-        self._proxies = {rule.name: tuple(_proxies_of(rule)) for rule in trunks}
         self.refused: Counter[str] = Counter()
 
     def attempts(self, target: str, *, trunk: str = "") -> list[Attempt]:
@@ -81,7 +80,7 @@ class Router:
         with self._counting():
             self._check(number, number, rule)
         bare = dial_policy.plain(number)
-        return self._through(rule, bare)[0].uri if self._proxies[rule.name] else f"sip:{as_user(bare)}@{source}"
+        return self._through(rule, bare)[0].uri if self._trunks.proxies(rule.name) else f"sip:{as_user(bare)}@{source}"
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
@@ -131,7 +130,7 @@ class Router:
 
     def _through(self, rule: TrunkRule, number: str) -> list[Attempt]:
         """``number`` at each of the trunk's proxies."""
-        found = [_attempt(rule, proxy, number) for proxy in self._proxies[rule.name]]
+        found = [_attempt(rule, proxy, number) for proxy in self._trunks.proxies(rule.name)]
         if not found:
             raise DialError(f"trunk {rule.name!r} cannot be called; give it a proxy", status=NO_ROUTE, cause="no_route")
         return found
@@ -143,7 +142,7 @@ class Router:
         port. Only an address that no proxy names, but ``allow`` does, is called as the URI says.
         """
         mine = [rule for rule in self._trunks if trunk in ("", rule.name)]
-        proxies = [(rule, proxy) for rule in mine for proxy in self._proxies[rule.name] if _same_host(proxy, uri)]
+        proxies = [(rule, proxy) for rule in mine for proxy in self._trunks.proxies(rule.name) if proxy.is_at(uri.host)]
         if proxies:
             found = [one for one in proxies if uri.port is not None and one[1].effective_port == uri.port] or proxies
             rule = found[0][0]
@@ -153,11 +152,7 @@ class Router:
             if named is None:
                 what = f"{printable(uri.host, 80)} is the host of no trunk"
                 raise DialError(f"{what}; only trunks can be called", status=NO_ROUTE, cause="no_route")
-            rule, transport = named, uri.transport if uri.transport in ("udp", "tcp", "tls") else ""
-            if self._proxies[rule.name] and all(proxy.transport == "tls" for proxy in self._proxies[rule.name]):
-                transport = "tls"
-            params = (("transport", transport),) if transport and uri.scheme == "sip" else ()
-            places = [SipUri(uri.scheme, "", uri.host, uri.port, params)]
+            rule, places = named, [_as_said(uri, self._trunks.proxies(named.name))]
         self._check(number, number, rule)
         return [_attempt(rule, place, dial_policy.plain(number)) for place in dict.fromkeys(places)]
 
@@ -194,28 +189,9 @@ def _malformed(target: str) -> DialError:
     return DialError(text, status=NO_ROUTE, cause="malformed")
 
 
-def _proxies_of(rule: TrunkRule) -> Iterator[SipUri]:
-    for proxy in rule.proxies:
-        try:
-            yield SipUri.parse(proxy)
-        except RemoteSipError as error:
-            logger.error("trunk %s: the proxy %s is left out: %s", rule.name, printable(proxy, 80), error)
-
-
 def _attempt(rule: TrunkRule, place: SipUri, number: str) -> Attempt:
     """``number`` at ``place``, whose user is left out."""
     return Attempt(rule, str(SipUri(place.scheme, as_user(number), place.host, place.port, place.params)), number)
-
-
-def _same_host(proxy: SipUri, uri: SipUri) -> bool:
-    return _canonical(proxy.host) == _canonical(uri.host)
-
-
-def _canonical(host: str) -> str:
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host.lower()
 
 
 def _as_secure(proxy: SipUri, uri: SipUri) -> SipUri:
@@ -223,6 +199,15 @@ def _as_secure(proxy: SipUri, uri: SipUri) -> SipUri:
     if uri.scheme != "sips" or proxy.transport == "tls":
         return proxy
     return SipUri("sips", "", proxy.host, uri.port)
+
+
+def _as_said(uri: SipUri, proxies: Sequence[SipUri]) -> SipUri:
+    """The place that ``uri`` names, as it asks for; by TLS where all proxies of the trunk speak that."""
+    transport = uri.transport if uri.transport in ("udp", "tcp", "tls") else ""
+    if proxies and all(proxy.transport == "tls" for proxy in proxies):
+        transport = "tls"
+    params = (("transport", transport),) if transport and uri.scheme == "sip" else ()
+    return SipUri(uri.scheme, "", uri.host, uri.port, params)
 
 
 def _names(rule: TrunkRule, host: str) -> bool:
@@ -348,7 +333,7 @@ class Dialler:
         ring_timeout_s: float,
     ) -> OutgoingCall:
         rule = attempt.trunk
-        host = SipUri.parse(rule.proxies[0] if rule.proxies else attempt.uri).host
+        host = next(iter(self._trunks.proxies(rule.name)), SipUri.parse(attempt.uri)).host
         user = as_user(rule.caller_id) or "anonymous"
         return await self._dial(
             attempt.uri,

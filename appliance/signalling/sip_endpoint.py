@@ -29,6 +29,7 @@ from appliance.sip.call_state import CallOptions
 from appliance.sip.events import CallClosed, CallEnded, Event, IncomingCall
 from appliance.sip.message import Request, Response
 from appliance.sip.outside import Outcome
+from appliance.sip.redirect import same_user_near_peer
 from appliance.sip.transaction import Timing
 from appliance.sip.uri import Peer, SipUri
 from appliance.sip.useragent import Limits, UserAgent
@@ -135,6 +136,7 @@ class SipEndpoint:
             limits=self._limits,
             credentials_of=self._credentials_of,
             challenge_of=self._challenge_of,
+            redirect=functools.partial(same_user_near_peer, near=self._of_one_trunk),
         )
         self._agent.call_options = lambda peer: call_options(self._rule_of(peer))
         self._agent.accepting = self._accepting
@@ -455,6 +457,14 @@ class SipEndpoint:
         """The trunk that calls from this peer belong to: by ``allow``, else one that is registered with it."""
         return self._rule_for(peer.host) or self._links.registered_with(peer)
 
+    def _of_one_trunk(self, peer: Peer, address: str) -> bool:
+        """Whether a trunk of ``peer`` is also at ``address``: by its proxies, resolved or written so, or ``allow``."""
+        here, there = (
+            {rule.name for rule in self._trunks_at.get(host, ())} | self._trunks.naming(host)
+            for host in (peer.host, address)
+        )
+        return bool(here & there)
+
     def _credentials_of(self, peer: Peer, message: Request | Response) -> Credentials | None:
         """Ours at a peer. Where several trunks are at one address, the user in From says which."""
         rules = [rule for rule in self._trunks_at.get(peer.host, ()) if rule.username]
@@ -476,8 +486,8 @@ class SipEndpoint:
     def _tls_of(self, host: str) -> tuple[str, TlsClient]:
         """The domain that the certificate of an address must be for, and how TLS is spoken to it: as to its trunk."""
         rule = self._rule_of(Peer(host, 0, "tls")) or next(iter(self._trunks_at.get(host, ())), None)
-        domain = SipUri.parse(rule.proxies[0]).host if rule is not None and rule.proxies else ""
-        return domain, client_tls(rule)
+        proxies = self._trunks.proxies(rule.name) if rule is not None else ()
+        return proxies[0].host if proxies else "", client_tls(rule)
 
     # --- ways to trunks (for the links) ------------------------------------------------------------------------------
 

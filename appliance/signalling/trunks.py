@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from appliance.config.trunks import SipTrunk
+from appliance.errors import RemoteSipError
+from appliance.sip.uri import SipUri, printable
+
+logger = logging.getLogger(__name__)
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -144,6 +149,7 @@ class TrunkTable:
         self._recent: dict[str, deque[float]] = {name: deque() for name in self._rules}
         owned = [(network, rule) for rule in self._rules.values() for network in rule.allow]
         self._networks = sorted(owned, key=lambda item: -item[0].prefixlen)
+        self._proxies = {name: tuple(_readable(rule)) for name, rule in self._rules.items()}
 
     def __iter__(self) -> Iterator[TrunkRule]:
         return iter(self._rules.values())
@@ -151,6 +157,16 @@ class TrunkTable:
     def by_name(self, name: str) -> TrunkRule | None:
         """The trunk of that name."""
         return self._rules.get(name)
+
+    def proxies(self, name: str) -> tuple[SipUri, ...]:
+        """The proxies of the trunk, best first; ``name`` must be one."""
+        return self._proxies[name]
+
+    def naming(self, address: str) -> frozenset[str]:
+        """The names of the trunks that name an IP address as a proxy of theirs, or within ``allow``."""
+        names = {name for name, proxies in self._proxies.items() if any(one.is_at(address) for one in proxies)}
+        rule = self.rule_for(address)
+        return frozenset(names if rule is None else {*names, rule.name})
 
     def state(self, name: str) -> TrunkState:
         """How the trunk is; ``name`` must be one."""
@@ -190,3 +206,11 @@ class TrunkTable:
     def give_back(self, name: str) -> None:
         """One call of the trunk is over."""
         self._states[name].calls -= 1
+
+
+def _readable(rule: TrunkRule) -> Iterator[SipUri]:
+    for proxy in rule.proxies:
+        try:
+            yield SipUri.parse(proxy)
+        except RemoteSipError as error:
+            logger.error("trunk %s: the proxy %s is left out: %s", rule.name, printable(proxy, 80), error)

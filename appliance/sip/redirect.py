@@ -8,7 +8,7 @@ from typing import TypeAlias
 from appliance.errors import RemoteSipError
 from appliance.sip.headers import NameAddr, split_values
 from appliance.sip.message import Response
-from appliance.sip.uri import Peer, SipUri
+from appliance.sip.uri import DEFAULT_TLS_PORT, Peer, SipUri
 
 MAX_REDIRECTS = 5
 """Targets tried for one call beyond the one it was placed to."""
@@ -19,20 +19,36 @@ RedirectPolicy: TypeAlias = Callable[[SipUri, SipUri, Peer], Peer | None]
 """(the target refused, the target offered, where the former was sent) → where to send it; None where it may not be."""
 
 
-def same_user_only(refused: SipUri, offered: SipUri, peer: Peer) -> Peer | None:
-    """Follow only to the same user, so that no peer can make us call a number that nobody asked for.
+def _nowhere(peer: Peer, address: str) -> bool:
+    return False
+
+
+def same_user_near_peer(
+    refused: SipUri, offered: SipUri, peer: Peer, near: Callable[[Peer, str], bool] = _nowhere
+) -> Peer | None:
+    """Follow only to the same user, so that no peer can make us call a number that nobody asked for; and only to the
+    host of the peer that redirected us, or to an address that is ``near`` it, as those of one trunk are.
 
     The request goes to the address the target names; where it names a host, to the peer that redirected us, which
-    knows the way.
+    knows the way. A call that came by TLS goes on by TLS, also where the target leaves the transport open: the keys of
+    its audio are in the request.
     """
     if offered.scheme == "tel" or offered.number != refused.number:
         return None
     if refused.scheme == "sips" and offered.scheme != "sips":
         return None
-    literal = offered.literal_address()
-    if literal is None or literal[:3] == peer[:3]:
+    where = offered.literal_address()
+    if where is None or where[:3] == peer[:3]:
         return peer
-    return literal
+    if where.host != peer.host and not near(peer, where.host):
+        return None
+    if peer.transport != "tls" or where.transport == "tls":
+        return where
+    if offered.transport:
+        return None
+    if where.host == peer.host and offered.port in (None, peer.port):
+        return peer
+    return Peer(where.host, offered.port or DEFAULT_TLS_PORT, "tls")
 
 
 def contacts_of(response: Response) -> list[SipUri]:

@@ -190,6 +190,10 @@ class SipUri:
         """The port as written, else the one that its transport implies."""
         return self.port or (DEFAULT_TLS_PORT if self.transport == "tls" else DEFAULT_PORT)
 
+    def is_at(self, host: str) -> bool:
+        """Whether its host is ``host``: the same name, or the same address."""
+        return _canonical(self.host) == _canonical(host)
+
     def literal_address(self) -> Peer | None:
         """Where to send a request for this URI without asking DNS; None where the host is a name.
 
@@ -209,6 +213,13 @@ class SipUri:
         user = f"{self.user}@" if self.user else ""
         headers = f"?{self.headers}" if self.headers else ""
         return f"{self.scheme}:{user}{join_host_port(self.host, self.port)}{tail}{headers}"
+
+
+def _canonical(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def printable(text: str, limit: int = 256) -> str:

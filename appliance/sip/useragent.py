@@ -35,7 +35,7 @@ from appliance.sip.headers import MAGIC_COOKIE
 from appliance.sip.message import METHODS, Request, Response, make_response, read_message, response_port
 from appliance.sip.multipart import SDP
 from appliance.sip.outside import Outcome, OutsideRequest, new_request
-from appliance.sip.redirect import RedirectPolicy, next_target, same_user_only
+from appliance.sip.redirect import RedirectPolicy, next_target, same_user_near_peer
 from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import Event as TransactionEvent
 from appliance.sip.transaction import Kind, Timing, Transaction
@@ -89,7 +89,7 @@ class UserAgent:
         limits: Limits | None = None,
         credentials_of: Callable[[Peer, Request | Response], Credentials | None] = lambda peer, message: None,
         challenge_of: Callable[[str], Credentials | None] = lambda trunk: None,
-        redirect: RedirectPolicy = same_user_only,
+        redirect: RedirectPolicy = same_user_near_peer,
         guard: GuardSettings | None = None,
     ) -> None:
         self._local = local

@@ -194,3 +194,31 @@ async def test_a_trunk_that_must_authenticate_is_challenged() -> None:
     async with endpoint(rule, on_call=lambda leg: pytest.fail("not authenticated")) as (box, _), raw_peer() as peer:
         peer.transport.sendto(peer.request("INVITE", body=SDP), ("127.0.0.1", box.port))
         assert "WWW-Authenticate: Digest" in await peer.expect("SIP/2.0 401")
+
+
+@pytest.mark.parametrize(
+    ("named", "elsewhere", "expected"),
+    [
+        ({"allow": (ipaddress.ip_network("127.0.0.2"),)}, (), 486),
+        ({"proxies": ("sip:127.0.0.2",)}, (), 486),
+        ({}, (ipaddress.ip_network("127.0.0.2"),), 302),
+        ({}, (), 302),
+    ],
+)
+async def test_a_redirection_is_followed_only_to_where_the_trunk_is(
+    named: dict[str, tuple[object, ...]], elsewhere: tuple[ipaddress.IPv4Network, ...], expected: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, peer = await loop.create_datagram_endpoint(RawPeer, local_addr=("127.0.0.2", 0))
+    there = Registrar(peer)
+    there.replies["INVITE"] = [("486 Busy Here",)]
+    async with registrar() as moved:
+        moved.replies["INVITE"] = [("302 Moved", f"Contact: <sip:100@127.0.0.2:{peer.port}>")]
+        uri = f"sip:100@127.0.0.1:{moved.peer.port}"
+        rule = TrunkRule("carrier", allow=named.get("allow", ()), proxies=(uri, *named.get("proxies", ())))  # type: ignore[arg-type]
+        async with endpoint(rule, TrunkRule("other", allow=elsewhere)) as (box, _):
+            call = await box.dial(uri, "sip:us@127.0.0.1", StaticMedia(), trunk=rule)
+            async with asyncio.timeout(DEADLINE_S):
+                assert (await call.wait_ended()).code == expected
+    transport.close()
+    assert peer.heard.empty() is (expected == 302)

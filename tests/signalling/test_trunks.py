@@ -35,6 +35,23 @@ def test_the_smallest_network_that_holds_an_address_names_the_trunk() -> None:
     }
 
 
+def test_an_address_is_named_by_proxies_and_by_sources() -> None:
+    proxies = ("sip:[2001:db8::5]:5070;transport=tls", "sip:broken@", "sip:192.0.2.5")
+    trunks = table(
+        TrunkRule("carrier", (ip_network("192.0.2.64/26"),), proxies=proxies),
+        TrunkRule("pbx", (ip_network("192.0.2.5"),)),
+    )
+    assert [str(proxy) for proxy in trunks.proxies("carrier")] == [proxies[0], proxies[2]]
+    found = {host: trunks.naming(host) for host in ("2001:DB8:0::5", "192.0.2.5", "192.0.2.65", "192.0.2.1", "a.b")}
+    assert found == {
+        "2001:DB8:0::5": {"carrier"},
+        "192.0.2.5": {"carrier", "pbx"},
+        "192.0.2.65": {"carrier"},
+        "192.0.2.1": set(),
+        "a.b": set(),
+    }
+
+
 def test_one_call_more_than_max_calls_is_refused_until_one_ends() -> None:
     trunks = table(TrunkRule("pbx", max_calls=2))
     assert [trunks.take("pbx", 0.0) for _ in range(3)] == ["", "", "trunks.pbx.max_calls (2) reached"]
