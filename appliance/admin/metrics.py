@@ -267,10 +267,6 @@ class Metrics:
         self._pulled.trunks = trunks
         self._pulled.router = router
 
-    def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
-        """Read the depth of a queue in this process."""
-        self._queue_depth.labels(name).set_function(depth)
-
 
 class _Pulled:
     """Reads, at the moment of a scrape, what is kept elsewhere."""

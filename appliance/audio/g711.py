@@ -12,9 +12,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ULAW_SILENCE: Final = 0xFF
-ALAW_SILENCE: Final = 0xD5
-
 _ULAW_BIAS: Final = 33
 _ULAW_CLIP: Final = 8158
 

@@ -5,6 +5,7 @@ one matrix product over all calls. Where two of them hold much of the power, the
 that each tone gains from the first half to the second tells its frequency to a few hertz, and a fit of two sines of
 just these frequencies tells how much of the power they explain. A key tone has two steady frequencies within 2.5 % of
 their places and nothing else; a voice that passes for 20 ms does not pass again 10 ms later with the same two levels.
+A tone of 40 ms or more is heard wherever it begins; one of less than 25 ms never is.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from numpy.typing import NDArray
 from appliance.audio.tones import COLUMNS_HZ, PAD, RATE_HZ, ROWS_HZ
 
 FRAME_SAMPLES: Final = 160
-MIN_TONE_MS: Final = 40
-"""A tone at least as long is heard wherever it begins; one of less than 25 ms never is."""
 MIN_LEVEL_DBFS: Final = -46.0
 """Of each of the two sines: about -40 dBm0."""
 

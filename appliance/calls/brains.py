@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
 
 from appliance.conversation import brain
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
@@ -13,8 +12,6 @@ from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.errors import EngineError
 from appliance.signalling.leg import CallInfo
-
-_NO_INPUT_S: Final = 8.0
 
 
 def make_brain(

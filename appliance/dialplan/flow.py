@@ -373,11 +373,6 @@ def expectation(line: Line, step: AskStep) -> Listen:
     )
 
 
-def expectations(line: Line) -> tuple[Listen, ...]:
-    """What each of the line's questions expects, in order: every grammar that its calls will need."""
-    return tuple(expectation(line, step) for step in line.flow.values() if isinstance(step, AskStep))
-
-
 def no_input_of(line: Line, step: AskStep) -> NoInputPolicy:
     """The line's no-input rules with what the step changes."""
     own = {name: getattr(step.no_input, name) for name in step.no_input.model_fields_set} if step.no_input else {}

@@ -116,11 +116,6 @@ class PocketSphinxRecogniser:
         """How many compiled grammars are in memory."""
         return len(self._grammars)
 
-    def warm(self) -> None:
-        """Touch everything once, so that the first caller does not wait for it."""
-        noise = np.random.default_rng(1).normal(0.0, 300.0, RATE_HZ).astype(np.int16)
-        self.recognise(noise, ("yes", "no"), reject=True)
-
     def prepare(self, phrases: tuple[str, ...], pronunciations: tuple[tuple[str, str], ...] = ()) -> None:
         """Compile the grammar of a question that is about to be asked (some 10 ms for 150 phrases).
 

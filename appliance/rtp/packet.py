@@ -15,7 +15,6 @@ HEADER_BYTES: Final = 12
 _HEADER: Final = struct.Struct("!BBHII")
 _PLAIN: Final = 0x80
 _unpack_header = _HEADER.unpack_from
-_pack_header_into = _HEADER.pack_into
 _new_tuple = tuple.__new__
 
 
@@ -66,25 +65,7 @@ def _payload(data: bytes, first: int) -> bytes:
     return data[start:end]
 
 
-def pack_header_into(
-    buffer: bytearray | memoryview,
-    offset: int,
-    payload_type: int,
-    seq: int,
-    timestamp: int,
-    ssrc: int,
-    marker: bool = False,
-) -> None:
-    """Write a plain 12-byte header at ``offset``; ``seq`` and ``timestamp`` may run past 16 and 32 bits.
-
-    Raises:
-        struct.error: if the buffer is too short.
-    """
-    second = payload_type | 0x80 if marker else payload_type
-    _pack_header_into(buffer, offset, _PLAIN, second, seq & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc)
-
-
 def build(payload_type: int, seq: int, timestamp: int, ssrc: int, payload: bytes, marker: bool = False) -> bytes:
-    """A whole packet with a plain header."""
+    """A whole packet with a plain header; ``seq`` and ``timestamp`` may run past 16 and 32 bits."""
     second = payload_type | 0x80 if marker else payload_type
     return _HEADER.pack(_PLAIN, second, seq & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload

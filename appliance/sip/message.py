@@ -1,8 +1,8 @@
 """Requests and responses as bytes and back (RFC 3261 §7).
 
 Reading is in two steps, because a request that breaks a rule must still be answered: :func:`read_message` finds the
-parts of anything that looks like SIP and notes the first rule it breaks in ``defect``; :func:`parse_message` raises
-that defect. What is tolerated and what is not follows RFC 4475.
+parts of anything that looks like SIP and notes the first rule it breaks in ``defect``, which whoever takes the message
+must look at. What is tolerated and what is not follows RFC 4475.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _encode(start: str, headers: Headers, body: bytes) -> bytes:
 class _Parsed:
     """The header values every message needs, read on first use and kept.
 
-    Each property raises RemoteSipError where the value is broken; after :func:`parse_message` none does.
+    Each property raises RemoteSipError where the value is broken; none does where ``defect`` is None.
     """
 
     headers: Headers
@@ -228,18 +228,6 @@ class Response(_Parsed):
 
 
 Message: TypeAlias = Request | Response
-
-
-def parse_message(data: bytes) -> Message:
-    """One datagram as a message.
-
-    Raises:
-        RemoteSipError: with the status to answer; ``status_hint`` None where nothing may be answered.
-    """
-    message = read_message(data)
-    if message.defect is not None:
-        raise message.defect
-    return message
 
 
 def read_message(data: bytes) -> Message:

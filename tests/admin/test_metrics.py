@@ -44,7 +44,6 @@ def metrics() -> Metrics:
     metrics = Metrics()
     metrics.watch_store(WriterStats)
     metrics.watch_sip(lambda: {"garbage": 3, "calls": 2})
-    metrics.watch_queue("hooks", lambda: 7)
     metrics.process_state(ProcessState("media", "ready", os.getpid(), 2))
     metrics.media_stats(media_stats())
     metrics.leg_closed(LegClosed(0, 1, 500, 480, lost=5, late=6, concealed=11, strangers=7, srtp_failures=3, mos=4.2))
@@ -165,7 +164,6 @@ def test_what_is_kept_elsewhere_is_read_when_asked(metrics: Metrics) -> None:
     assert value(metrics, "appliance_store_writes_total") == 9
     assert value(metrics, "appliance_sip_events_total", event="garbage") == 3
     assert value(metrics, "appliance_sip_held", kind="calls") == 2
-    assert value(metrics, "appliance_queue_depth", queue="hooks") == 7
 
 
 def test_a_thousand_calls_leave_nothing_behind(metrics: Metrics) -> None:

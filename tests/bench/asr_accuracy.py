@@ -283,7 +283,7 @@ def main() -> int:
     only = parser.parse_args().bars_only
     began = time.perf_counter()
     recogniser = PocketSphinxRecogniser()
-    recogniser.warm()
+    recogniser.recognise(np.zeros(RATE_HZ // 2, np.int16), ("yes", "no"), reject=True)
     loaded_s = time.perf_counter() - began
     try:
         if not only:

@@ -26,9 +26,7 @@ BOOKING = ("book a table for two", "cancel my booking", "speak to somebody")
 
 @pytest.fixture(scope="module")
 def recogniser() -> PocketSphinxRecogniser:
-    recogniser = PocketSphinxRecogniser(cache_grammars=4)
-    recogniser.warm()
-    return recogniser
+    return PocketSphinxRecogniser(cache_grammars=4)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 
 from appliance.audio import comfort_noise
 from appliance.audio.codec import new_codec
-from appliance.audio.tones import key_in, key_tone, keys_in
+from appliance.audio.tones import key_tone
 from appliance.ipc.messages import Digit, MediaTimeout
 from appliance.media.reports import quality
 from appliance.rtp.dtmf import DtmfSender
+from tests.audio.heard import key_in, keys_in
 from tests.media.leg_bench import PAYLOAD_TYPES, Made, loud, speak, tone
 
 # --- packet lengths and codecs ------------------------------------------------------------------------------------

@@ -18,10 +18,8 @@ def test_numbers_wrap_when_written() -> None:
     assert (parsed.seq, parsed.timestamp, parsed.payload) == (3, 160, b"")
 
 
-def test_header_is_written_in_place() -> None:
-    buffer = bytearray(b"\xaa" * 20)
-    packet.pack_header_into(buffer, 4, 101, 7, 8, 9, marker=True)
-    assert buffer == b"\xaa" * 4 + bytes.fromhex("80e500070000000800000009") + b"\xaa" * 4
+def test_the_header_is_the_plain_one() -> None:
+    assert packet.build(101, 7, 8, 9, b"\xaa", marker=True) == bytes.fromhex("80e500070000000800000009") + b"\xaa"
 
 
 def test_contributing_sources_extension_and_padding_are_removed() -> None:

@@ -12,12 +12,12 @@ from appliance.errors import SipUnreachable
 from appliance.signalling.resolver import Server
 from appliance.signalling.trunk_links import TrunkLinks
 from appliance.signalling.trunks import TrunkRule, TrunkTable
-from appliance.sip.message import Request, make_response, parse_message
+from appliance.sip.message import Request, make_response
 from appliance.sip.outside import Outcome
 from appliance.sip.uri import Peer, SipUri
 
 from ..engines.virtual_time import run_virtual
-from ..sip.requests import make_request
+from ..sip.requests import good_message, make_request
 
 ONE, OTHER = "192.0.2.1", "192.0.2.2"
 RULE = TrunkRule("carrier", proxies=("sip:carrier.example",), username="box", register=True, register_interval_s=100.0)
@@ -47,7 +47,7 @@ class Carrier:
     async def ask(self, method: str, target: SipUri, peer: Peer, **more: Any) -> Outcome:
         self.asked.append((peer.host, self.now()))
         status = self.answer()
-        request = parse_message(make_request(method))
+        request = good_message(make_request(method))
         assert isinstance(request, Request)
         response = make_response(request, status)
         if ("Expires", "0") not in more.get("headers", ()):

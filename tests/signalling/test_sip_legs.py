@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from appliance.signalling.sip_legs import MAX_HEADERS, call_info, session_id_of
-from appliance.sip.message import Request, parse_message
+from appliance.sip.message import Request
 from appliance.sip.uri import Peer
+
+from ..sip.requests import good_message
 
 
 def request(
     *, uri: str = "sip:+4930@box.example", caller: str = '"Ann" <sip:ann@a.example>', extra: str = ""
 ) -> Request:
-    message = parse_message(
+    message = good_message(
         f"INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKx\r\nFrom: {caller};tag=1\r\nTo: <sip:100@b>\r\n"
         f"Call-ID: id\r\nCSeq: 1 INVITE\r\n{extra}\r\n".encode()
     )

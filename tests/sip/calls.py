@@ -7,10 +7,11 @@ from typing import TypeVar
 from appliance.sip.call import Call
 from appliance.sip.call_state import CallOptions
 from appliance.sip.events import CallEnded, Event, IncomingCall
-from appliance.sip.message import Request, Response, parse_message
+from appliance.sip.message import Request, Response
 from appliance.sip.uri import Peer, SipUri
 
 from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair
+from .requests import good_message
 
 TARGET = SipUri.parse("sip:100@192.0.2.2")
 FROM = "sip:caller@192.0.2.1"
@@ -59,4 +60,4 @@ def nothing_is_left(pair: DialogPair) -> None:
 
 def messages(pair: DialogPair, start: bytes, destination: Peer | None = None) -> list[Request | Response]:
     """What was put on the wire beginning so, read, in order."""
-    return [parse_message(data) for _, to, data in pair.wire if data.startswith(start) and destination in (None, to)]
+    return [good_message(data) for _, to, data in pair.wire if data.startswith(start) and destination in (None, to)]

@@ -1,7 +1,8 @@
-"""Requests as bytes, for tests that speak to one user agent directly."""
+"""Requests as bytes, and bytes as messages, for tests that speak to one user agent directly."""
 
 from __future__ import annotations
 
+from appliance.sip.message import Message, read_message
 from appliance.sip.uri import Peer
 
 PEER = Peer("192.0.2.7", 5070)
@@ -31,3 +32,15 @@ def make_request(
         f"CSeq: {cseq} {method}\r\nContact: {contact}\r\n{kind}{extra}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def good_message(data: bytes) -> Message:
+    """A message that breaks no rule.
+
+    Raises:
+        RemoteSipError: what it breaks, as the user agent finds it.
+    """
+    message = read_message(data)
+    if message.defect is not None:
+        raise message.defect
+    return message

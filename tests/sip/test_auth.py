@@ -20,9 +20,9 @@ from appliance.sip.auth import (
     Verdict,
     digest_response,
 )
-from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.message import Request, Response, make_response
 
-from .requests import PEER, make_request
+from .requests import PEER, good_message, make_request
 
 ALICE = Credentials("alice", 'pass"word\\')
 
@@ -38,7 +38,7 @@ def client() -> DigestClient:
 
 
 def invite(lines: list[tuple[str, str]] | None = None, cseq: int = 1) -> Request:
-    request = parse_message(make_request(cseq=str(cseq)))
+    request = good_message(make_request(cseq=str(cseq)))
     assert isinstance(request, Request)
     for name, value in lines or ():
         request.headers.add(name, value)

@@ -27,11 +27,11 @@ from appliance.sip.events import (
     ReofferFailed,
     TransferDone,
 )
-from appliance.sip.message import parse_message
 from appliance.sip.uri import Peer
 
 from .calls import nothing_is_left, place, told
 from .dialog_pair import ANSWER, CALLED, CALLER, OFFER, DialogPair
+from .requests import good_message
 
 DOINGS: dict[str, Callable[[Call, float], None]] = {
     "ring": lambda call, now: call.ring(now),
@@ -131,7 +131,7 @@ def test_any_life_of_a_call(
 
     nothing_is_left(pair)
     for _, _, data in pair.wire:
-        parse_message(data)
+        good_message(data)
     for by_called, who in ((False, CALLER), (True, CALLED)):
         if by_called in calls:
             assert len(told(pair, who, CallEnded)) == len(told(pair, who, CallClosed)) == 1

@@ -4,16 +4,16 @@ import pytest
 
 from appliance.errors import RemoteSipError
 from appliance.sip.dialog import MAX_ROUTES, Dialog, incoming_key
-from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.message import Request, Response, make_response
 from appliance.sip.uri import Peer
 
-from .requests import make_request
+from .requests import good_message, make_request
 
 ROUTES = "Record-Route: <sip:p1.example;lr>, <sip:192.0.2.50:5080;lr>\r\n"
 
 
 def request_of(data: bytes) -> Request:
-    message = parse_message(data)
+    message = good_message(data)
     assert isinstance(message, Request)
     return message
 
@@ -22,7 +22,7 @@ def response_of(request: Request, *, extra: tuple[tuple[str, str], ...] = ()) ->
     response = make_response(request, 200, to_tag="callee")
     for name, value in extra:
         response.headers.add(name, value)
-    message = parse_message(response.encode())
+    message = good_message(response.encode())
     assert isinstance(message, Response)
     return message
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.message import Request, Response, make_response
 from appliance.sip.redirect import MAX_REDIRECTS, contacts_of, next_target, same_user_near_peer
 from appliance.sip.uri import Peer, SipUri
 
-from .requests import PEER, make_request
+from .requests import PEER, good_message, make_request
 
 FIRST = "sip:100@192.0.2.7"
 
 
 def moved(contact: str) -> Response:
-    request = parse_message(make_request())
+    request = good_message(make_request())
     assert isinstance(request, Request)
     response = make_response(request, 302)
     response.headers.set("contact", contact)

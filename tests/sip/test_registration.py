@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import LocalSipError
-from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.message import Request, Response, make_response
 from appliance.sip.registration import REGISTRATION_TABLE, Attempt, Registration, RegistrationState, granted_expires_s
 
-from .requests import make_request
+from .requests import good_message, make_request
 
 State = RegistrationState
 
 
 def register(contact: str = "<sip:me@192.0.2.2:5060>") -> Request:
-    request = parse_message(make_request("REGISTER", contact=contact))
+    request = good_message(make_request("REGISTER", contact=contact))
     assert isinstance(request, Request)
     return request
 

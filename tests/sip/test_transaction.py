@@ -6,13 +6,13 @@ from collections import Counter
 
 import pytest
 
-from appliance.sip.message import Request, Response, make_response, parse_message
+from appliance.sip.message import Request, Response, make_response
 from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import TABLES, TIMERS, Event, Kind, State, Timing, Transaction
 from appliance.sip.transaction_layer import TimerKey, TransactionLayer
 from appliance.sip.uri import Peer
 
-from .requests import PEER, make_request
+from .requests import PEER, good_message, make_request
 
 
 class Rig:
@@ -47,17 +47,17 @@ class Rig:
         self.now = until
 
     def client(self, method: str) -> tuple[Transaction, Request]:
-        request = parse_message(make_request(method))
+        request = good_message(make_request(method))
         assert isinstance(request, Request)
         return self.layer.open_client(request, self.peer, self, self.now, lambda response: b"ACK " + b"x" * 5), request
 
     def server(self, method: str) -> Transaction:
-        request = parse_message(make_request(method))
+        request = good_message(make_request(method))
         assert isinstance(request, Request)
         return self.layer.open_server(request, self.peer)
 
     def answer(self, request: Request, status: int) -> None:
-        response = parse_message(make_response(request, status, to_tag="t").encode())
+        response = good_message(make_response(request, status, to_tag="t").encode())
         assert isinstance(response, Response)
         self.layer.receive_response(response, self.now)
 
@@ -229,11 +229,11 @@ def test_over_a_reliable_transport_nothing_is_repeated_or_waited_for() -> None:
 def test_a_response_to_nobody_is_a_stray() -> None:
     rig = Rig()
     rig.client("BYE")
-    other = parse_message(make_request("BYE", branch="z9hG4bKother"))
-    spoofed = parse_message(make_request("BYE", via="192.0.2.99:5070"))
+    other = good_message(make_request("BYE", branch="z9hG4bKother"))
+    spoofed = good_message(make_request("BYE", via="192.0.2.99:5070"))
     for message in (other, spoofed):
         assert isinstance(message, Request)
-        response = parse_message(make_response(message, 200).encode())
+        response = good_message(make_response(message, 200).encode())
         assert isinstance(response, Response)
         assert not rig.layer.receive_response(response, 0.0)
     assert rig.responses == []
