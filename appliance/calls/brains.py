@@ -112,8 +112,12 @@ def variables(info: CallInfo) -> dict[str, str]:
     about = info.about
     return {
         "caller.asserted": next(iter(about.asserted), ""),
+        "caller.asserted_name": about.asserted_name,
         "caller.verstat": about.verstat,
+        "caller.privacy": ";".join(about.privacy),
         "diverted.number": about.diversions[0].number if about.diversions else "",
+        "call.reason": ", ".join(map(str, about.reasons)),
+        "call.user_to_user": about.user_to_user,
         **{f"header.{name}": value for name, value in info.offered.items()},
     }
 

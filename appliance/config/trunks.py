@@ -24,9 +24,17 @@ LOWEST_SESSION_TIMER_S: Final = 90
 
 VARIABLE: Final = re.compile(r"\$\{\s*([^{}|]*?)\s*\}")
 """A variable in a header's template."""
-_VARIABLES: Final = frozenset(
-    ("caller.number", "called.number", "call.id", "line.name", "caller.asserted", "caller.verstat", "diverted.number")
+NETWORK_VARIABLES: Final = (
+    "caller.asserted",
+    "caller.asserted_name",
+    "caller.verstat",
+    "caller.privacy",
+    "diverted.number",
+    "call.reason",
+    "call.user_to_user",
 )
+"""What the network says about a call, in dialplans and in headers of calls placed."""
+_VARIABLES: Final = frozenset(("caller.number", "called.number", "call.id", "line.name", *NETWORK_VARIABLES))
 _SIP_URI = re.compile(r"sips?:(?:.+@)?(\[[^]]*\]|[A-Za-z0-9._+-]+)(?::([^;?@]*))?((?:;[^;=?@]+(?:=[^;?@]*)?)*)")
 _TOKEN = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
 _OWN_HEADERS: Final = frozenset(
@@ -244,8 +252,8 @@ class SipTrunk(Section):
         default={},
         max_length=32,
         description="Headers added to calls placed: name to text, with `${caller.number}`, `${called.number}`, "
-        "`${call.id}`, `${line.name}`, `${caller.asserted}`, `${caller.verstat}`, `${diverted.number}`, "
-        "`${header.NAME}`. One that comes out empty is left out.",
+        "`${call.id}`, `${line.name}`, `${header.NAME}`, and what the network says about the call "
+        f"({', '.join(f'`${{{name}}}`' for name in NETWORK_VARIABLES)}). One that comes out empty is left out.",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
 from appliance.dialplan.schema import (
     AskStep,
@@ -26,14 +27,7 @@ from appliance.engines.lexicon import PHONES
 Path: TypeAlias = tuple[str | int, ...]
 MissingWords: TypeAlias = Callable[[str], list[str]]
 
-_FIXED_VARIABLES = (
-    "caller.number",
-    "called.number",
-    "line.name",
-    "caller.asserted",
-    "caller.verstat",
-    "diverted.number",
-)
+_FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
 _FILTERS = ("digits",)
 
 

@@ -151,7 +151,7 @@ class Flow:
         line: with ``agent: flow``, as the loader returned it.
         caller: the caller's number, for ``${caller.number}``.
         called: the number dialled, for ``${called.number}``.
-        values: further variables: ``header.NAME``, ``diverted.number``, ``caller.asserted``, ``caller.verstat``.
+        values: further variables: ``header.NAME``, and what the network says of the call.
     """
 
     def __init__(

@@ -40,6 +40,11 @@ class Reason:
     cause: int
     text: str = ""
 
+    def __str__(self) -> str:
+        """As it stands in the header; words that would have to be escaped there are left out."""
+        text = f';text="{self.text}"' if self.text and not set(self.text) & set('"\\') else ""
+        return f"{self.protocol};cause={self.cause}{text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Passport:

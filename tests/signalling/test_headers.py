@@ -65,6 +65,8 @@ def test_reasons_and_data_of_the_callers_system() -> None:
         ("User-to-User", "56a390f3d2b7310023a;encoding=hex"),
     )
     assert found.reasons == (Reason("Q.850", 16, "Normal call clearing"), Reason("SIP", 200))
+    assert [str(one) for one in found.reasons] == ['Q.850;cause=16;text="Normal call clearing"', "SIP;cause=200"]
+    assert str(Reason("SIP", 486, 'the "line" is busy')) == "SIP;cause=486"
     assert found.user_to_user == "56a390f3d2b7310023a;encoding=hex"
 
 
