@@ -405,6 +405,51 @@ routes:
 
 
 @pytest.mark.parametrize(
+    ("route", "prefixes", "region", "reported"),
+    [
+        ("to: '9', strip: 1", "['0']", "DE", True),
+        ("to: '9', strip: 1", "['0', '90']", "DE", False),
+        ("to: '+43'", "['+49', '0', '2']", "DE", True),
+        ("to: ['+43', '+491']", "['+49', '0', '2']", "DE", False),
+        ("to: '0043'", "['+43']", "DE", False),
+        ("to: '43'", "['+43']", "", True),
+        ("to: '*'", "['+43']", "", False),
+        ("to: '+43'", "['*']", "DE", False),
+        ("to: '+4(3)*'", "['+431*']", "", False),
+        ("to: alice", "['+43', '2', bob]", "", True),
+        ("to: alice", "['al*']", "", False),
+        ("to: '44', prepend: '+'", "['44']", "", True),
+        ("to: '44', prepend: '+'", "['44', '+44']", "", False),
+        ("to: '44', prepend: '+'", "['44']", "GB", False),
+        ("prepend: '+'", "['44']", "", False),
+    ],
+)
+def test_a_route_by_which_nothing_can_be_dialled(route: str, prefixes: str, region: str, reported: bool) -> None:
+    known = f", region: {region}" if region else ""
+    trunk = f"kind: sip, proxy: 'sip:a', allow_prefixes: {prefixes}{known}"
+    text = f"trunks: {{a: {{{trunk}}}, b: {{{trunk}}}}}\nroutes:\n  - {{{route}, trunks: [a, b]}}\n"
+    if not reported:
+        load(text)
+        return
+    (found,) = mistakes(text)
+    what = "no number of this route may be dialled: its trunks' allow_prefixes list none"
+    assert found.startswith(
+        f"appliance.yaml:3: routes.0.to: {what}; list their beginning under trunks.a.allow_prefixes"
+    )
+
+
+def test_a_route_is_judged_by_all_of_its_trunks() -> None:
+    text = """\
+trunks:
+  abroad: {kind: sip, proxy: 'sip:a', allow_prefixes: ['+43']}
+  home: {kind: sip, proxy: 'sip:a', allow_prefixes: ['+49']}
+routes: [{to: '+49', trunks: [abroad, home]}]
+"""
+    load(text)
+    assert len(mistakes(text.replace("abroad, home", "abroad"))) == 1
+
+
+@pytest.mark.parametrize(
     ("trunk", "expected"),
     [
         ("proxy: pbx.example", "proxy: 'pbx.example' is not a SIP URI; write it as sip:host, sip:host:port or"),

@@ -36,6 +36,7 @@ NETWORK_VARIABLES: Final = (
 """What the network says about a call, in dialplans and in headers of calls placed."""
 _VARIABLES: Final = frozenset(("caller.number", "called.number", "call.id", "line.name", *NETWORK_VARIABLES))
 _SIP_URI = re.compile(r"sips?:(?:.+@)?(\[[^]]*\]|[A-Za-z0-9._+-]+)(?::([^;?@]*))?((?:;[^;=?@]+(?:=[^;?@]*)?)*)")
+_SEPARATORS = str.maketrans("", "", " -().\t/")
 _TOKEN = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
 _OWN_HEADERS: Final = frozenset(
     """
@@ -320,3 +321,33 @@ def trunk_conflicts(trunks: Mapping[str, SipTrunk], routes: tuple[Route, ...]) -
             elif not trunks[name].allow_prefixes:
                 what = f"trunk {name!r} may dial no number"
                 yield path, what, f"list what it may under trunks.{name}.allow_prefixes"
+        used = [trunks[name] for name in route.trunks if name in trunks and trunks[name].allow_prefixes]
+        if len(used) == len(route.trunks) and not any(_may_dial(trunk, route) for trunk in used):
+            what = "no number of this route may be dialled: its trunks' allow_prefixes list none"
+            hint = (
+                f"list their beginning under trunks.{route.trunks[0]}.allow_prefixes, as it is before strip and prepend"
+            )
+            if route.prepend.startswith("+"):
+                hint += ", and what prepend makes of it"
+            yield ("routes", number, "to"), what, hint
+
+
+def _may_dial(trunk: SipTrunk, route: Route) -> bool:
+    """Whether the trunk may dial any number of the route; False only where it surely may not."""
+
+    def listed(beginning: str) -> bool:
+        return any(_may_begin_alike(beginning, prefix, trunk.region) for prefix in trunk.allow_prefixes)
+
+    gets_country_code = route.prepend.startswith("+") and trunk.region is None
+    return any(
+        listed(to) and (not gets_country_code or to.startswith(("+", "*")) or listed(route.prepend)) for to in route.to
+    )
+
+
+def _may_begin_alike(to: str, prefix: str, region: str | None) -> bool:
+    if "*" in (to, prefix):
+        return True
+    ours, theirs = (one.removesuffix("*").translate(_SEPARATORS) for one in (to, prefix))
+    if theirs.startswith("+") and not ours.startswith("+"):
+        return region is not None
+    return ours.startswith(theirs) or theirs.startswith(ours)

@@ -125,8 +125,13 @@ def begins(number: str, prefix: str, region: str | None = None) -> bool:
 
 
 def leads_abroad(number: str, region: str | None) -> bool:
-    """Whether ``number`` is dialled as one with a country code, so that no prefix for national numbers fits it."""
-    return number.startswith("+") or bool(_exit_code(number, region) or _behind_exit_codes(number, region))
+    """Whether ``number`` is dialled as one with a country code, so that no prefix for national numbers fits it.
+
+    Without a region both 00 and 011 mean that one follows.
+    """
+    if number.startswith("+") or (region is None and number.startswith("011")):
+        return True
+    return bool(_exit_code(number, region) or _behind_exit_codes(number, region))
 
 
 def same_number(number: str, other: str, region: str | None) -> bool:

@@ -8,8 +8,10 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from appliance.config.trunks import Route
+from appliance.config.trunks import Route, SipTrunk, trunk_conflicts
 from appliance.errors import DialError
 from appliance.signalling.leg import HangupCause
 from appliance.signalling.routes import Dialler, Router, goes_on
@@ -114,6 +116,39 @@ def test_a_sip_uri_does_not_say_how_a_trunk_is_spoken_to(target: str, expected: 
     assert [attempt.uri for attempt in ways.attempts(target)] == expected
 
 
+_BEGINNINGS = st.sampled_from(
+    ["*", "0", "00", "9", "90", "44", "0044", "+44", "+4420", "+49", "+49*", "4", "al*", "alice", "+1", "011", "2-0"]
+)
+_NUMBERS = st.sampled_from(
+    ["442071838750", "00442071838750", "+442071838750", "02071838750", "9442071838750", "900442071838750", "alice",
+     "+12025550123", "0112025550123", "+4930123456", "030123456", "44", "200", "al"]
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(_BEGINNINGS, min_size=1, max_size=2), st.lists(_BEGINNINGS, min_size=1, max_size=2),
+    st.sampled_from([None, "GB", "DE", "US"]), st.integers(0, 2), st.sampled_from(["", "+", "+44", "00", "9"]),
+    st.lists(_NUMBERS, min_size=5, max_size=5),
+)  # fmt: skip
+def test_no_route_that_leads_anywhere_is_reported_as_one_that_does_not(
+    to: list[str], prefixes: list[str], region: str | None, strip: int, prepend: str, numbers: list[str]
+) -> None:
+    trunk = SipTrunk.model_validate({"kind": "sip", "proxy": "sip:t", "allow_prefixes": prefixes, "region": region})
+    route = Route(to=tuple(to), trunks=("t",), strip=strip, prepend=prepend)
+    ways = Router(TrunkTable((TrunkRule.of("t", trunk),)), (route,))
+    dialled = [number for number in numbers if _leads(ways, number)]
+    reported = [key for key, _, _ in trunk_conflicts({"t": trunk}, (route,)) if key[0] == "routes"]
+    assert not (dialled and reported), dialled
+
+
+def _leads(ways: Router, number: str) -> bool:
+    try:
+        return bool(ways.attempts(number))
+    except DialError:
+        return False
+
+
 def test_a_proxy_that_cannot_be_read_costs_only_itself() -> None:
     """The settings take no such proxy; the other trunks' calls must not fail even if one came about."""
     broken = TrunkRule("broken", proxies=("sip:a@", "sip:host;;x", "sip:[::1"), allow_prefixes=("+49",))
@@ -175,6 +210,20 @@ def test_rewriting_a_number_opens_no_way_abroad(
     with pytest.raises(DialError) as caught:
         ways.attempts(target)
     assert (caught.value.status, caught.value.cause) == (403, expected)
+
+
+def test_without_a_region_both_common_exit_codes_lead_abroad() -> None:
+    rule = TrunkRule("t", proxies=("sip:t.example",), allow_prefixes=("90",))
+    ways = Router(TrunkTable((rule,)), (Route(to=("9",), trunks=("t",), strip=1),))
+    for number in ("900442071838750", "9011442071838750"):
+        with pytest.raises(DialError, match=r"which trunks\.t\.allow_prefixes does not list; add its beginning"):
+            ways.attempts(number)
+
+
+def test_a_route_for_national_numbers_takes_those_of_turin() -> None:
+    rule = TrunkRule("t", proxies=("sip:t.example",), allow_prefixes=("0",), region="IT")
+    ways = Router(TrunkTable((rule,)), (Route(to=("0",), trunks=("t",)),))
+    assert [one.uri for one in ways.attempts("0115691111")] == ["sip:0115691111@t.example"]
 
 
 def test_a_number_that_hides_another_is_told_apart_from_one_without_a_route() -> None:
