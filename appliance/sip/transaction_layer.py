@@ -48,7 +48,7 @@ class TransactionLayer:
     Args:
         send: takes (bytes, destination) of every message.
         timers: where deadlines are kept; keys whose first item is a Transaction belong to this layer.
-        limit: most transactions held at once; beyond it :attr:`full` is true and no server one is made.
+        limit: from so many transactions on :attr:`full` is true; who opens one asks first.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class TransactionLayer:
         self._clients: dict[tuple[str, ...], Transaction] = {}
         self._by_merge_key: dict[tuple[str, ...], Transaction] = {}
         self._merge_keys: dict[Transaction, tuple[str, ...]] = {}
+        self._held_for: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._servers) + len(self._clients)
@@ -76,6 +77,10 @@ class TransactionLayer:
     @property
     def full(self) -> bool:
         return len(self) >= self._limit
+
+    def held_for(self, host: str) -> int:
+        """Server transactions of requests from this host."""
+        return self._held_for[host]
 
     def send(self, data: bytes, destination: Peer) -> None:
         """Send a message for the first time."""
@@ -103,6 +108,7 @@ class TransactionLayer:
         kind = Kind.INVITE_SERVER if request.method == "INVITE" else Kind.SERVER
         transaction = Transaction(kind, server_key(request), self, destination, request)
         self._servers[transaction.key] = transaction
+        self._held_for[destination.host] += 1
         merge_key = _merge_key(request)
         if merge_key not in self._by_merge_key:
             self._by_merge_key[merge_key] = transaction
@@ -178,6 +184,13 @@ class TransactionLayer:
         table = self._clients if transaction.kind in (Kind.INVITE_CLIENT, Kind.CLIENT) else self._servers
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
+            if table is self._servers:
+                self._release(transaction.destination.host)
         merge_key = self._merge_keys.pop(transaction, None)
         if merge_key is not None:
             self._by_merge_key.pop(merge_key, None)
+
+    def _release(self, host: str) -> None:
+        self._held_for[host] -= 1
+        if not self._held_for[host]:
+            del self._held_for[host]

@@ -1,8 +1,8 @@
 """A SIP user agent without sockets: datagrams and the time in, datagrams and events out (RFC 3261 §8).
 
-The order of checks on a new request is that of §8.2. A refusal needs a transaction only where it is worth
-remembering; what is malformed, from a stranger, or beyond the limits is answered without one (§8.2.7), so that a
-flood costs no memory.
+The order of checks on a new request is that of §8.2. Only what begins, changes or ends a call has a transaction; all
+else, and what is malformed, from a stranger, or beyond the limits, is answered without one (§8.2.7), so that a flood
+costs no memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from appliance.sip.call_state import CallOptions, CallTimer, Role
 from appliance.sip.checks import (
     ACCEPT,
     ALLOW,
-    RETRY_AFTER_S,
     SUPPORTED,
     check_body,
     check_extensions,
@@ -38,7 +37,7 @@ from appliance.sip.outside import Outcome, OutsideRequest, new_request
 from appliance.sip.redirect import RedirectPolicy, next_target, same_user_near_peer
 from appliance.sip.timers import TimerQueue
 from appliance.sip.transaction import Event as TransactionEvent
-from appliance.sip.transaction import Kind, Timing, Transaction
+from appliance.sip.transaction import Timing, Transaction
 from appliance.sip.transaction_layer import TimerKey, TransactionLayer, cancelled_key, server_key
 from appliance.sip.uri import Peer, SipUri, join_host_port, reachable
 
@@ -48,11 +47,13 @@ class Limits:
     """The most of everything that a peer can make us keep. Times in seconds.
 
     ``half_open`` is how many calls from one host may wait for its ACK, so that a host that never sends one cannot take
-    every line.
+    every line. At ``transactions`` nothing new is begun. What belongs to a call goes on, up to ``host_transactions`` of
+    one host, and the end of a call is never refused.
     """
 
     calls: int = 4000
     transactions: int = 20000
+    host_transactions: int = 10000
     ring_timeout_s: float = 180.0
     half_open: int = 150
 
@@ -398,29 +399,39 @@ class UserAgent:
             self.gate.strike(source, now)
             self._answer_statelessly(request, 403, destination)
             return
-        if refuse or self.layer.full:
-            self.counters["overload"] += 1
-            self._answer_statelessly(request, 503, destination, [("Retry-After", str(RETRY_AFTER_S))])
+        begins = request.method == "INVITE" and not request.to.tag
+        cancelled = self.layer.find_server(cancelled_key(request)) if request.method == "CANCEL" else None
+        if request.method == "OPTIONS" or request.method not in ALLOW or not (begins or call or cancelled):
+            self._answer_beside_calls(request, call, destination)
             return
-        if request.method == "INVITE" and not request.to.tag and (lines := self.gate.challenges(request, source, now)):
+        if (begins and refuse) or not self._has_room(request, source):
+            self.counters["overload"] += 1
+            self._answer_statelessly(request, 503, destination)
+            return
+        if begins and (lines := self.gate.challenges(request, source, now)):
             self._answer_statelessly(request, 401, destination, lines)
             return
-        cancelled = self.layer.find_server(cancelled_key(request)) if request.method == "CANCEL" else None
-        merged = not request.to.tag and request.method != "CANCEL" and self._loops(request)
+        merged = begins and self._loops(request)
         transaction = self.layer.open_server(request, destination)
         try:
             if merged:
                 raise RemoteSipError("this request is already being served here", status_hint=482)
-            if request.method == "CANCEL":
+            if cancelled is not None:
                 self._on_cancel(transaction, request, cancelled, now)
-            elif request.method not in ALLOW:
-                raise RemoteSipError("a method not served", status_hint=405 if request.method in METHODS else 501)
-            elif request.to.tag:
+            elif call is not None:
                 self._on_request_in_dialog(transaction, request, call, now)
             else:
-                self._on_new_request(transaction, request, source, now)
+                self._on_invite(transaction, request, source, now)
         except RemoteSipError as error:
             self._refuse(transaction, request, error.status_hint or 400, now)
+
+    def _has_room(self, request: Request, source: Peer) -> bool:
+        """Whether a transaction may be opened. No host's requests may keep another's calls from going on."""
+        if request.method in ("BYE", "CANCEL"):
+            return True
+        if self.layer.held_for(source.host) >= self.limits.host_transactions:
+            return False
+        return bool(request.to.tag) or not self.layer.full
 
     def _receive_ack(self, request: Request, source: Peer, now: float) -> None:
         transaction = self.layer.find_server(server_key(request))
@@ -449,10 +460,8 @@ class UserAgent:
         self.counters["acks_matched_loosely"] += 1
         return call
 
-    def _on_cancel(self, transaction: Transaction, request: Request, invite: Transaction | None, now: float) -> None:
+    def _on_cancel(self, transaction: Transaction, request: Request, invite: Transaction, now: float) -> None:
         """Answer the CANCEL, then end the INVITE where it is still open (§9.2)."""
-        if invite is None or invite.kind is not Kind.INVITE_SERVER:
-            raise RemoteSipError("nothing to cancel", status_hint=481)
         call = invite.owner if isinstance(invite.owner, Call) else None
         response = make_response(request, 200, to_tag=call.local_tag if call is not None else self._tag(request))
         self.sign(response, transaction.destination, contact=False)
@@ -460,28 +469,22 @@ class UserAgent:
         if call is not None:
             call.on_cancel(invite, now)
 
-    def _on_request_in_dialog(self, transaction: Transaction, request: Request, call: Call | None, now: float) -> None:
-        if call is None:
-            raise RemoteSipError("no such dialog", status_hint=481)
+    def _on_request_in_dialog(self, transaction: Transaction, request: Request, call: Call, now: float) -> None:
         check_extensions(request)
         if request.method in ("INVITE", "UPDATE", "PRACK"):
             check_body(request)
-        if request.method == "OPTIONS":
-            self._answer_options(transaction, request, now)
-            return
         call.on_request(transaction, request, now)
 
-    def _on_new_request(self, transaction: Transaction, request: Request, source: Peer, now: float) -> None:
+    @property
+    def _takes_calls(self) -> bool:
+        return self.accepting and len(self._calls) < self.limits.calls
+
+    def _on_invite(self, transaction: Transaction, request: Request, source: Peer, now: float) -> None:
         check_target(request)
         check_extensions(request)
-        if request.method not in ("INVITE", "OPTIONS"):
-            raise RemoteSipError("no such dialog", status_hint=403 if request.method == "REFER" else 481)
-        if not self.accepting or len(self._calls) >= self.limits.calls:
+        if not self._takes_calls:
             self.counters["overload"] += 1
             raise RemoteSipError("no more calls now", status_hint=503)
-        if request.method == "OPTIONS":
-            self._answer_options(transaction, request, now)
-            return
         check_body(request)
         if self.gate.half_open(source) >= self.limits.half_open:
             self.counters["half_open"] += 1
@@ -492,13 +495,34 @@ class UserAgent:
             self.counters["calls_received"] += 1
             self.gate.opened(call, source)
 
-    def _answer_options(self, transaction: Transaction, request: Request, now: float) -> None:
+    def _answer_beside_calls(self, request: Request, call: Call | None, destination: Peer) -> None:
+        """Answer OPTIONS, and refuse what is served nowhere or belongs to nothing here, keeping nothing (§8.2.7)."""
+        try:
+            if request.method not in ALLOW:
+                raise RemoteSipError("a method not served", status_hint=405 if request.method in METHODS else 501)
+            if call is None and (request.to.tag or request.method == "CANCEL"):
+                raise RemoteSipError("no such dialog or transaction", status_hint=481)
+            if call is None:
+                check_target(request)
+            check_extensions(request)
+            if request.method != "OPTIONS":
+                raise RemoteSipError("no such dialog", status_hint=403 if request.method == "REFER" else 481)
+            if call is None and (not self._takes_calls or self.layer.full):
+                self.counters["overload"] += 1
+                raise RemoteSipError("no more calls now", status_hint=503)
+        except RemoteSipError as error:
+            self.counters["refused"] += 1
+            self._answer_statelessly(request, error.status_hint or 400, destination)
+        else:
+            self._answer_options(request, destination)
+
+    def _answer_options(self, request: Request, destination: Peer) -> None:
         """Say what we can do (§11.2)."""
         response = make_response(request, 200, to_tag=self._tag(request))
-        self.sign(response, transaction.destination, contact=True)
+        self.sign(response, destination, contact=True)
         response.headers.set("accept-encoding", "identity")
         response.headers.set("accept-language", "en")
-        self._respond(transaction, response, now)
+        self._send(response.encode(), destination)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
@@ -527,7 +551,7 @@ class UserAgent:
     ) -> None:
         response = make_response(request, status, to_tag=self._tag(request))
         self.sign(response, destination, contact=False)
-        for name, value in headers:
+        for name, value in (*explanations(request, status), *headers):
             response.headers.add(name, value)
         self._send(response.encode(), destination)
 

@@ -145,6 +145,66 @@ def test_tables_a_peer_can_fill_are_capped() -> None:
         peer.agent.invite(SipUri.parse("sip:a@192.0.2.1"), "sip:b@192.0.2.2", b"", 0.0)
 
 
+def fresh(method: str, number: int, **more: str) -> bytes:
+    return make_request(method, branch=f"z9hG4bK{method}{number}", **{"call_id": f"{method}{number}", **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (make_request("OPTIONS"), 200),
+        (make_request("REGISTER"), 405),
+        (make_request("WIBBLE"), 501),
+        (make_request("BYE", to_tag="nobody"), 481),
+        (make_request("INVITE", to_tag="nobody", body=OFFER), 481),
+        (make_request("CANCEL"), 481),
+        (make_request("REFER"), 403),
+    ],
+)
+def test_what_belongs_to_no_call_is_answered_alike_each_time_and_not_remembered(data: bytes, status: int) -> None:
+    peer = Remote()
+    first, again = peer.answer(data), peer.answer(data)
+    assert (first.status, again.status) == (status, status)
+    assert first.to.tag and first.to.tag == again.to.tag
+    assert len(peer.agent.layer) == len(peer.agent.timers) == 0
+
+
+def test_a_host_that_fills_the_tables_cannot_keep_others_from_going_on() -> None:
+    peer = Remote()
+    peer.agent.limits = Limits(transactions=30, host_transactions=20)
+    peer.agent.layer._limit = 30
+    other = PEER._replace(host="192.0.2.9")
+
+    def say(method: str, number: int, source: Peer, **more: str) -> int:
+        return peer.say(fresh(method, number, **more), source)[0].status
+
+    def begin(number: int, source: Peer) -> dict[str, str]:
+        assert say("INVITE", number, source) == 100
+        event = peer.events[-1]
+        assert isinstance(event, IncomingCall)
+        event.call.accept(OFFER, 0.0)
+        (ok,) = peer.hear()
+        return {"call_id": f"INVITE{number}", "to_tag": ok.to.tag or ""}
+
+    ours, theirs = begin(0, PEER), begin(1, other)
+    assert [say("OPTIONS", number, PEER) for number in range(50)] == [200] * 50
+    assert len(peer.agent.layer) == 2
+    assert [say("INVITE", number, PEER) for number in range(2, 30)] == [100] * 19 + [503] * 9
+    assert say("INFO", 1, PEER, cseq="2", **ours) == 503
+    assert [say("INVITE", number, other) for number in range(30, 42)] == [100] * 9 + [503] * 3
+    assert peer.agent.layer.full and say("OPTIONS", 99, other) == 503
+    assert [say("INFO", number, other, cseq=str(number), **theirs) for number in range(2, 12)] == [200] * 10
+    assert say("INFO", 12, other, cseq="12", **theirs) == 503, "its share"
+    cancel = fresh("CANCEL", 30, call_id="INVITE30").replace(b"z9hG4bKCANCEL", b"z9hG4bKINVITE")
+    assert [response.status for response in peer.say(cancel, other)] == [200, 487]
+    assert say("BYE", 1, other, cseq="20", **theirs) == 200
+    assert say("BYE", 2, PEER, cseq="20", **ours) == 200
+    peer.agent.handle_timer(1000.0)
+    peer.agent.datagrams_to_send()
+    peer.agent.handle_timer(2000.0)
+    assert len(peer.agent.layer) == peer.agent.layer.held_for(PEER.host) == peer.agent.layer.held_for(other.host) == 0
+
+
 def test_the_same_request_by_two_ways_is_served_once() -> None:
     peer = Remote()
     assert peer.answer(make_request(body=OFFER)).status == 100
