@@ -277,12 +277,9 @@ class AudioClock:
 
     def _record(self, caller: NDArray[np.int16]) -> None:
         """Put what was heard, and what has just been sent, where the other processes read it."""
-        rows = self._rows
-        at = self.rings.frames[rows] % RING_FRAMES
-        self.rings.rx[rows, at] = caller
-        self.rings.sent[rows, at] = self._staged[rows]
-        self.rings.delay[rows] = [leg.jitter.delay_frames for leg in self._connected]
-        self.rings.frames[rows] += 1
+        held = np.array([leg.jitter.held_frames for leg in self._connected], np.int64)
+        quiet = np.array([leg.quiet for leg in self._connected], np.bool_)
+        self.rings.record(self._rows, caller, self._staged[self._rows], held, quiet)
 
     def _report(self, now: float, levels: NDArray[np.float32]) -> None:
         rows = self._rows
@@ -501,11 +498,10 @@ class AudioClock:
                 leg.jitter.pop(True)
             if leg.packetiser is not None:
                 leg.packetiser.clear()
+        silence = np.zeros((len(rows), FRAME_SAMPLES), np.int16)
+        unheard = np.full(len(rows), -1, np.int64)
         for _ in range(min(ticks, RING_FRAMES)):
-            at = self.rings.frames[rows] % RING_FRAMES
-            self.rings.rx[rows, at] = 0
-            self.rings.sent[rows, at] = 0
-            self.rings.frames[rows] += 1
+            self.rings.record(rows, silence, silence, unheard, unheard < 0)
         if ticks > RING_FRAMES:
             self.rings.frames[rows] += ticks - RING_FRAMES
         self._timestamp[rows] += np.uint32(ticks * FRAME_SAMPLES & 0xFFFFFFFF)

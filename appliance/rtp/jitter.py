@@ -376,6 +376,11 @@ class JitterBuffer:
         return self._delay // FRAME
 
     @property
+    def held_frames(self) -> int:
+        """``delay_frames`` where the last ``pop`` gave audio, -1 where there was none."""
+        return -1 if self._empty_pops else self._delay // FRAME
+
+    @property
     def depth_frames(self) -> int:
         """Frames that wait to be handed out."""
         return len(self._cells)

@@ -182,8 +182,9 @@ class Recorder:
         if recording.writer is None and not self._open(recording, now):
             self._finish_if_due(recording, now)
             return False
+        frame_count = self._rings.settled_count if recording.end_frame is None else self._rings.frame_count
         try:
-            count = self._rings.frame_count(recording.slot, recording.generation)
+            count = frame_count(recording.slot, recording.generation)
         except StaleSlot:
             self._slot_is_gone(recording)
             return False

@@ -1,8 +1,8 @@
 """Bar 2.10 in virtual time: eight hours of callers whose clocks are 200 ppm off. Run: python -m tests.bench.drift
 
-The jitter buffer and the rule by which the recording lays a frame beside what was sent when it arrived (as late as the
-buffer's delay says) are run tick by tick, with no clock of their own: 1.44 million ticks a caller. Every loud frame
-carries its number, so that both figures are of the audio itself:
+The jitter buffer and the rings, which lay a frame beside what was sent when it arrived, are run tick by tick, with no
+clock of their own: 1.44 million ticks a caller. Every loud frame carries its number, so that both figures are of the
+audio itself:
 
 - delay: from when a packet was sent to the tick in which its frame was played;
 - recording: how far from when it was sent a frame stands in the recording.
@@ -13,6 +13,7 @@ carries its number, so that both figures are of the audio itself:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from appliance.ipc.rings import AudioRings
 from appliance.rtp.jitter import FRAME, JitterBuffer
 from tests.bench.report import Bar
 
@@ -47,6 +49,9 @@ class Drift:
 def run(ppm: float, hours: float, pauses: bool) -> Drift:
     """One call; ``pauses`` false is a caller who never is quiet."""
     buffer = JitterBuffer()
+    rings = AudioRings.create(1)
+    rings.open(0, 1)
+    rows, silence = np.zeros(1, np.int64), np.zeros((1, FRAME), np.int16)
     chance = np.random.default_rng(round(1000 + ppm))
     step_s = _TICK_S / (1 + ppm * 1e-6)
     phase_s = 0.003
@@ -73,14 +78,17 @@ def run(ppm: float, hours: float, pauses: bool) -> Drift:
             payload = _QUIET if quiet else n.to_bytes(4, "big") + _LOUD[4:]
             buffer.push((60000 + n) & 0xFFFF, (4294900000 + n * FRAME) & 0xFFFFFFFF, payload, at, False)
         frame = buffer.pop()
+        quiet = frame is None or frame == _QUIET
+        rings.record(rows, silence, silence, np.array([buffer.held_frames]), np.array([quiet]))
         if frame is not None and frame[4:] == _LOUD[4:]:
             sent = int.from_bytes(frame[:4], "big") * step_s + phase_s
             delays.append((now - sent) * 1e3)
-            apart.append((now - buffer.delay_frames * _TICK_S - sent) * 1e3)
+            apart.append(((rings.frame_count(0, 1) - 1) * _TICK_S - sent) * 1e3)
         if (tick + 1) % round(3600 / _TICK_S) == 0 or tick == ticks - 1:
             found.delays_ms.append([min(delays), max(delays)])
             found.recording_ms.append([min(apart), max(apart)])
             delays, apart = [], []
+    os.close(rings.fd)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from appliance.ipc.messages import Drained, RecordingStopped, StartRecording, StopRecording
-from appliance.ipc.rings import RING_FRAMES, AudioRings
+from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
 from appliance.store.recorder import RETRY_S, STOP_PATIENCE_S, Recorder
 from tests.store.facts import largest_file
 from tests.store.test_wav import frames, read
@@ -41,9 +41,8 @@ class Media:
     def talk(self, count: int, slot: int = 0) -> None:
         for _ in range(count):
             number = int(self.rings.frames[slot])
-            self.rings.rx[slot, number % RING_FRAMES] = number + 1
-            self.rings.sent[slot, number % RING_FRAMES] = -(number + 1)
-            self.rings.frames[slot] += 1
+            caller = np.full((1, FRAME_SAMPLES), number + 1, np.int16)
+            self.rings.record(np.array([slot]), caller, -caller, np.array([0]), np.array([False]))
 
 
 @pytest.fixture
