@@ -208,6 +208,12 @@ def _is_valid(number: str, region: str | None) -> bool:
     return parsed is not None and phonenumbers.is_valid_number(parsed)
 
 
+def _is_of(number: str, region: str | None) -> bool:
+    if region is None or (parsed := _parse(number, region)) is None:
+        return False
+    return phonenumbers.is_valid_number_for_region(parsed, region)
+
+
 @lru_cache(maxsize=4096)
 def kinds(number: str, region: str | None) -> tuple[str, ...]:
     """What kinds of costly or special number this is, in any way a carrier might read it."""
@@ -249,7 +255,8 @@ def _spellings(number: str, region: str | None) -> Iterator[tuple[str, str | Non
     if region is not None:
         yield number, region
     seen: set[str] = set()
-    left = [digits[len(code) :] for code in ("00", "011") if digits.startswith(code)]
+    codes = ("00",) if _is_of(number, region) else ("00", "011")  # 011 is Turin in Italy
+    left = [digits[len(code) :] for code in codes if digits.startswith(code)]
     left += _behind_exit_codes(number, region)
     while left:
         abroad = "+" + left.pop()
