@@ -139,7 +139,11 @@ class Flush(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """Send these keys as RFC 4733 events, or as tones where the leg's ``dtmf`` says so. Characters 0-9, *, #, A-D."""
+    """Send these keys as RFC 4733 events, or as tones where the leg's ``dtmf`` says so. Characters 0-9, *, #, A-D.
+
+    To a leg that is bridged they come from the other side, which has told of them by signalling; what media hears of
+    the same presses there is not sent again.
+    """
 
     slot: int
     generation: int

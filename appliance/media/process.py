@@ -158,7 +158,7 @@ class MediaProcess:
                 self._publish(Flushed(leg.slot, leg.generation, utterance, played, frame))
             case SendDigits():
                 try:
-                    sent = leg.send_digits(message.digits)
+                    sent = self.clock.send_digits(leg, message.digits)
                 except ValueError as error:
                     logger.error("slot %d: digits not sent: %s", leg.slot, error)
                 else:

@@ -475,6 +475,21 @@ class AudioClock:
         self.rings.tts_played[slot] = leg.playout.position
         return utterance, max(0, played - unsent)
 
+    def send_digits(self, leg: MediaLeg, digits: str) -> bool:
+        """Send keys to a leg's peer; False where it would not understand any.
+
+        Over a bridge they are keys that signalling has told of on the other side: those that were also heard there have
+        been passed on already, and those that are heard there from now on will not be again.
+
+        Raises:
+            ValueError: for a character that is not a key, or too many of them.
+        """
+        if leg.partner is not None:
+            now = time.monotonic()
+            keys = leg.partner.keys
+            digits = "".join(digit for digit in digits if keys.press(digit, "info", now))
+        return not digits or leg.send_digits(digits)
+
     def forget(self, leg: MediaLeg) -> None:
         """The leg is being closed: nothing that was prepared for it is sent or reported."""
         del self.legs[leg.slot]

@@ -243,6 +243,26 @@ def test_two_bridged_callers_hear_each_other_and_their_keys(made: Made) -> None:
     one.clock.legs[2] = one.leg
 
 
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_key_that_is_told_and_heard_goes_over_the_bridge_once(made: Made, told_first: bool) -> None:
+    """The same press by INFO, which control passes on, and as an event: in either order."""
+    one = made()
+    two = made(slot=3, clock=one.clock)
+    one.leg.partner, two.leg.partner = two.leg, one.leg
+    one.say(tone())
+    one.tick(2)
+    if told_first:
+        one.clock.send_digits(two.leg, "7")
+    one.send(101, bytes((7, 10, 0, 160)), 5000, marker=True)
+    one.tick()
+    if not told_first:
+        one.clock.send_digits(two.leg, "7")
+    one.clock.send_digits(two.leg, "8")
+    one.tick(60)
+    events = [packet for packet in two.heard_by_peer() if packet.payload_type == 101]
+    assert [packet.payload[0] for packet in events if packet.marker] == [7, 8]
+
+
 def test_a_tone_that_the_bridge_carries_is_not_made_a_second_time(made: Made) -> None:
     one = made(dtmf="auto", dtmf_payload_type=-1)
     two = made(slot=3, clock=one.clock, dtmf="auto", dtmf_payload_type=-1)
