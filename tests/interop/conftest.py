@@ -1,4 +1,4 @@
-"""The box that interop tests call: the bench's lines, engines that answer at once, one for the whole session."""
+"""The box that interop tests call (the bench's lines, engines that answer at once), and what its peers need."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from appliance.cli.box import HOST, Box
+from appliance.cli.box import HOST, Box, free_port
+from appliance.cli.softphone import read_wav, write_wav
 from tests.bench import lines
 from tests.interop import sipp
 
@@ -37,6 +39,28 @@ def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         yield box
     assert box.stop() == 0, box.log_tail()
     assert "Traceback" not in box.log.read_text(errors="replace")
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Human voices at 8 kHz after a second of silence, the microphone of a peer."""
+    folder = tmp_path_factory.mktemp("speech")
+    clips = [read_wav(path) for path in lines.human_speech(folder)[:6]]
+    write_wav(folder / "speech.wav", np.concatenate([np.zeros(8000, np.int16), *clips]))
+    return folder / "speech.wav"
+
+
+@pytest.fixture(scope="module")
+def ports() -> tuple[int, int]:
+    """Where the two peers listen that the module's box calls."""
+    return free_port(), free_port()
+
+
+@pytest.fixture
+def peers() -> Iterator[ExitStack]:
+    """Peers in the background; ended with the test."""
+    with ExitStack() as stack:
+        yield stack
 
 
 def metric(box: Box, name: str, **labels: str) -> float:

@@ -22,7 +22,7 @@ from appliance.audio.codec import new_codec
 from appliance.audio.level import rms_dbfs_one
 from appliance.audio.tones import sine
 from appliance.cli.box import HOST, Box
-from appliance.cli.softphone import read_wav, write_wav
+from appliance.cli.softphone import read_wav
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
@@ -47,14 +47,6 @@ _SEARCH = 400
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("codecs")
-
-
-@pytest.fixture(scope="module")
-def speech(folder: Path) -> Path:
-    """Human voices at 8 kHz, the microphone of every call."""
-    clips = [read_wav(path) for path in lines.human_speech(folder)[:6]]
-    write_wav(folder / "speech.wav", np.concatenate([np.zeros(8000, np.int16), *clips]))
-    return folder / "speech.wav"
 
 
 def settings(folder: Path, **trunk: object) -> dict[str, object]:

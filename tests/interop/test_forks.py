@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli.box import HOST, Box, free_port
+from appliance.cli.box import HOST, Box
 from tests.bench import lines
 from tests.interop import kamailio, sipp
 from tests.interop.claims import proves
@@ -34,14 +34,8 @@ RING_BOTH = """
 
 
 @pytest.fixture(scope="module")
-def phones() -> tuple[int, int]:
-    """Where the two phones behind the proxy listen."""
-    return free_port(), free_port()
-
-
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, phones: tuple[int, int]) -> Iterator[Kamailio]:
-    first, second = f"{FIRST}:{phones[0]}", f"{SECOND}:{phones[1]}"
+def proxy(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Iterator[Kamailio]:
+    first, second = f"{FIRST}:{ports[0]}", f"{SECOND}:{ports[1]}"
     routes = fill(RING_BOTH, number=FORKED, first=first, second=second)
     routes += fill(kamailio.FAILING_FIRST, number=FAILING, first=f"sip:{first}")
     with Kamailio(tmp_path_factory.mktemp("kamailio"), routes=routes, next_hop=f"sip:{second}") as running:
@@ -76,33 +70,27 @@ def box(tmp_path_factory: pytest.TempPathFactory, proxy: Kamailio) -> Iterator[B
     assert running.stop() == 0, running.log_tail()
 
 
-@pytest.fixture
-def peers() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 @proves("Signalling: proxy: a forked call answered once")
-def test_a_call_that_rings_at_two_phones(box: Box, tmp_path: Path, phones: tuple[int, int], peers: ExitStack) -> None:
-    answers = serve(peers, "uas_bye", tmp_path, FIRST, phones[0])
-    rings = serve(peers, "uas_cancel", tmp_path, SECOND, phones[1])
+def test_a_call_that_rings_at_two_phones(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    answers = serve(peers, "uas_bye", tmp_path, FIRST, ports[0])
+    rings = serve(peers, "uas_cancel", tmp_path, SECOND, ports[1])
     sipp.call("uac_put_through", tmp_path / "caller", (HOST, box.sip_port), service=TO_FORKED, host=CALLER)
     answers.wait()
     rings.wait()
 
 
 @proves("Signalling: proxy: a failing branch, the call set up on the other")
-def test_a_branch_that_fails(box: Box, tmp_path: Path, phones: tuple[int, int], peers: ExitStack) -> None:
-    fails = serve(peers, "uas_503", tmp_path, FIRST, phones[0])
-    answers = serve(peers, "uas_bye", tmp_path, SECOND, phones[1])
+def test_a_branch_that_fails(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    fails = serve(peers, "uas_503", tmp_path, FIRST, ports[0])
+    answers = serve(peers, "uas_bye", tmp_path, SECOND, ports[1])
     sipp.call("uac_put_through", tmp_path / "caller", (HOST, box.sip_port), service=TO_FAILING, host=CALLER)
     fails.wait()
     answers.wait()
 
 
-def test_no_branch_answers(box: Box, tmp_path: Path, phones: tuple[int, int], peers: ExitStack) -> None:
-    fails = serve(peers, "uas_486", tmp_path, FIRST, phones[0])
-    also = serve(peers, "uas_486", tmp_path, SECOND, phones[1])
+def test_no_branch_answers(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
+    fails = serve(peers, "uas_486", tmp_path, FIRST, ports[0])
+    also = serve(peers, "uas_486", tmp_path, SECOND, ports[1])
     sipp.call("uac_not_put_through", tmp_path / "caller", (HOST, box.sip_port), service=TO_FAILING, host=CALLER)
     fails.wait()
     also.wait()

@@ -14,7 +14,6 @@ import pytest
 from appliance.audio import g711
 from appliance.audio.tones import sine
 from appliance.cli.box import HOST, Box
-from appliance.cli.softphone import read_wav, write_wav
 from appliance.rtp.packet import build
 from tests.audio.heard import level_dbfs
 from tests.bench import lines, records
@@ -45,15 +44,6 @@ def media_port(box: Box) -> int:
     bound = {int(line.split()[1].partition(":")[2], 16) for line in Path("/proc/net/udp").read_text().splitlines()[1:]}
     (port,) = (port for port in range(int(first), int(last)) if port in bound and port % 2 == 0)
     return port
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Human voices at 8 kHz, the microphone of every call."""
-    folder = tmp_path_factory.mktemp("speech")
-    clips = [read_wav(path) for path in lines.human_speech(folder)[:6]]
-    write_wav(folder / "speech.wav", np.concatenate([np.zeros(8000, np.int16), *clips]))
-    return folder / "speech.wav"
 
 
 def impatient(folder: Path, **settings: object) -> dict[str, object]:

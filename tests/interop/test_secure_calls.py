@@ -12,7 +12,7 @@ import pytest
 
 from appliance.cli.box import HOST, Box, free_port
 from appliance.cli.dialler import SipDialler
-from appliance.cli.softphone import Softphone, read_wav, write_wav
+from appliance.cli.softphone import Softphone, read_wav
 from tests.bench import lines, records
 from tests.certificates import Authority
 from tests.interop import test_codecs
@@ -26,15 +26,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(missing()), reason=missi
 
 PUT_THROUGH = "2002"
 CALLED = "tester"
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Human voices at 8 kHz."""
-    folder = tmp_path_factory.mktemp("speech")
-    clips = [read_wav(path) for path in lines.human_speech(folder)[:6]]
-    write_wav(folder / "speech.wav", np.concatenate([np.zeros(8000, np.int16), *clips]))
-    return folder / "speech.wav"
 
 
 @proves("Media: SRTP by SDES: calls to the box", "Media: SRTP by SDES: plain RTP refused where SRTP is required")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli.box import HOST, Box, free_port
+from appliance.cli.box import HOST, Box
 from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
@@ -46,12 +46,6 @@ def dials(host: str, port: int) -> dict[str, object]:
             "P-Asserted-Identity": "<sip:${caller.asserted}@box.example>",
         },
     }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ports() -> tuple[int, int]:
-    """Where the two trunks that are called listen."""
-    return free_port(), free_port()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +83,6 @@ def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Ite
 @pytest.fixture
 def earlier(box: Box) -> int:
     return len(records.calls(box.database))
-
-
-@pytest.fixture
-def peers() -> Iterator[ExitStack]:
-    """Peers in the background; ended with the test."""
-    with ExitStack() as stack:
-        yield stack
 
 
 def call(box: Box, scenario: str, folder: Path, host: str, service: str = lines.LISTENER, **options: object) -> str:

@@ -1,4 +1,4 @@
-"""Benches for the tests of one leg."""
+"""Benches for the tests of one leg, and the model that hears voices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
+from appliance.errors import ModelFileError
+from appliance.models.catalogue import SILERO_VAD
+from appliance.models.store import ModelStore, model_directory
 from tests.media.leg_bench import Bench, Made
+
+
+@pytest.fixture(scope="session")
+def model() -> bytes:
+    """The file of Silero VAD; the test is skipped where it has not been fetched."""
+    try:
+        return ModelStore(model_directory()).read(SILERO_VAD.name)
+    except ModelFileError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -10,16 +10,6 @@ from numpy.typing import NDArray
 from appliance.errors import ModelFileError
 from appliance.media import silero
 from appliance.media.silero import SileroBatch
-from appliance.models.catalogue import SILERO_VAD
-from appliance.models.store import ModelStore, model_directory
-
-
-@pytest.fixture(scope="module")
-def model() -> bytes:
-    try:
-        return ModelStore(model_directory()).read(SILERO_VAD.name)
-    except ModelFileError as error:
-        pytest.skip(str(error))
 
 
 class Reference:

@@ -7,22 +7,10 @@ import wave
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soxr
 from numpy.typing import NDArray
 
-from appliance.errors import ModelFileError
 from appliance.media.vad import BatchVad, VadFramer
-from appliance.models.catalogue import SILERO_VAD
-from appliance.models.store import ModelStore, model_directory
-
-
-@pytest.fixture(scope="module")
-def model() -> bytes:
-    try:
-        return ModelStore(model_directory()).read(SILERO_VAD.name)
-    except ModelFileError as error:
-        pytest.skip(str(error))
 
 
 def counting(slot: int, tick: int) -> NDArray[np.int16]:
