@@ -44,6 +44,7 @@ def metrics() -> Metrics:
     metrics = Metrics()
     metrics.watch_store(WriterStats)
     metrics.watch_sip(lambda: {"garbage": 3, "calls": 2})
+    metrics.watch_refusals(lambda: {"no_line": 2})
     metrics.process_state(ProcessState("media", "ready", os.getpid(), 2))
     metrics.media_stats(media_stats())
     metrics.leg_closed(LegClosed(0, 1, 500, 480, lost=5, late=6, concealed=11, strangers=7, srtp_failures=3, mos=4.2))

@@ -19,7 +19,10 @@ def test_every_problem_is_named_with_its_remedy(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         found = problems(
-            "listen.sip=[{host: 192.0.2.1, port: 5060}]", f"listen.http.port={port}", f"models_dir={tmp_path}"
+            "listen.sip=[{host: 192.0.2.1, port: 5060}]",
+            "listen.advertised=192.0.2.1",
+            f"listen.http.port={port}",
+            f"models_dir={tmp_path}",
         )
     model = tmp_path / "silero_vad.onnx"
     assert found == [
