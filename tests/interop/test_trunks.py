@@ -22,15 +22,18 @@ from tests.interop.conftest import hands_on, metric, quick_settings, serve
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
+PBX = "127.0.0.15"
 CALLER, GUARDED, SMALL, SLOW = "127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14"
-FIRST, SECOND = "127.0.0.21", "127.0.0.22"
+FIRST, SECOND, THIRD = "127.0.0.21", "127.0.0.22", "127.0.0.23"
 BLIND = "2001"
 """The line that hands every caller on."""
 TOLD = "2002"
 """The line that hands on those of whom the network says the right things, and answers nobody else."""
+REFERRED = "2004"
+"""The line that hands on to a number of the caller's own PBX."""
 LONG = "2003"
 """The line that hands on by a trunk whose requests are too long for a datagram."""
-ANYBODY, FAR = "+15550001", "+15560001"
+ANYBODY, FAR, OF_THE_PBX = "+15550001", "+15560001", "+15570001"
 PASSWORD = "s3cret"
 HEADERS_IN = ["X-Customer", "User-to-User", "Privacy", "Reason"]
 
@@ -59,6 +62,7 @@ def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Ite
             hands_on("blind", {"called": BLIND}, ANYBODY),
             hands_on("told", told, ANYBODY),
             hands_on("long", {"called": LONG}, FAR),
+            hands_on("referred", {"called": REFERRED}, OF_THE_PBX),
         ],
     )
     settings["trunks"] = {
@@ -66,14 +70,19 @@ def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Ite
         "guarded": {"kind": "sip", "allow": [GUARDED], "auth": "challenge", "username": "phone", "password": PASSWORD},
         "small": {"kind": "sip", "allow": [SMALL], "max_calls": 1},
         "slow": {"kind": "sip", "allow": [SLOW], "max_cps": 0.2},
+        "pbx": {"kind": "sip", "allow": [PBX], "proxy": f"sip:{PBX}", "allow_prefixes": ["+1557"]},
         "first": dials(FIRST, ports[0]),
         "second": dials(SECOND, ports[1]),
         "long": {
-            "kind": "sip", "allow": [], "proxy": f"sip:{FIRST}:{ports[0]}", "allow_prefixes": ["+1556"],
+            "kind": "sip", "allow": [], "proxy": f"sip:{THIRD}:{ports[0]}", "allow_prefixes": ["+1556"],
             "headers_out": {f"X-Long-{number}": "long " * 60 for number in range(5)},
         },
     }  # fmt: skip
-    settings["routes"] = [{"to": "+1556", "trunks": "long"}, {"to": "*", "trunks": ["first", "second"]}]
+    settings["routes"] = [
+        {"to": "+1556", "trunks": "long"},
+        {"to": "+1557", "trunks": "pbx"},
+        {"to": "*", "trunks": ["first", "second"]},
+    ]
     with Box(folder / "box", settings) as running:
         yield running
     assert running.stop() == 0, running.log_tail()
@@ -200,7 +209,7 @@ def test_no_other_trunk_after_a_refusal(
 
 @proves("Signalling: transfer: REFER sent, blind")
 def test_a_caller_who_can_be_referred(box: Box, tmp_path: Path) -> None:
-    call(box, "uac_is_referred", tmp_path, CALLER, BLIND)
+    call(box, "uac_is_referred", tmp_path, PBX, REFERRED)
 
 
 @proves("Signalling: transfer: REFER received and carried out, NOTIFY progress")
@@ -236,7 +245,7 @@ def test_a_caller_of_whom_nothing_is_told_is_on_another_line(box: Box, tmp_path:
 
 @proves("Signalling: transport: a request too long for a datagram moved to TCP")
 def test_a_long_request(box: Box, tmp_path: Path, ports: tuple[int, int], peers: ExitStack) -> None:
-    called = serve(peers, "uas_bye", tmp_path, FIRST, ports[0], transport="t1")
+    called = serve(peers, "uas_bye", tmp_path, THIRD, ports[0], transport="t1")
     call(box, "uac_put_through", tmp_path, CALLER, LONG)
     assert "/TCP " in called.wait().partition("\r\n\r\n")[0]
     assert metric(box, "appliance_sip_events_total", event="requests_moved_to_tcp") >= 1
