@@ -34,7 +34,7 @@ KINDS = ("caller hangs up", "box hangs up", "hold and resume", "re-INVITE and bo
 AT_ONCE = 25
 SETTLE_S = 70.0
 GRANTED_S = 20
-THIRD = "+15550001"
+THIRD = "+1555000"
 
 
 class Slot:
