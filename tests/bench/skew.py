@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -28,6 +30,7 @@ PPM = (200.0, -200.0)
 LIMIT_MS = 40.0
 MARK_EVERY = 50
 LOUD = 6000
+PUNCTUAL_S = 0.005
 _MARK = g711.encode(np.full((1, FRAME_SAMPLES), 12000, np.int16), np.array([False]))[0].tobytes()
 _HUM = g711.encode(np.full((1, FRAME_SAMPLES), 60, np.int16), np.array([False]))[0].tobytes()
 
@@ -41,6 +44,8 @@ class SkewedCaller:
         self.call = BareCall(uac, uri, self.stream.rtp.getsockname())
         uac.calls[self.call.call_id] = self.call
         self.left_at: list[float] = []
+        """When each sound left that was sent in time: one that this process sent late says nothing about the box."""
+        self.not_punctual = 0
 
     async def talk(self, seconds: float) -> None:
         await self.call.invite(10.0)
@@ -51,8 +56,10 @@ class SkewedCaller:
         number = 0
         while (due := begun + number * FRAME_S / (1 + self.ppm * 1e-6)) < begun + seconds:
             await asyncio.sleep(due - loop.time())
-            if number % MARK_EVERY == 0:
+            late_s = loop.time() - due
+            if number % MARK_EVERY == 0 and late_s <= PUNCTUAL_S:
                 self.left_at.append(time.time())
+            self.not_punctual += late_s > PUNCTUAL_S
             self.stream.send()
             number += 1
         loop.remove_reader(self.stream.rtp.fileno())
@@ -73,7 +80,14 @@ def drift_ms(left_at: list[float], recording: Path) -> tuple[np.ndarray[tuple[in
     return nearest[there] * 1e3, int(there.sum())
 
 
+def take_priority() -> None:
+    """Send in time whatever else the machine does, where that is permitted: a caller's telephone has its own clock."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
 async def run(box: Box, seconds: float) -> list[SkewedCaller]:
+    take_priority()
     async with BareUac(("127.0.0.1", box.sip_port)) as uac:
         callers = [SkewedCaller(uac, box.uri(lines.LISTENER), ppm) for ppm in PPM]
         await asyncio.gather(*(caller.talk(seconds) for caller in callers))
@@ -97,6 +111,7 @@ def main() -> int:
                     f"{caller.ppm:+.0f} ppm: within {found.min():.1f} to {found.max():.1f} ms of the first sound"
                 )
                 bar.note(f"{count} of {len(caller.left_at)} sounds found in the recording")
+                bar.note(f"{caller.not_punctual} packets left more than {PUNCTUAL_S * 1e3:.0f} ms after their time")
                 spread = float(found.max() - found.min())
                 bar.require(spread <= LIMIT_MS, f"{caller.ppm:+.0f} ppm: sounds stand {spread:.0f} ms apart")
                 bar.require(count > 0.97 * len(caller.left_at), f"{caller.ppm:+.0f} ppm: only {count} sounds found")
