@@ -49,7 +49,7 @@ class Case:
         return {
             **lines.settings(folder),
             "limits.max_calls": self.calls + 10,
-            "limits.max_cps": 1000,
+            "limits.max_cps": 300,
             "listen.rtp_ports": free_rtp_range(2 * self.calls + 64),
             "trunks": {"local": trunk},
             "log.level": "warning",
