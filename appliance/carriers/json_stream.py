@@ -6,6 +6,7 @@ and ``clear`` go. Audio is base64 of 20 ms in the codec that ``start`` names.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Final, Generic, TypeVar
 
 import msgspec
@@ -57,7 +58,7 @@ class Frame(msgspec.Struct, Generic[Start]):
     mark: Mark | None = None
 
 
-class JsonStream(Generic[Start]):
+class JsonStream(ABC, Generic[Start]):
     """One stream; a subclass knows how its carrier writes ``start`` and the messages that go back."""
 
     name: ClassVar[str]
@@ -70,13 +71,13 @@ class JsonStream(Generic[Start]):
         self._unknowns = Unknowns()
         self._over = False
 
+    @abstractmethod
     def started(self, start: Start) -> Started:
         """What the carrier's ``start`` says.
 
         Raises:
             CarrierError: we cannot serve it.
         """
-        raise NotImplementedError
 
     def outgoing(self, event: str, **parts: object) -> str:
         """One message as the carrier wants it."""
