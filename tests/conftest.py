@@ -56,6 +56,12 @@ def _watch_tasks_of_async_tests(request: pytest.FixtureRequest, no_leaked_thread
 
 
 @pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def free_udp_port() -> int:
     """A UDP port on loopback that nobody has bound."""
     return free_port()

@@ -17,10 +17,7 @@ from appliance.dialplan.schema import AskStep
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def write(**files: str) -> list[Path]:
