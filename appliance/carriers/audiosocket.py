@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import ClassVar, Final
 
-from appliance.carriers.stream import MAX_PAYLOAD, Audio, Key, Message, Started, Stopped, StreamEvent, key_of
+from appliance.api.streams import MAX_PAYLOAD, Audio, Key, Message, Started, Stopped, StreamEvent, key_of
 from appliance.errors import CarrierError
 
 HANGUP: Final = 0x00

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from appliance.carriers.stream import (
+from appliance.api.streams import (
     MAX_MESSAGE,
     Audio,
     Key,

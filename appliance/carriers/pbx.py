@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from appliance.carriers.stream import (
+from appliance.api.streams import (
     MAX_MESSAGE,
     MAX_PAYLOAD,
     MAX_TEXT,

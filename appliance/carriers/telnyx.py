@@ -10,8 +10,8 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from appliance.api.streams import Started, parameters_of, printable
 from appliance.carriers.json_stream import Frame, JsonStream, codec_of
-from appliance.carriers.stream import Started, parameters_of, printable
 
 TOKEN: Final = "token"
 

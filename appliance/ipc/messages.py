@@ -74,10 +74,11 @@ class Stop(Message, frozen=True):
 
 
 class OpenLeg(Message, frozen=True):
-    """Bind an RTP port for this slot. Answered by LegOpened or LegFailed."""
+    """Take this slot, and with ``rtp`` bind ports for it. Answered by LegOpened or LegFailed."""
 
     slot: int
     generation: int
+    rtp: bool = True
 
 
 class ConnectLeg(Message, frozen=True):
@@ -86,6 +87,27 @@ class ConnectLeg(Message, frozen=True):
     slot: int
     generation: int
     rtp: RtpParams
+
+
+class ConnectStream(Message, frozen=True):
+    """The leg's audio is the stream that brings ``token``, of a trunk of this ``kind``: one waits, or will come.
+
+    Answered by StreamStarted, or by StreamEnded where none comes within ``timeout_s``. Sent again it makes the token
+    before void and parts the leg from the stream it had.
+    """
+
+    slot: int
+    generation: int
+    kind: str
+    token: str
+    timeout_s: float
+
+
+class RefuseStream(Message, frozen=True):
+    """Nobody wants the stream that was offered under ``token``; its peer is told ``reason``."""
+
+    token: str
+    reason: str
 
 
 class Bridge(Message, frozen=True):
@@ -162,6 +184,41 @@ class LegOpened(Message, frozen=True):
 class LegFailed(Message, frozen=True):
     slot: int
     generation: int
+    reason: str
+
+
+class StreamOffered(Message, frozen=True):
+    """A stream came that nobody asked for, from an address of ``trunk``; it waits under ``token`` for a leg.
+
+    Answered by ConnectStream or RefuseStream; without either it is closed after some seconds.
+    """
+
+    token: str
+    trunk: str
+    source: str
+    call_id: str
+    called: str
+    calling: str
+    parameters: dict[str, str]
+
+
+class StreamStarted(Message, frozen=True):
+    """The leg's stream is there, in this codec and at this rate; ``source`` is "address:port" of its peer."""
+
+    slot: int
+    generation: int
+    call_id: str
+    codec: str
+    rate_hz: int
+    source: str
+
+
+class StreamEnded(Message, frozen=True):
+    """The leg's stream is over, or never came. ``orderly``: its peer said goodbye; else ``reason`` says what broke."""
+
+    slot: int
+    generation: int
+    orderly: bool
     reason: str
 
 
@@ -438,7 +495,8 @@ class RecordingStopped(Message, frozen=True):
 
 AnyMessage: TypeAlias = (
     Hello | Ready | Alive | ProcessState | Drain | Drained | Stop
-    | OpenLeg | ConnectLeg | Bridge | HoldMusic | CloseLeg | Play | Flush | SendDigits
+    | OpenLeg | ConnectLeg | ConnectStream | RefuseStream | Bridge | HoldMusic | CloseLeg | Play | Flush | SendDigits
+    | StreamOffered | StreamStarted | StreamEnded
     | LegOpened | LegFailed | LegClosed | Tick | Digit | PlayoutStarted | PlayoutDone | Flushed | MediaTimeout
     | MediaStats
     | Recognise | Recognised | JudgeTurn | TurnVerdict | Synthesise | Spoken | Generate | Token | Cancel | Failed

@@ -19,6 +19,7 @@ from appliance.ipc.messages import (
     Bridge,
     CloseLeg,
     ConnectLeg,
+    ConnectStream,
     Digit,
     Flush,
     Flushed,
@@ -33,6 +34,9 @@ from appliance.ipc.messages import (
     PlayoutDone,
     PlayoutStarted,
     SendDigits,
+    StreamEnded,
+    StreamOffered,
+    StreamStarted,
     Tick,
 )
 from appliance.rtp_params import RtpParams
@@ -65,12 +69,20 @@ class MediaLegHandle:
         self.generation = generation
         self.local_host = host
         self.local_port = 0
+        self.told: Callable[[StreamStarted | StreamEnded], None] | None = None
         self.opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[LegClosed | None] = asyncio.get_running_loop().create_future()
 
     def connect(self, params: RtpParams) -> None:
         """Start, or change, what is sent and received."""
         self._client.send(ConnectLeg(self.slot, self.generation, params))
+
+    def connect_stream(
+        self, kind: str, token: str, timeout_s: float, told: Callable[[StreamStarted | StreamEnded], None]
+    ) -> None:
+        """Have the stream that brings ``token`` be the audio; ``told`` hears what becomes of it."""
+        self.told = told
+        self._client.send(ConnectStream(self.slot, self.generation, kind, token, timeout_s))
 
     def bridge(self, other: MediaLegHandle | None) -> None:
         """Join the two callers: each hears the other instead of playout. None parts this leg and its partner."""
@@ -123,6 +135,7 @@ class MediaClient:
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self.on_stats: Callable[[MediaStats], None] = lambda stats: None
+        self.on_stream_offered: Callable[[StreamOffered], None] = lambda offer: None
 
     @property
     def connected(self) -> bool:
@@ -144,8 +157,8 @@ class MediaClient:
         if self._channel is not None:
             self._channel.close()
 
-    async def open_leg(self, listener: MediaListener) -> MediaLegHandle:
-        """A new leg with an RTP port of its own.
+    async def open_leg(self, listener: MediaListener, *, rtp: bool = True) -> MediaLegHandle:
+        """A new leg, with an RTP port of its own where ``rtp`` asks for one.
 
         Raises:
             MediaError: every slot is taken, no port is free, or media is down.
@@ -158,7 +171,7 @@ class MediaClient:
         leg = MediaLegHandle(self, slot, next(self._generations), self._host)
         self._legs[slot] = leg
         self._listeners[slot] = listener
-        self.send(OpenLeg(slot, leg.generation))
+        self.send(OpenLeg(slot, leg.generation, rtp))
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 leg.local_port = await leg.opened
@@ -223,6 +236,12 @@ class MediaClient:
                     leg.closed.set_result(message)
             case MediaStats():
                 self.on_stats(message)
+            case StreamStarted() | StreamEnded():
+                leg = self._leg(message.slot, message.generation)
+                if leg is not None and leg.told is not None:
+                    leg.told(message)
+            case StreamOffered():
+                self.on_stream_offered(message)
             case Digit() | PlayoutStarted() | PlayoutDone() | Flushed() | MediaTimeout():
                 leg = self._leg(message.slot, message.generation)
                 if leg is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from appliance.ipc.messages import StreamEnded, StreamStarted
 from appliance.rtp_params import RtpParams
 from appliance.signalling.headers import CallHeaders
 
@@ -21,14 +22,14 @@ class CallInfo:
 
     Attributes:
         leg_id: unique in this box.
-        protocol: "sip".
+        protocol: "sip", or the kind of the carrier's trunk.
         trunk: the name of the trunk that the far end is on: by which the call came, or by which it was placed to
             whoever took the caller's place.
         called: the number or name dialled, without host.
         calling: the caller's number or name, without host.
         calling_name: the caller's display name, "" where none was given.
         source: "address:port" of the signalling peer.
-        protocol_call_id: the SIP Call-ID.
+        protocol_call_id: what the far end calls it: the SIP Call-ID, the carrier's name of the call.
         headers: the request's headers by usual name, repeated ones joined by ", ".
         about: what the network says beside it: asserted identity, diversions, reasons, the verdict on the number.
         offered: the headers that the trunk's ``headers_in`` lists, by the name written there.
@@ -58,8 +59,8 @@ class HangupCause:
     text: str
 
 
-class MediaSlot(Protocol):
-    """The media end of a leg: a slot of the media process with an open port."""
+class RtpSlot(Protocol):
+    """The media end of a leg whose audio is RTP: a slot with an open port."""
 
     @property
     def slot(self) -> int: ...
@@ -73,6 +74,20 @@ class MediaSlot(Protocol):
     def connect(self, params: RtpParams) -> None:
         """Start sending and receiving; called again when the peer changes address, codec or direction."""
         ...
+
+
+class MediaSlot(RtpSlot, Protocol):
+    """The media end of any leg: a slot of the media process. Without RTP ``local_port`` is 0."""
+
+    def connect_stream(self, kind: str, token: str, timeout_s: float, told: Callable[[StreamNews], None]) -> None:
+        """Have the stream that brings ``token`` be the audio, in place of what was; ``told`` hears what becomes of it.
+
+        Where none comes within ``timeout_s`` it is told that the stream has ended.
+        """
+        ...
+
+
+StreamNews = StreamStarted | StreamEnded
 
 
 class TransferOutcome(NamedTuple):
@@ -122,6 +137,7 @@ class Leg(Protocol):
 
     Attributes:
         info: who and how.
+        needs_rtp: whether its media slot must have a port.
         on_hangup: called once when the far end ended the leg or it failed; not for what this side asked for.
         on_digits: called with keys that come beside the audio (SIP INFO); RFC 4733 events come through the media.
         on_held: called with true when the far end puts us on hold, with false when it takes us off.
@@ -129,6 +145,7 @@ class Leg(Protocol):
     """
 
     info: CallInfo
+    needs_rtp: bool
     on_hangup: Callable[[HangupCause], None] | None
     on_digits: Callable[[str], None] | None
     on_held: Callable[[bool], None] | None
@@ -176,4 +193,49 @@ class Leg(Protocol):
 
     def reconnect(self) -> None:
         """Take the media slot back from a call that came to nothing."""
+        ...
+
+
+class PlacedCall(Protocol):
+    """A call that the box placed, whatever its trunk speaks.
+
+    Attributes:
+        on_ringing: called with the status (SIP) of everything that says that it goes on: 180, 183.
+        on_digits: keys that the far end sends beside the audio.
+        trunk, uri: by which trunk and at which URI it was placed.
+        needs_rtp: whether its media slot must have a port.
+    """
+
+    on_ringing: Callable[[int], None] | None
+    on_digits: Callable[[str], None] | None
+    trunk: str
+    uri: str
+    needs_rtp: bool
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def held(self) -> bool:
+        """Whether the far end has put us on hold."""
+        ...
+
+    async def wait_answered(self) -> object | None:
+        """Anything once it is answered, its media slot being connected; None where it ended before."""
+        ...
+
+    async def wait_ended(self) -> HangupCause:
+        """Why the call ended, once it has; ``by`` is "caller" for this side, "agent" for the one called."""
+        ...
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the call has ended, or soon where it has."""
+        ...
+
+    def hangup(self, reason: str = "") -> None:
+        """End it, answered or not."""
+        ...
+
+    def send_digits(self, digits: str) -> bool:
+        """Send keys beside the audio; false where media has to send them."""
         ...

@@ -14,7 +14,7 @@ from typing import Final
 from appliance.errors import LocalSipError, RemoteSipError
 from appliance.signalling.connections import ConnectionLimits
 from appliance.signalling.failover import Placement
-from appliance.signalling.leg import MediaSlot
+from appliance.signalling.leg import RtpSlot
 from appliance.signalling.loops import keep_running
 from appliance.signalling.resolver import Resolver, Server
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg, call_info, session_id_of
@@ -228,7 +228,7 @@ class SipEndpoint:
         self,
         target_uri: str,
         from_uri: str,
-        media: MediaSlot,
+        media: RtpSlot,
         *,
         trunk: TrunkRule | None = None,
         headers: Sequence[tuple[str, str]] = (),

@@ -16,7 +16,7 @@ from appliance.signalling.headers import named_headers, read_headers
 from appliance.signalling.leg import (
     CallInfo,
     HangupCause,
-    MediaSlot,
+    RtpSlot,
     TransferOutcome,
     TransferRequest,
 )
@@ -98,7 +98,10 @@ class _SipSide:
         on_digits: keys that came by INFO.
         on_held: the far end has put us on hold (true) or taken us off it.
         on_transfer: the far end asks us to call somebody else; unanswered, or without anybody listening, it is refused.
+        needs_rtp: its audio comes by RTP.
     """
+
+    needs_rtp = True
 
     def __init__(self, call: Call, media: SipMedia | None, driver: Driver) -> None:
         self.on_digits: Callable[[str], None] | None = None
@@ -353,7 +356,7 @@ class SipLeg(_SipSide):
             self._call.ring(self._driver.now())
             self._driver.pump()
 
-    def answer(self, media: MediaSlot) -> None:
+    def answer(self, media: RtpSlot) -> None:
         """Send 200 with our SDP: the answer, or an offer where the INVITE had none.
 
         With an offer in the INVITE, ``media`` is connected before the 200 leaves; without, when the ACK brings the

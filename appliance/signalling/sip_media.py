@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from appliance.errors import LocalSipError, RemoteSipError
 from appliance.rtp_params import RtpParams
-from appliance.signalling.leg import MediaSlot
+from appliance.signalling.leg import RtpSlot
 from appliance.signalling.trunks import TrunkRule
 from appliance.sip.offer_answer import LocalDescription, MediaPolicy, check_offer
 from appliance.sip.sdp import parse_sdp
@@ -39,7 +39,7 @@ class SipMedia:
     """
 
     def __init__(
-        self, media: MediaSlot, session_id: int, policy: MediaPolicy | Sequence[str], signalling_host: str
+        self, media: RtpSlot, session_id: int, policy: MediaPolicy | Sequence[str], signalling_host: str
     ) -> None:
         self.media = media
         self.params: RtpParams | None = None

@@ -11,7 +11,7 @@ import pytest
 from appliance.carriers import audiosocket
 from appliance.carriers.audiosocket import AudioSocketStream, message
 from appliance.carriers.pbx import PbxStream
-from appliance.carriers.stream import Audio, Key, Marked, Started, Stopped, text_of
+from appliance.api.streams import Audio, Key, Marked, Started, Stopped, text_of
 from appliance.carriers.telnyx import TelnyxStream
 from appliance.carriers.twilio import TwilioStream
 from appliance.errors import CarrierError

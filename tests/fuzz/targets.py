@@ -12,7 +12,7 @@ from appliance.audio.tones import sine
 from appliance.carriers import audiosocket
 from appliance.carriers.audiosocket import AudioSocketStream
 from appliance.carriers.pbx import PbxStream
-from appliance.carriers.stream import StreamProtocol
+from appliance.api.streams import StreamProtocol
 from appliance.carriers.telnyx import TelnyxStream
 from appliance.carriers.twilio import TwilioStream
 from appliance.errors import CarrierError, RemoteSipError, RtpError

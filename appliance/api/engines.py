@@ -1,4 +1,4 @@
-"""The only module a plugin imports.
+"""What an engine is, and what it may do.
 
 An engine is a class of this shape, made by the factory of a :class:`Provider`::
 
@@ -25,27 +25,6 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-
-from appliance.errors import EngineError, ModelFileError, StaleSlot
-from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
-
-__all__ = [
-    "Engine",
-    "EngineContext",
-    "EngineError",
-    "GenerateRequest",
-    "JudgeTurnRequest",
-    "ModelFileError",
-    "Pcm",
-    "Provider",
-    "ProviderOptions",
-    "Providers",
-    "RecogniseRequest",
-    "Resources",
-    "StaleSlot",
-    "SynthesiseRequest",
-    "hookimpl",
-]
 
 Pcm: TypeAlias = NDArray[np.int16]
 """Mono samples at 8 kHz."""
