@@ -11,6 +11,7 @@ from appliance.audio.opus import OpusCodec
 from appliance.audio.tones import sine
 from appliance.carriers import audiosocket
 from appliance.carriers.audiosocket import AudioSocketStream
+from appliance.carriers.browser import BrowserStream
 from appliance.carriers.pbx import PbxStream
 from appliance.api.streams import StreamProtocol
 from appliance.carriers.telnyx import TelnyxStream
@@ -273,6 +274,11 @@ _PBX = (
     b'{"event":"DTMF_END","digit":"5"}',
     b'{"caller":"1000"}\n\0\0\0\0',
 )
+_BROWSER = (
+    b'{"event":"start","token":"abc","rate":44100}\n\0\0\0\0\n{"event":"dtmf","digit":"5"}\n'
+    b'{"event":"mark","name":"0.160"}',
+    b'{"event":"start","token":"abc","rate":8000}\n{"event":"stop"}',
+)
 
 
 TARGETS: dict[str, Target] = {
@@ -291,6 +297,7 @@ TARGETS: dict[str, Target] = {
         Target("telnyx", _carrier(TelnyxStream), _JSON_STREAMS, (CarrierError,)),
         Target("audiosocket", _carrier(AudioSocketStream, binary=True), _SOCKETS, (CarrierError,)),
         Target("pbx", _carrier(PbxStream), _PBX, (CarrierError,)),
+        Target("browser", _carrier(BrowserStream), _BROWSER, (CarrierError,)),
         Target("dtmf", _dtmf, [*_events(), b"Signal=5\r\nDuration=160\r\n", b"7", b"Signal= *\r\n"], (RtpError,)),
     )
 }  # fmt: skip
