@@ -83,11 +83,17 @@ class StreamProtocol(Protocol):
         name: of the protocol, as it stands in the configuration and in metrics.
         frame_bytes: how much audio one outgoing message holds at most: 20 ms; 0 before the stream has started.
         marks: whether the peer says what it has played.
+        clears: whether it can be told to forget what it was sent. Both are known once the stream has started.
     """
 
-    name: str
-    frame_bytes: int
-    marks: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def frame_bytes(self) -> int: ...
+    @property
+    def marks(self) -> bool: ...
+    @property
+    def clears(self) -> bool: ...
 
     def receive(self, message: Message) -> list[StreamEvent]:
         """Take one message, or any piece of a byte stream.
@@ -106,7 +112,7 @@ class StreamProtocol(Protocol):
         ...
 
     def clear(self) -> list[Message]:
-        """Have everything thrown away that has been sent and not yet played."""
+        """Have everything thrown away that has been sent and not yet played; nothing where ``clears`` is false."""
         ...
 
     def goodbye(self) -> list[Message]:

@@ -38,6 +38,7 @@ class AudioSocketStream:
 
     name: ClassVar[str] = "audiosocket"
     marks: ClassVar[bool] = False
+    clears: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.frame_bytes = 0

@@ -64,6 +64,7 @@ class JsonStream(ABC, Generic[Start]):
     name: ClassVar[str]
     frame_type: ClassVar[type]
     marks: Final = True
+    clears: Final = True
 
     def __init__(self) -> None:
         self.frame_bytes = 0

@@ -44,18 +44,19 @@ class PbxStream:
 
     Args:
         rate_hz: of FreeSWITCH's audio, which it does not say itself: from the URL that it was given.
-        call_id: from the URL too, "" where the PBX says it.
+        call_id, called, calling: from the URL too; "" where it says nothing.
     """
 
     name: ClassVar[str] = "pbx"
 
-    def __init__(self, rate_hz: int = 8_000, call_id: str = "") -> None:
+    def __init__(self, rate_hz: int = 8_000, call_id: str = "", called: str = "", calling: str = "") -> None:
         if rate_hz not in RATES:
             raise CarrierError(f"rate={rate_hz} is not among {', '.join(map(str, RATES))}")
         self.frame_bytes = 0
-        self.marks = False
+        self.marks = self.clears = False
         self._rate_hz = rate_hz
         self._call_id = call_id
+        self._parties = called, calling
         self._json = False
         self._asterisk = False
         self._number = 0
@@ -90,7 +91,16 @@ class PbxStream:
 
     def _begin(self, codec: str, rate_hz: int, parameters: dict[str, str]) -> Started:
         self.frame_bytes = rate_hz // 50 * (2 if codec == "l16" else 1)
-        return Started(self._call_id, self._call_id, codec, rate_hz, parameters=parameters_of(parameters))
+        called, calling = self._parties
+        return Started(
+            self._call_id,
+            self._call_id,
+            codec,
+            rate_hz,
+            called=called,
+            calling=calling,
+            parameters=parameters_of(parameters),
+        )
 
     def _told(self, words: dict[str, Any]) -> list[StreamEvent]:
         event = str(words.get("event", ""))
@@ -102,7 +112,7 @@ class PbxStream:
                 raise CarrierError(
                     f"format {printable(form)[:20]!r} is not taken; dial with c(ulaw), c(alaw) or c(slin16)"
                 )
-            self._asterisk = self.marks = True
+            self._asterisk = self.marks = self.clears = True
             self._json = bool(words.pop("json", False))
             self._call_id = self._call_id or printable(str(words.get("channel_id") or words.get("connection_id") or ""))
             given = words.get("channel_variables")

@@ -1,19 +1,17 @@
 """Telnyx media streaming, bidirectional in ``rtp`` mode. PURE.
 
 Source: Telnyx's documents, "Stream call media over WebSocket". Messages may come in any order; ``chunk`` says which.
-The secret by which a stream is known is the last part of the URL that we gave, or a custom parameter.
+The secret by which a stream is known is the last part of the URL that we gave.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import msgspec
 
 from appliance.api.streams import Started, parameters_of, printable
 from appliance.carriers.json_stream import Frame, JsonStream, codec_of
-
-TOKEN: Final = "token"
 
 
 class _Format(msgspec.Struct):
@@ -32,21 +30,24 @@ class _Start(msgspec.Struct):
 
 
 class TelnyxStream(JsonStream[_Start]):
-    """One stream of Telnyx's."""
+    """One stream of Telnyx's; ``token`` is the last part of the URL that it was told."""
 
     name: ClassVar[str] = "telnyx"
     frame_type: ClassVar[type] = Frame[_Start]
 
+    def __init__(self, token: str = "") -> None:
+        super().__init__()
+        self._token = token
+
     def started(self, start: _Start) -> Started:
-        parameters = parameters_of(start.custom_parameters)
         form = start.media_format
         return Started(
             stream_id=printable(start.call_session_id),
             call_id=printable(start.call_control_id),
             codec=codec_of(form.encoding, form.sample_rate, form.channels),
             rate_hz=form.sample_rate,
-            token=parameters.pop(TOKEN, ""),
+            token=self._token,
             called=printable(start.to),
             calling=printable(start.from_),
-            parameters=parameters,
+            parameters=parameters_of(start.custom_parameters),
         )

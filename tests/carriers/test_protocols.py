@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from appliance.api.streams import Audio, Key, Marked, Started, Stopped, text_of
 from appliance.carriers import audiosocket
 from appliance.carriers.audiosocket import AudioSocketStream, message
 from appliance.carriers.pbx import PbxStream
-from appliance.api.streams import Audio, Key, Marked, Started, Stopped, text_of
 from appliance.carriers.telnyx import TelnyxStream
 from appliance.carriers.twilio import TwilioStream
 from appliance.errors import CarrierError
@@ -37,7 +37,7 @@ TELNYX_START = json.dumps(
         "event": "start", "sequence_number": "1", "stream_id": "32DE",
         "start": {
             "user_id": "u", "call_control_id": "v2:T02", "call_session_id": "ff55", "from": "+15550001",
-            "to": "+15550002", "client_state": "aGk=", "custom_parameters": {"token": "s3cret"},
+            "to": "+15550002", "client_state": "aGk=", "custom_parameters": {"campaign": "spring"},
             "media_format": {"encoding": "PCMU", "sample_rate": 8000, "channels": 1},
         },
     }
@@ -68,10 +68,11 @@ def test_twilio() -> None:
 
 
 def test_telnyx() -> None:
-    stream = TelnyxStream()
+    stream = TelnyxStream("s3cret")
     assert stream.receive('{"event":"connected","version":"1.0.0"}') == []
     (started,) = stream.receive(TELNYX_START)
-    assert started == Started("ff55", "v2:T02", "pcmu", 8000, "s3cret", "+15550002", "+15550001")
+    parties = ("+15550002", "+15550001")
+    assert started == Started("ff55", "v2:T02", "pcmu", 8000, "s3cret", *parties, {"campaign": "spring"})
     media = {"track": "inbound", "chunk": "2", "timestamp": "5", "payload": text_of(FRAME)}
     frame = json.dumps({"event": "media", "sequence_number": "4", "media": media, "stream_id": "32DE"})
     assert stream.receive(frame) == [Audio(2, FRAME)]
@@ -148,6 +149,8 @@ def test_audiosocket_in_pieces_of_any_size(size: int, kind: int, rate_hz: int) -
     assert events == [started, Audio(1, sound), Key("5"), Audio(2, sound), Stopped()]
     assert stream.media(sound) == message(kind, sound)
     assert stream.goodbye() == [b"\x00\x00\x00"]
+    assert not stream.clears
+    assert stream.clear() == []
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,7 @@ def test_asterisk_over_a_websocket(as_json: bool) -> None:
     assert started.parameters["connection_id"] == "media_connection1"
     assert started.parameters.get("CALLER") == ("+15550001" if as_json else None)
     assert stream.marks
+    assert stream.clears
     assert stream.receive(FRAME) == [Audio(1, FRAME)]
     assert stream.receive(key) == [Key("4")]
     assert stream.receive(mark) == [Marked("a")]
@@ -222,6 +226,7 @@ def test_freeswitch(first: str | None) -> None:
     assert (events[0].call_id, events[0].codec, events[0].rate_hz) == ("call-1", "l16", 16_000)
     assert events[1:] == [Audio(1, sound)]
     assert not stream.marks
+    assert not stream.clears
     assert stream.mark("a") == stream.clear() == stream.goodbye() == []
     if first == '{"caller":"1000"}':
         assert events[0].parameters == {"caller": "1000"}

@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from appliance.api.streams import StreamProtocol
 from appliance.audio.opus import OpusCodec
 from appliance.audio.tones import sine
 from appliance.carriers import audiosocket
 from appliance.carriers.audiosocket import AudioSocketStream
 from appliance.carriers.browser import BrowserStream
 from appliance.carriers.pbx import PbxStream
-from appliance.api.streams import StreamProtocol
 from appliance.carriers.telnyx import TelnyxStream
 from appliance.carriers.twilio import TwilioStream
 from appliance.errors import CarrierError, RemoteSipError, RtpError
@@ -294,7 +294,7 @@ TARGETS: dict[str, Target] = {
         Target("rtcp", _rtcp, _reports(), (RtpError,)),
         Target("auth", _auth, _DIGEST),
         Target("twilio", _carrier(TwilioStream), _JSON_STREAMS, (CarrierError,)),
-        Target("telnyx", _carrier(TelnyxStream), _JSON_STREAMS, (CarrierError,)),
+        Target("telnyx", _carrier(lambda: TelnyxStream("t")), _JSON_STREAMS, (CarrierError,)),
         Target("audiosocket", _carrier(AudioSocketStream, binary=True), _SOCKETS, (CarrierError,)),
         Target("pbx", _carrier(PbxStream), _PBX, (CarrierError,)),
         Target("browser", _carrier(BrowserStream), _BROWSER, (CarrierError,)),
