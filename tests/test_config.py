@@ -34,7 +34,10 @@ def test_without_a_file_the_box_runs_on_loopback() -> None:
     assert (box.listen.http.host, box.listen.http.port) == ("127.0.0.1", 8080)
     assert (box.listen.media.host, box.listen.media.port) == ("127.0.0.1", 8081)
     assert (box.listen.rtp_host, box.listen.rtp_port_range) == ("127.0.0.1", (16384, 18383))
-    assert {name: [str(net) for net in trunk.allow] for name, trunk in box.trunks.items()} == {"local": ["127.0.0.0/8"]}
+    assert [(name, trunk.kind, [str(net) for net in trunk.allow]) for name, trunk in box.trunks.items()] == [
+        ("local", "sip", ["127.0.0.0/8"]),
+        ("phone", "browser", ["127.0.0.0/8"]),
+    ]
     assert box.engines.asr.provider == "pocketsphinx"
     assert box.store.url == "sqlite+aiosqlite:///var/appliance.db"
     assert box.dialplans.paths == (shipped_dir("dialplans"),)
@@ -157,7 +160,7 @@ def test_overrides_reach_into_the_default() -> None:
         ],
     )
     assert [(one.host, one.port) for one in box.listen.sip] == [("127.0.0.1", 5070), ("127.0.0.1", 5071)]
-    assert list(box.trunks) == ["local", "pbx"]
+    assert list(box.trunks) == ["local", "phone", "pbx"]
     assert (box.engines.asr.provider, box.engines.asr.options) == ("fake", {"delay_ms": 100})
     assert box.limits.max_calls == 6, "the last one wins"
 

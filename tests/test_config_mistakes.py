@@ -26,7 +26,7 @@ listen:
   http: {port: 1}
   rtp_ports: 5000
 trunks:
-  o: {kind: twilio}
+  o: {knid: sip}
   p:
     kind: sip
     allow: [127.0.0.1/8, nowhere]
@@ -47,7 +47,8 @@ runtime_dir: 5
         "appliance.yaml:3: listen.http.port: must be a whole number, not '5060x'",
         "appliance.yaml:4: listen.http: is given twice; the first is on line 3; keep one",
         "appliance.yaml:5: listen.rtp_ports: '5000' is not a range of ports; write it as 16384-18383",
-        "appliance.yaml:7: trunks.o.kind: trunk kind 'twilio' is not available in this version; use sip",
+        "appliance.yaml:7: trunks.o: does not say what it is; "
+        "add kind: sip, or the kind of a carrier, such as kind: twilio",
         "appliance.yaml:10: trunks.p.allow.0: '127.0.0.1/8' has bits set behind its prefix; did you mean 127.0.0.0/8?",
         "appliance.yaml:10: trunks.p.allow.1: 'nowhere' is not a network; "
         "write an address or a network such as 10.0.0.0/8",
@@ -127,7 +128,8 @@ engines: {denoise: {provider: webrtc}}
         "appliance.yaml:2: listen.sip.2.port: 20000 is within listen.rtp_ports; choose a port outside of it",
         "appliance.yaml:3: listen.rtp_ports: has room for 50 calls, not for 60; "
         "make it 20000-20119, or lower limits.max_calls to 50",
-        "appliance.yaml:5: trunks.b.allow.0: 10.0.0.1/32 also belongs to trunk 'a'; a source can only be of one trunk",
+        "appliance.yaml:5: trunks.b.allow.0: 10.0.0.1/32 also belongs to trunk 'a'; "
+        "a source can only be of one trunk of kind sip",
         "appliance.yaml:6: engines.denoise.provider: denoise provider 'webrtc' is not available in this version; "
         "use none",
     ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -89,6 +90,15 @@ def _host(value: str) -> str:
     ):
         raise fault(f"{value!r} is not an address", "write a host or IP address alone, with no port")
     return value
+
+
+def gathered(data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """``data`` with all that are no keys of ``model`` moved into its ``options``."""
+    own = {key: value for key, value in data.items() if key in model.model_fields}
+    extra = {key: value for key, value in data.items() if key not in model.model_fields}
+    if extra and isinstance(own.get("options", {}), dict):
+        own["options"] = {**own.get("options", {}), **extra}
+    return own
 
 
 def unavailable(what: str, value: str, instead: str) -> Exception:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from appliance.config.marks import Document, dotted, parse
 from appliance.config.marks import Path as KeyPath
 from appliance.config.settings import Settings, conflicts
+from appliance.config.trunks import SipTrunk
 from appliance.config.validation import Section, locate, nearest, validate
 from appliance.errors import ConfigError, Mistake
 
@@ -125,6 +126,8 @@ def _with_paths(settings: Settings, document: Document, path: Path | None) -> Se
     update["listen"] = settings.listen.model_copy(update={"sip": sip})
     update["trunks"] = {
         name: trunk.model_copy(update={"tls": files(trunk.tls, ("trunks", name, "tls"), "ca", "cert", "key")})
+        if isinstance(trunk, SipTrunk)
+        else trunk
         for name, trunk in settings.trunks.items()
     }
     settings = settings.model_copy(update=update)
@@ -137,7 +140,7 @@ def _unreadable_files(settings: Settings) -> list[Mistake]:
     named: list[tuple[str, Path | None]] = [("media.hold_music", settings.media.hold_music)]
     for index, one in enumerate(settings.listen.sip):
         named += [(f"listen.sip.{index}.cert", one.cert), (f"listen.sip.{index}.key", one.key)]
-    for name, trunk in settings.trunks.items():
+    for name, trunk in settings.sip_trunks.items():
         named += [(f"trunks.{name}.tls.{key}", getattr(trunk.tls, key)) for key in ("ca", "cert", "key")]
     found: list[Mistake] = []
     for key, file in named:
@@ -156,7 +159,7 @@ def _unusable_certificates(settings: Settings) -> Iterator[Mistake]:
     pairs: list[tuple[str, Path | None, Path | None]] = [
         (f"listen.sip.{index}.cert", one.cert, one.key) for index, one in enumerate(settings.listen.sip)
     ]
-    pairs += [(f"trunks.{name}.tls.cert", trunk.tls.cert, trunk.tls.key) for name, trunk in settings.trunks.items()]
+    pairs += [(f"trunks.{name}.tls.cert", trunk.tls.cert, trunk.tls.key) for name, trunk in settings.sip_trunks.items()]
     for key, cert, private in pairs:
         if cert is None or private is None:
             continue
@@ -167,7 +170,7 @@ def _unusable_certificates(settings: Settings) -> Iterator[Mistake]:
                 f"{display_name(cert)} and {display_name(private)} are not a certificate and its key: {_words(error)}"
             )
             yield settings.mistake(key, what, "both are PEM files; the key is without a passphrase")
-    for name, trunk in settings.trunks.items():
+    for name, trunk in settings.sip_trunks.items():
         if trunk.tls.ca is None:
             continue
         try:

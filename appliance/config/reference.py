@@ -70,7 +70,8 @@ def sections(model: type[BaseModel], title: str, prefix: str = "") -> Iterator[t
         for inner, suffix in _models(info.annotation, key):
             if inner not in seen:
                 seen.add(inner)
-                yield from sections(inner, f"`{suffix}`", f"{suffix}.")
+                of_kind = getattr(inner, "KIND", "")
+                yield from sections(inner, f"`{suffix}`, `kind: {of_kind}`" if of_kind else f"`{suffix}`", f"{suffix}.")
 
 
 def section(title: str, model: type[BaseModel], *, level: int) -> str:

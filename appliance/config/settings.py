@@ -10,14 +10,26 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from appliance.config.fields import Address, Host, Name, Options, Port, Seconds, unavailable
+from appliance.config.fields import Address, Host, Name, NetworkField, Options, Port, Seconds, gathered, unavailable
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
-from appliance.config.trunks import Route, SipListener, SipTrunk, listener_conflicts, trunk_conflicts
+from appliance.config.trunks import (
+    AnyTrunk,
+    CarrierTrunk,
+    Route,
+    SipListener,
+    SipTrunk,
+    StreamListener,
+    listener_conflicts,
+    one_or_many,
+    stream_conflicts,
+    trunk_conflicts,
+)
 from appliance.config.validation import Section, fault, locate
 from appliance.errors import Mistake
 
 MEDIA_PORTS_PER_CALL: Final = 2
+_LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 
 
 def _ports(value: Any) -> str:
@@ -35,6 +47,13 @@ def _database(value: str) -> str:
         hint = "write sqlite+aiosqlite:///PATH or postgresql+asyncpg://HOST/NAME"
         raise fault("is not the URL of a database the store can use", hint)
     return value
+
+
+def _shipped_trunks() -> dict[str, SipTrunk | CarrierTrunk]:
+    return {
+        "local": SipTrunk(kind="sip", allow=(_LOOPBACK,)),
+        "phone": CarrierTrunk(kind="browser", allow=(_LOOPBACK,)),
+    }
 
 
 def _no_plugins(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,8 +83,15 @@ class Listen(Section):
         default=(SipListener(),), min_length=1, description="SIP sockets, one entry each."
     )
     http: HttpListener = Field(default=HttpListener(), description="Health, metrics and the state of the trunks.")
-    media: MediaListener = Field(
-        default=MediaListener(), description="Carriers' media WebSockets. Not available in this version."
+    media: MediaListener = Field(default=MediaListener(), description="Carriers' media WebSockets.")
+    streams: tuple[StreamListener, ...] = Field(
+        default=(), max_length=16, description="TCP sockets for the audio of PBXs that use no WebSocket."
+    )
+    proxies: Annotated[tuple[NetworkField, ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        max_length=64,
+        description="Addresses of the reverse proxies in front of `http` and `media`: whom they forward for "
+        "(`X-Forwarded-For`) is believed, and nobody else.",
     )
     rtp_host: Host = Field(default="127.0.0.1", description="Address the calls' RTP sockets are bound to.")
     rtp_ports: Annotated[str, BeforeValidator(_ports)] = Field(
@@ -97,13 +123,7 @@ class Engine(Section):
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        own = {key: value for key, value in data.items() if key in cls.model_fields}
-        extra = {key: value for key, value in data.items() if key not in cls.model_fields}
-        if extra and isinstance(own.get("options", {}), dict):
-            own["options"] = {**own.get("options", {}), **extra}
-        return own
+        return gathered(data, cls) if isinstance(data, dict) else data
 
 
 class Engines(Section):
@@ -150,6 +170,12 @@ class Limits(Section):
         le=300,
         description="New calls per second; more are answered with 503. Whatever this says, one address may begin 100 "
         "calls a second, and all together 300.",
+    )
+    streams_per_address: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="Media connections of one address at a time (`listen.media`, `listen.streams`); more are closed.",
     )
     drain_s: float = Field(
         default=30.0, ge=0, le=86400, description="How long calls may go on once the box is told to stop."
@@ -206,9 +232,10 @@ class Settings(Section):
     """
 
     listen: Listen = Field(default=Listen(), description="Addresses and ports the box binds.")
-    trunks: dict[Name, SipTrunk] = Field(
-        default_factory=lambda: {"local": SipTrunk(kind="sip", allow=(ipaddress.ip_network("127.0.0.0/8"),))},
-        description="Peers, by a name that dialplans can match. By default `local`: softphones on this machine.",
+    trunks: dict[Name, AnyTrunk] = Field(
+        default_factory=_shipped_trunks,
+        description="Peers, by a name that dialplans can match. By default `local`, softphones on this machine, and "
+        "`phone`, browsers on it.",
     )
     routes: tuple[Route, ...] = Field(
         default=(),
@@ -255,6 +282,16 @@ class Settings(Section):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def sip_trunks(self) -> dict[str, SipTrunk]:
+        """The trunks of kind sip."""
+        return {name: trunk for name, trunk in self.trunks.items() if isinstance(trunk, SipTrunk)}
+
+    @property
+    def carrier_trunks(self) -> dict[str, CarrierTrunk]:
+        """All others."""
+        return {name: trunk for name, trunk in self.trunks.items() if isinstance(trunk, CarrierTrunk)}
+
     def dump_json(self) -> str:
         """All settings as JSON, secrets included: for a child process, never for a file or a log."""
         return self.model_dump_json(by_alias=True, context={"reveal": True})
@@ -288,7 +325,10 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
         for index, one in enumerate(settings.listen.sip)
     ]
-    sockets.append((("listen", "http", "port"), "tcp", settings.listen.http.host, settings.listen.http.port))
+    for name, socket in (("http", settings.listen.http), ("media", settings.listen.media)):
+        sockets.append((("listen", name, "port"), "tcp", socket.host, socket.port))
+    for index, stream in enumerate(settings.listen.streams):
+        sockets.append((("listen", "streams", index, "port"), "tcp", stream.host, stream.port))
     for path, transport, host, port in sockets:
         other = taken.setdefault((transport, host, port), dotted(path[:-1]))
         if port and other != dotted(path[:-1]):
@@ -296,6 +336,7 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         elif transport == "udp" and first <= port <= last:
             found.append((path, f"{port} is within listen.rtp_ports", "choose a port outside of it"))
     found += listener_conflicts(settings.listen.sip)
+    found += stream_conflicts(settings.listen.streams, settings.trunks)
     found += trunk_conflicts(settings.trunks, settings.routes)
     return found
 

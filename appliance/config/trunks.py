@@ -1,4 +1,4 @@
-"""The schema of ``listen.sip``, ``trunks`` and ``routes``: who the box talks SIP with, and who may be called."""
+"""The schema of ``listen``'s sockets, ``trunks`` and ``routes``: who the box talks with, and who may be called."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 import phonenumbers
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from appliance.config.fields import Host, Name, Network, NetworkField, Port, Secret, unavailable
-from appliance.config.validation import Section, fault
+from appliance.config.fields import Host, Name, Network, NetworkField, Options, Port, Secret, gathered, unavailable
+from appliance.config.validation import Section, fault, nearest
 
 Codec: TypeAlias = Literal["pcmu", "pcma", "g722", "opus"]
 NumberKind: TypeAlias = Literal["premium", "emergency", "shared_cost", "satellite"]
@@ -48,12 +48,6 @@ _OWN_HEADERS: Final = frozenset(
 """Headers that the protocol itself writes; a template for one of them would break calls."""
 
 
-def _kind(value: Any) -> Any:
-    if value != "sip":
-        raise unavailable("trunk kind", str(value), "use sip")
-    return value
-
-
 def _transport(value: Any) -> Any:
     if value in ("ws", "wss"):
         raise unavailable("transport", str(value), "use udp, tcp or tls")
@@ -64,7 +58,8 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
-def _one_or_many(value: Any) -> Any:
+def one_or_many(value: Any) -> Any:
+    """A list, also where one item was written alone."""
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
@@ -138,7 +133,7 @@ def _prepended(value: str) -> str:
     return value
 
 
-Prefixes: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_prefix)], ...], BeforeValidator(_one_or_many)]
+Prefixes: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_prefix)], ...], BeforeValidator(one_or_many)]
 
 
 class SipListener(Section):
@@ -164,16 +159,88 @@ class TrunkTls(Section):
     verify: bool = Field(default=True, description="false takes any certificate: for a laboratory only.")
 
 
-class SipTrunk(Section):
-    """A peer that calls come from and go to."""
+class StreamListener(Section):
+    """A TCP socket for the streams of a kind of trunk that does not come by WebSocket."""
 
-    kind: Annotated[Literal["sip"], BeforeValidator(_kind)] = Field(description="What the peer speaks.")
-    allow: Annotated[tuple[NetworkField, ...], BeforeValidator(_one_or_many)] = Field(
+    kind: Name = Field(description="Kind of the trunks whose streams come here, such as `audiosocket`.")
+    host: Host = Field(default="127.0.0.1", description="Address to bind.")
+    port: Port = Field(description="Port to bind; 0 takes any free one. AudioSocket commonly uses 9092.")
+
+
+class Trunk(Section):
+    """What every trunk has, whatever it speaks."""
+
+    kind: Name = Field(description="What the peer speaks: `sip`, or the kind of a carrier.")
+    allow: Annotated[tuple[NetworkField, ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        description="Source addresses that calls are taken from. A call from anywhere else is refused; one that a "
+        "carrier's webhook has asked for is known by its signature and a secret instead.",
+    )
+    max_calls: int | None = Field(
+        default=None, ge=1, description="Simultaneous calls on this trunk, both ways; empty for no own limit."
+    )
+    max_cps: float | None = Field(
+        default=None, gt=0, le=1000, description="New calls per second on this trunk; empty for no own limit."
+    )
+    allow_prefixes: Prefixes = Field(
+        default=(),
+        max_length=1000,
+        description="Beginnings of the numbers, and whole names, that may be dialled; empty: none. `*`: any.",
+    )
+    allow_kinds: Annotated[tuple[NumberKind, ...], BeforeValidator(one_or_many)] = Field(
+        default=(), description="Costly or special numbers that may be dialled if a prefix fits; all others are not."
+    )
+    region: Annotated[str, AfterValidator(_region)] | None = Field(
+        default=None,
+        description="Country whose numbers are dialled without a country code, such as `DE`. Without it, costly "
+        "numbers are known by their country code only.",
+    )
+    caller_id: str | None = Field(default=None, max_length=64, description="Number or name shown to those called.")
+    transfer: Literal["auto", "refer", "bridge"] = Field(
+        default="auto",
+        description="How the box hands a call of this trunk on. auto: the carrier connects the caller where it can "
+        "and the number goes by this trunk, else the box stays between them; refer: the carrier does, also where "
+        "routes send the number elsewhere, if this trunk may dial it; bridge: through the box.",
+    )
+    media_timeout: Literal["end", "keep"] = Field(
+        default="end",
+        description="What follows when no audio comes for `media.rtp_timeout_s`: end the call, or keep it.",
+    )
+    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        max_length=32,
+        description="What is said beside incoming calls, by the name of the header or of the carrier's parameter: "
+        "offered to the dialplan and kept on record.",
+    )
+
+
+class SipTrunk(Trunk):
+    """A peer that calls come from and go to by SIP."""
+
+    KIND: ClassVar = "sip"
+
+    kind: Literal["sip"] = Field(description="What the peer speaks.")
+    allow: Annotated[tuple[NetworkField, ...], BeforeValidator(one_or_many)] = Field(
         default=(),
         description="Source addresses that calls are taken from; with `register: true` also the server that the trunk "
         "is registered with, by the same transport. A call from anywhere else is refused.",
     )
-    proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(_one_or_many)] = Field(
+    caller_id: str | None = Field(
+        default=None, max_length=64, description="Number or name shown to those called; empty: `username`."
+    )
+    transfer: Literal["auto", "refer", "bridge"] = Field(
+        default="auto",
+        description="How the box hands a call of this peer on. auto: REFER where the peer can and the number goes by "
+        "this trunk, else through the box; refer: by REFER, also of numbers that routes send elsewhere, if this trunk "
+        "may dial them; bridge: through the box.",
+    )
+    media_timeout: Literal["end", "keep"] = Field(
+        default="end", description="What follows when no RTP comes for `media.rtp_timeout_s`: end the call, or keep it."
+    )
+    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
+        default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."
+    )
+    proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(one_or_many)] = Field(
         default=(),
         max_length=8,
         description="SIP URI of the peer, or several, tried in this order. `;transport=tcp` or `tls` where not UDP.",
@@ -195,7 +262,7 @@ class SipTrunk(Section):
     qualify_s: float = Field(
         default=0, ge=0, le=3600, description="Ask the peer this often whether it is there (OPTIONS); 0 never."
     )
-    codecs: Annotated[tuple[Codec, ...], BeforeValidator(_one_or_many)] = Field(
+    codecs: Annotated[tuple[Codec, ...], BeforeValidator(one_or_many)] = Field(
         default=DEFAULT_CODECS, min_length=1, description="Codecs offered and taken, the preferred one first."
     )
     srtp: Annotated[Literal["off", "optional", "required"], BeforeValidator(_off)] = Field(
@@ -209,45 +276,11 @@ class SipTrunk(Section):
         description="How keys are sent and understood; auto: RFC 4733 where agreed, else what comes.",
     )
     comfort_noise: bool = Field(default=False, description="Offer and understand comfort noise (RFC 3389).")
-    media_timeout: Literal["end", "keep"] = Field(
-        default="end", description="What follows when no RTP comes for `media.rtp_timeout_s`: end the call, or keep it."
-    )
     session_timer_s: Annotated[int, Field(ge=0, le=86400), AfterValidator(_timer)] = Field(
         default=0, description="Session timer asked for (RFC 4028); 0 asks for none and follows the peer's."
     )
-    max_calls: int | None = Field(
-        default=None, ge=1, description="Simultaneous calls on this trunk, both ways; empty for no own limit."
-    )
-    max_cps: float | None = Field(
-        default=None, gt=0, le=1000, description="New calls per second on this trunk; empty for no own limit."
-    )
-    allow_prefixes: Prefixes = Field(
-        default=(),
-        max_length=1000,
-        description="Beginnings of the numbers, and whole names, that may be dialled; empty: none. `*`: any.",
-    )
-    allow_kinds: Annotated[tuple[NumberKind, ...], BeforeValidator(_one_or_many)] = Field(
-        default=(), description="Costly or special numbers that may be dialled if a prefix fits; all others are not."
-    )
-    region: Annotated[str, AfterValidator(_region)] | None = Field(
-        default=None,
-        description="Country whose numbers are dialled without a country code, such as `DE`. Without it, costly "
-        "numbers are known by their country code only.",
-    )
-    caller_id: str | None = Field(
-        default=None, max_length=64, description="Number or name shown to those called; empty: `username`."
-    )
     allow_transfer: bool = Field(
         default=False, description="Whether this peer may transfer calls (REFER, and INVITE with Replaces)."
-    )
-    transfer: Literal["auto", "refer", "bridge"] = Field(
-        default="auto",
-        description="How the box hands a call of this peer on. auto: REFER where the peer can and the number goes by "
-        "this trunk, else through the box; refer: by REFER, also of numbers that routes send elsewhere, if this trunk "
-        "may dial them; bridge: through the box.",
-    )
-    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(_one_or_many)] = Field(
-        default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."
     )
     headers_out: dict[Annotated[str, AfterValidator(_own_header)], Annotated[str, AfterValidator(_template)]] = Field(
         default={},
@@ -258,11 +291,38 @@ class SipTrunk(Section):
     )
 
 
+class CarrierTrunk(Trunk):
+    """A carrier, a PBX or the browser phone. Keys that are not listed here are the kind's own, see below."""
+
+    KIND: ClassVar = "..."
+
+    options: Options = Field(default={}, description="The kind's own keys; they may also stand beside `kind`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("kind") is None:
+            raise fault("does not say what it is", "add kind: sip, or the kind of a carrier, such as kind: twilio")
+        return gathered(data, cls)
+
+
+def _tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "<sip>" if kind == "sip" else "<carrier>"
+
+
+AnyTrunk: TypeAlias = Annotated[
+    Annotated[SipTrunk, Tag("<sip>")] | Annotated[CarrierTrunk, Tag("<carrier>")], Discriminator(_tag)
+]
+
+
 class Route(Section):
     """Which trunks a number is dialled by."""
 
     to: Prefixes = Field(default=("*",), min_length=1, description="Beginnings of the numbers; `*` for any.")
-    trunks: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = Field(
+    trunks: Annotated[tuple[Name, ...], BeforeValidator(one_or_many)] = Field(
         min_length=1, max_length=8, description="Trunks by name, tried in this order."
     )
     strip: int = Field(default=0, ge=0, le=16, description="Characters taken off the beginning of the number.")
@@ -284,39 +344,39 @@ def listener_conflicts(listeners: tuple[SipListener, ...]) -> Iterator[Conflict]
             yield path, f"{one.transport} has no certificate", "remove cert and key, or set transport: tls"
 
 
-def trunk_conflicts(trunks: Mapping[str, SipTrunk], routes: tuple[Route, ...]) -> Iterator[Conflict]:
+def stream_conflicts(listeners: tuple[StreamListener, ...], trunks: Mapping[str, Trunk]) -> Iterator[Conflict]:
+    """What is wrong between ``listen.streams`` and the trunks."""
+    kinds = {trunk.kind: None for trunk in trunks.values() if trunk.kind != "sip"}
+    for index, one in enumerate(listeners):
+        path: KeyPath = ("listen", "streams", index, "kind")
+        if one.kind == "sip":
+            yield path, "SIP has sockets of its own", "list it under listen.sip"
+        elif one.kind not in kinds:
+            yield path, f"no trunk is of kind {one.kind!r}", nearest(one.kind, kinds) or "add one under trunks"
+
+
+def trunk_conflicts(trunks: Mapping[str, Trunk], routes: tuple[Route, ...]) -> Iterator[Conflict]:
     """What is wrong within one trunk, and between trunks and routes."""
-    owners: dict[Network, str] = {}
+    owners: dict[tuple[str, Network], str] = {}
     for name, trunk in trunks.items():
         path: KeyPath = ("trunks", name)
         for index, network in enumerate(trunk.allow):
-            owner = owners.setdefault(network, name)
+            owner = owners.setdefault((trunk.kind, network), name)
             if owner != name:
                 what = f"{network} also belongs to trunk {owner!r}"
-                yield (*path, "allow", index), what, "a source can only be of one trunk"
-        if trunk.register_ and not (trunk.proxy and trunk.username):
-            yield (*path, "register"), "needs to know where, and as whom", "add proxy: and username:"
-        if trunk.auth != "none" and (not trunk.username or trunk.password is None):
-            yield (*path, "auth"), "challenge needs something to check", "add username: and password:"
-        if trunk.qualify_s and not trunk.proxy:
-            yield (*path, "qualify_s"), "there is nobody to ask", "add proxy:"
+                yield (*path, "allow", index), what, f"a source can only be of one trunk of kind {trunk.kind}"
         national = [prefix for prefix in trunk.allow_prefixes if prefix.startswith(("0", "*"))]
         if national and trunk.region is None:
             what = f"{national[0]!r} lets numbers without a country code be dialled, and costly ones would not be known"
             yield (*path, "allow_prefixes"), what, "set region: to the country whose numbers these are"
-        for header, template in trunk.headers_out.items():
-            for variable in VARIABLE.findall(template):
-                if variable not in _VARIABLES and not variable.startswith("header."):
-                    hint = f"known: {', '.join(sorted(_VARIABLES))}, header.NAME"
-                    yield (*path, "headers_out", header), f"${{{variable}}} stands for nothing", hint
-        if (trunk.tls.cert is None) != (trunk.tls.key is None):
-            yield (*path, "tls"), "cert and key go together", "add the other one"
+        if isinstance(trunk, SipTrunk):
+            yield from _sip_conflicts(trunk, path)
     for number, route in enumerate(routes):
         for index, name in enumerate(route.trunks):
             path = ("routes", number, "trunks", index)
             if name not in trunks:
                 yield path, f"there is no trunk {name!r}", f"known: {', '.join(trunks)}"
-            elif not trunks[name].proxy:
+            elif not _callable(trunks[name]):
                 yield path, f"trunk {name!r} cannot be called", f"add trunks.{name}.proxy"
             elif not trunks[name].allow_prefixes:
                 what = f"trunk {name!r} may dial no number"
@@ -332,7 +392,28 @@ def trunk_conflicts(trunks: Mapping[str, SipTrunk], routes: tuple[Route, ...]) -
             yield ("routes", number, "to"), what, hint
 
 
-def _may_dial(trunk: SipTrunk, route: Route) -> bool:
+def _sip_conflicts(trunk: SipTrunk, path: KeyPath) -> Iterator[Conflict]:
+    if trunk.register_ and not (trunk.proxy and trunk.username):
+        yield (*path, "register"), "needs to know where, and as whom", "add proxy: and username:"
+    if trunk.auth != "none" and (not trunk.username or trunk.password is None):
+        yield (*path, "auth"), "challenge needs something to check", "add username: and password:"
+    if trunk.qualify_s and not trunk.proxy:
+        yield (*path, "qualify_s"), "there is nobody to ask", "add proxy:"
+    for header, template in trunk.headers_out.items():
+        for variable in VARIABLE.findall(template):
+            if variable not in _VARIABLES and not variable.startswith("header."):
+                hint = f"known: {', '.join(sorted(_VARIABLES))}, header.NAME"
+                yield (*path, "headers_out", header), f"${{{variable}}} stands for nothing", hint
+    if (trunk.tls.cert is None) != (trunk.tls.key is None):
+        yield (*path, "tls"), "cert and key go together", "add the other one"
+
+
+def _callable(trunk: Trunk) -> bool:
+    """Whether calls can go there, as far as the schema knows: a carrier says of itself that it places none."""
+    return not isinstance(trunk, SipTrunk) or bool(trunk.proxy)
+
+
+def _may_dial(trunk: Trunk, route: Route) -> bool:
     """Whether the trunk may dial any number of the route; False only where it surely may not."""
 
     def listed(beginning: str) -> bool:

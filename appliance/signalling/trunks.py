@@ -5,18 +5,21 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from appliance.config.trunks import SipTrunk
+from appliance.config.trunks import CarrierTrunk, SipTrunk
 from appliance.errors import RemoteSipError
 from appliance.sip.uri import SipUri, printable
 
 logger = logging.getLogger(__name__)
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+SIP: Final = "sip"
+"""The kind of trunk that the box itself speaks; every other kind is a carrier's."""
 
 RETRY_AFTER_S: Final = 5
 """Told with a 503 where a trunk has no room, so that the peer tries another way at once and this one soon again."""
@@ -37,6 +40,8 @@ class TrunkRule:
     """One trunk's settings, as signalling uses them; ``docs/configuration.md`` explains each.
 
     ``codecs`` and ``proxies`` are best first. Times are in seconds, ``ptime_ms`` in milliseconds; 0 turns a timer off.
+    Of a carrier's trunk (``kind`` is not "sip") only what it shares with all trunks counts, and ``options``, its own
+    keys.
     """
 
     name: str
@@ -66,10 +71,28 @@ class TrunkRule:
     transfer: str = "auto"
     headers_in: tuple[str, ...] = ()
     headers_out: tuple[tuple[str, str], ...] = ()
+    kind: str = SIP
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
-    def of(cls, name: str, trunk: SipTrunk) -> TrunkRule:
+    def of(cls, name: str, trunk: SipTrunk | CarrierTrunk) -> TrunkRule:
         """The rule that the settings make."""
+        if isinstance(trunk, CarrierTrunk):
+            return cls(
+                name=name,
+                kind=trunk.kind,
+                options=trunk.options,
+                allow=trunk.allow,
+                media_timeout=trunk.media_timeout,
+                max_calls=trunk.max_calls,
+                max_cps=trunk.max_cps,
+                allow_prefixes=trunk.allow_prefixes,
+                allow_kinds=trunk.allow_kinds,
+                region=trunk.region,
+                caller_id=trunk.caller_id or "",
+                transfer=trunk.transfer,
+                headers_in=trunk.headers_in,
+            )
         return cls(
             name=name,
             allow=trunk.allow,
@@ -147,8 +170,11 @@ class TrunkTable:
         for name, rule in self._rules.items():
             self._states[name].registered = False if rule.register else None
         self._recent: dict[str, deque[float]] = {name: deque() for name in self._rules}
-        owned = [(network, rule) for rule in self._rules.values() for network in rule.allow]
-        self._networks = sorted(owned, key=lambda item: -item[0].prefixlen)
+        self._networks: dict[str, list[tuple[Network, TrunkRule]]] = {}
+        for rule in self._rules.values():
+            self._networks.setdefault(rule.kind, []).extend((network, rule) for network in rule.allow)
+        for owned in self._networks.values():
+            owned.sort(key=lambda item: -item[0].prefixlen)
         self._proxies = {name: tuple(_readable(rule)) for name, rule in self._rules.items()}
 
     def __iter__(self) -> Iterator[TrunkRule]:
@@ -163,7 +189,7 @@ class TrunkTable:
         return self._proxies[name]
 
     def naming(self, address: str) -> frozenset[str]:
-        """The names of the trunks that name an IP address as a proxy of theirs, or within ``allow``."""
+        """The names of the SIP trunks that name an IP address as a proxy of theirs, or within ``allow``."""
         names = {name for name, proxies in self._proxies.items() if any(one.is_at(address) for one in proxies)}
         rule = self.rule_for(address)
         return frozenset(names if rule is None else {*names, rule.name})
@@ -172,15 +198,18 @@ class TrunkTable:
         """How the trunk is; ``name`` must be one."""
         return self._states[name]
 
-    def rule_for(self, host: str) -> TrunkRule | None:
-        """The trunk a source address belongs to: the one with the smallest network that holds it; None: a stranger."""
+    def rule_for(self, host: str, kind: str = SIP) -> TrunkRule | None:
+        """The trunk of that kind which a source address belongs to; None: a stranger.
+
+        It is the one with the smallest network that holds the address.
+        """
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             return None
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        return next((rule for network, rule in self._networks if address in network), None)
+        return next((rule for network, rule in self._networks.get(kind, ()) if address in network), None)
 
     def take(self, name: str, now: float, *, outgoing: bool = False) -> str:
         """Count one more call on the trunk; "" where there is room, else why there is none.

@@ -24,7 +24,7 @@ def run(*words: str) -> int:
 def test_the_embedded_default_is_summed_up_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert capsys.readouterr().out == (
-        "ok: SIP 127.0.0.1:5060/udp, HTTP 127.0.0.1:8080; trunks: local; lines: reception\n"
+        "ok: SIP 127.0.0.1:5060/udp, HTTP 127.0.0.1:8080; trunks: local, phone; lines: reception\n"
     )
 
 
@@ -71,7 +71,7 @@ def test_a_warning_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json") == 0
     assert json.loads(capsys.readouterr().out) == {
-        "ok": True, "mistakes": [], "warnings": [], "trunks": ["local"], "lines": ["reception"],
+        "ok": True, "mistakes": [], "warnings": [], "trunks": ["local", "phone"], "lines": ["reception"],
     }  # fmt: skip
     assert run("--json", "-c", "absent.yaml") == 1
     report = json.loads(capsys.readouterr().out)
