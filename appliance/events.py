@@ -6,6 +6,8 @@ One call, in order::
          │              │                                                              and RecordingFinished
          └──────────────┴────────────────────── CallEnded (refused, cancelled, not answered)
 
+and any number of TurnProgress between CallAnswered and CallEnded, for whoever watches.
+
 The call's session says each fact once, to every :class:`CallObserver`: the record (:mod:`appliance.store`) keeps
 it, the metrics (:mod:`appliance.admin`) count it. Observers never answer, and the session does not know them.
 
@@ -58,6 +60,19 @@ class HangupBy(StrEnum):
     """The dialplan or the model said goodbye."""
     BOX = "box"
     """A limit, a drain, or a failure of ours."""
+
+
+class Doing(StrEnum):
+    """What a call is at right now."""
+
+    LISTENING = "listening"
+    """Nobody speaks: it is the caller's turn."""
+    CALLER_SPEAKS = "caller_speaks"
+    THINKING = "thinking"
+    """The caller has stopped, and the reply is being worked out."""
+    AGENT_SPEAKS = "agent_speaks"
+    HANDED_ON = "handed_on"
+    """The caller is being connected with somebody else, or speaks with them."""
 
 
 class InputBy(StrEnum):
@@ -240,6 +255,17 @@ class TurnFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnProgress:
+    """A turn goes on. ``turn`` is what is known of it so far: TurnFinished of the same number follows, unless nothing
+    is said in it. For watching a call as it happens; neither recorded nor counted.
+    """
+
+    call_id: str
+    doing: Doing
+    turn: TurnFinished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded:
     """The call is over, whatever became of it. Said exactly once for every CallStarted while the process lives.
 
@@ -262,6 +288,7 @@ CallEvent: TypeAlias = (
     | CallRinging
     | CallAnswered
     | RecordingStarted
+    | TurnProgress
     | TurnFinished
     | LineMeasured
     | CallEnded

@@ -32,10 +32,12 @@ from appliance.events import (
     CallStarted,
     Direction,
     Disposition,
+    Doing,
     HangupBy,
     LineMeasured,
     RecordingFinished,
     RecordingStarted,
+    TurnProgress,
 )
 from appliance.ipc.messages import LegClosed
 from appliance.ipc.rings import AudioRings
@@ -248,6 +250,7 @@ class CallSession:
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
             hand_on=self._hand_on,
+            on_progress=self._turn_goes_on,
         )
         self._listening = Listening(
             media.slot,
@@ -262,6 +265,7 @@ class CallSession:
             on_turn=self._dialogue.heard,
             on_barge_in=self._dialogue.barged_in,
             on_silence=self._dialogue.silent,
+            on_speech=self._dialogue.caller_speaks,
         )
         self._speaker = Speaker(
             media,
@@ -325,6 +329,11 @@ class CallSession:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
         self._services.log.say(event)
+
+    def _turn_goes_on(self, turn: TurnLog, doing: Doing) -> None:
+        if self._answered_at is not None:
+            so_far = turn.so_far(self.call_id, self._answered_at, self._services.clock.utc())
+            self._services.log.say(TurnProgress(call_id=self.call_id, doing=doing, turn=so_far))
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._over.done():
@@ -430,6 +439,8 @@ class CallSession:
     def on_playout_started(self, utterance: int, frame: int, at: float) -> None:
         if self._speaker is not None:
             self._speaker.on_playout_started(utterance, frame, at)
+        if self._dialogue is not None:
+            self._dialogue.utterance_started()
 
     def on_playout_done(self, utterance: int, played: int, frame: int) -> None:
         if self._speaker is not None:

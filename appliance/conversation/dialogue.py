@@ -28,7 +28,7 @@ from appliance.conversation.listening import HeardTurn, Listening
 from appliance.conversation.speaker import Speaker, Utterance
 from appliance.conversation.turn_log import TurnLog
 from appliance.errors import EngineError
-from appliance.events import InputBy
+from appliance.events import Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Dialogue:
     """Runs a brain on a leg.
 
     Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn,
-    ``hand_on`` when the brain transfers the caller.
+    ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way whenever there is news.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Dialogue:
         now: Callable[[], float],
         on_turn: Callable[[TurnLog], None],
         hand_on: HandOn | None = None,
+        on_progress: Callable[[TurnLog, Doing], None] = lambda turn, doing: None,
     ) -> None:
         self._brain = brain
         self._barge_in = barge_in
@@ -91,6 +92,11 @@ class Dialogue:
         self._failures = 0
         self._hand_on = hand_on
         self._handing_on = False
+        self._on_progress = on_progress
+        self._caller_speaks = False
+        self._caller_done = False
+        self._replied = False
+        self._told: tuple[object, ...] = ()
 
     def attach(self, listening: Listening, speaker: Speaker) -> None:
         """Ears and mouth; before :meth:`run`."""
@@ -104,6 +110,7 @@ class Dialogue:
             pending = await self._next()
             self._begin_turn(pending)
             self._reply = asyncio.create_task(self._answer(pending.value))
+            self._tell()
             ended = await self._wait_for_reply()
             if ended is not None:
                 return ended
@@ -123,9 +130,16 @@ class Dialogue:
 
     def heard(self, turn: HeardTurn) -> None:
         """The caller has finished a turn."""
+        self._caller_done = False
         if self._handing_on or (self._talking and not self._interruptible):
+            self._tell()
             return
         self._put(Heard(turn.text, turn.confidence, turn.accepted), turn)
+
+    def caller_speaks(self, speaks: bool) -> None:
+        """The caller has begun to speak, or has finished a turn: what was said is not known yet."""
+        self._caller_speaks, self._caller_done = speaks, not speaks
+        self._tell()
 
     def barged_in(self) -> None:
         """The caller speaks over the agent."""
@@ -143,9 +157,14 @@ class Dialogue:
             return
         assert self._listening is not None
         self._listening.drop()
+        self._caller_speaks = self._caller_done = False
         if self._talking and self._interruptible:
             self._interrupt()
         self._put(Key(digit))
+
+    def utterance_started(self) -> None:
+        """Media has begun to play an utterance."""
+        self._tell()
 
     def utterance_over(self, utterance: Utterance) -> None:
         """Media has played an utterance to its end."""
@@ -153,6 +172,7 @@ class Dialogue:
         if not self._speaker.speaking:
             self._listening.machine.agent_speaking(False)
             self._said.set()
+        self._tell()
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
@@ -163,6 +183,25 @@ class Dialogue:
     @property
     def _interruptible(self) -> bool:
         return self._barge_in and self._speaker is not None and self._speaker.interruptible
+
+    @property
+    def _doing(self) -> Doing:
+        if self._caller_speaks:
+            return Doing.CALLER_SPEAKS
+        if any(utterance.started_at is not None and not utterance.over for utterance in self._turn.utterances):
+            return Doing.AGENT_SPEAKS
+        if self._handing_on:
+            return Doing.HANDED_ON
+        replying = self._reply is not None and not self._reply.done() and not self._replied
+        return Doing.THINKING if self._caller_done or self._inputs or replying else Doing.LISTENING
+
+    def _tell(self) -> None:
+        """Say how the turn goes, where that has changed."""
+        turn, doing = self._turn, self._doing
+        news = (doing, turn.number, turn.caller_text, len(turn.meant), turn.interrupted, turn.heard_text)
+        if news != self._told:
+            self._told = news
+            self._on_progress(turn, doing)
 
     def _put(self, value: Input, heard: HeardTurn | None = None) -> None:
         self._inputs.append(_Pending(value, heard, self._now()))
@@ -208,6 +247,7 @@ class Dialogue:
         self._finish_turn()
         turn = self._turn
         turn.decided_at = self._now()
+        self._replied = False
         match pending.value:
             case Heard(text, confidence, accepted):
                 turn.by = InputBy.VOICE
@@ -253,6 +293,7 @@ class Dialogue:
         self._listening.machine.agent_speaking(False)
         self._brain.was_heard(self._turn.heard_text)
         self._said.set()
+        self._tell()
 
     # --- replying -------------------------------------------------------------------------------------------------
 
@@ -267,8 +308,7 @@ class Dialogue:
                 await self._say_alone(_FAREWELL)
                 return Ended("the agent's engines failed")
             await self._say_alone(_APOLOGY)
-            assert self._listening is not None
-            self._listening.machine.listen()
+            self._listen()
             return None
         self._failures = 0
         return ended
@@ -280,11 +320,18 @@ class Dialogue:
             ended = await self._speak_reply(Spoken())
         if ended is not None:
             return ended
-        self._listening.machine.listen()
+        self._listen()
         if isinstance(value, Key) and self._key_timeout_s is not None:
             loop = asyncio.get_running_loop()
             self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._put(KeysEnded()))
         return None
+
+    def _listen(self) -> None:
+        """The reply has been given: it is the caller's turn."""
+        assert self._listening is not None
+        self._listening.machine.listen()
+        self._replied = True
+        self._tell()
 
     async def _speak_reply(self, value: Input) -> Ended | None:
         """Do the steps of one reply as they come, and wait until what they say has been said or cut short."""
@@ -302,7 +349,7 @@ class Dialogue:
                             utterance = None
                         if utterance is None:
                             utterance = self._begin_utterance(interruptible)
-                        self._speaker.add(utterance, text)
+                        self._say(utterance, text)
                     case Listen(expectation):
                         self._key_timeout_s = expectation.key_timeout_s
                         self._listening.expect(expectation)
@@ -345,10 +392,16 @@ class Dialogue:
         self._listening.machine.agent_speaking(True, interruptible=interruptible and self._barge_in)
         return utterance
 
+    def _say(self, utterance: Utterance, clause: str) -> None:
+        assert self._speaker is not None
+        self._speaker.add(utterance, clause)
+        self._turn.meant.append(clause)
+        self._tell()
+
     async def _say_alone(self, text: str) -> None:
         assert self._speaker is not None
         utterance = self._begin_utterance(True)
-        self._speaker.add(utterance, text)
+        self._say(utterance, text)
         self._speaker.finish(utterance)
         await self._until_said()
 

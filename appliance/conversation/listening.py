@@ -76,6 +76,7 @@ class Listening:
         on_turn: the caller has finished a turn.
         on_barge_in: the caller speaks over the agent.
         on_silence: the caller says nothing.
+        on_speech: the caller has begun to speak (true), or has finished the turn (false).
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Listening:
         on_turn: Callable[[HeardTurn], None],
         on_barge_in: Callable[[], None],
         on_silence: Callable[[], None],
+        on_speech: Callable[[bool], None] = lambda speaks: None,
     ) -> None:
         self._slot = slot
         self._generation = generation
@@ -108,6 +110,7 @@ class Listening:
         self._on_turn = on_turn
         self._on_barge_in = on_barge_in
         self._on_silence = on_silence
+        self._on_speech = on_speech
         self._expectation = Expectation()
         self._attempts: dict[int, _Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,13 +163,14 @@ class Listening:
             case SpeechResumed():
                 self._cancel_attempts()
             case TurnCommitted():
+                self._on_speech(False)
                 self._spawn(self._commit(action, self._at, self._expectation))
             case BargeIn():
                 self._on_barge_in()
             case NoInput():
                 self._on_silence()
             case SpeechStarted():
-                logger.debug("slot %d: the caller speaks", self._slot)
+                self._on_speech(True)
 
     def _recognise(self, pause: FirstSilence) -> None:
         if self._asr is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from appliance.conversation.speaker import Utterance
@@ -13,7 +13,8 @@ from appliance.events import InputBy, Stage, StageTiming, TurnFinished
 class TurnLog:
     """The turn under way: what the caller said, then the agent's reply to it.
 
-    Times are CLOCK_MONOTONIC seconds. ``number`` 0 is the greeting.
+    Times are CLOCK_MONOTONIC seconds. ``number`` 0 is the greeting; ``meant`` is what the agent is to say, clause by
+    clause, whether or not it has come to that.
     """
 
     number: int
@@ -26,6 +27,7 @@ class TurnLog:
     speech_end_at: float | None = None
     decided_at: float | None = None
     utterances: list[Utterance] = field(default_factory=list)
+    meant: list[str] = field(default_factory=list)
     stages: list[StageTiming] = field(default_factory=list)
 
     def stage(self, stage: Stage, start_at: float | None, end_at: float | None) -> None:
@@ -46,6 +48,10 @@ class TurnLog:
     def empty(self) -> bool:
         """Nothing was said by either side."""
         return not self.caller_text and not any(utterance.clauses for utterance in self.utterances)
+
+    def so_far(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
+        """The turn while it goes on, with all of the reply that is known."""
+        return replace(self.finished(call_id, answered_at, now_utc), agent_text=" ".join(self.meant))
 
     def finished(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
         """The turn as the record and the metrics take it."""

@@ -22,6 +22,7 @@ from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
 from appliance.calls.transfer import Transfers
+from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
@@ -54,19 +55,22 @@ _TIDY_EVERY_S: Final = 15.0
 
 
 class EventLog:
-    """Every event of every call: the record first, then the metrics."""
+    """Every event of every call: the record first, then the metrics, then whoever watches."""
 
-    def __init__(self, store: CallStore, metrics: Metrics) -> None:
+    def __init__(self, store: CallStore, metrics: Metrics, watch: CallWatch) -> None:
         self._store = store
         self._metrics = metrics
+        self._watch = watch
 
     def started(self, event: CallStarted) -> asyncio.Future[None]:
         self._metrics.observe(event)
+        self._watch.observe(event)
         return self._store.call_started(event)
 
     def say(self, event: CallEvent) -> None:
         self._store.observe(event)
         self._metrics.observe(event)
+        self._watch.observe(event)
 
     def leg_closed(self, leg: LegClosed) -> None:
         self._metrics.leg_closed(leg)
@@ -82,6 +86,7 @@ class Control:
         self._metrics = Metrics()
         self._status = BoxStatus(["media", "recorder", "control", *workers], self._metrics)
         self._clock = SystemClock()
+        self._watch = CallWatch(frozenset({"browser"}))
         self._draining: asyncio.Task[None] | None = None
         self._link = SupervisorLink("control", self._from_supervisor)
 
@@ -116,7 +121,7 @@ class Control:
             rings=self._rings,
             media=media,
             recorder=recorder,
-            log=EventLog(store, self._metrics),
+            log=EventLog(store, self._metrics, self._watch),
             asr=pools.get("asr"),
             turn=pools.get("turn"),
             verdicts=VerdictBudget(),

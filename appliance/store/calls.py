@@ -32,6 +32,7 @@ from appliance.events import (
     RecordingFinished,
     RecordingStarted,
     TurnFinished,
+    TurnProgress,
 )
 from appliance.store import schema, wav
 from appliance.store.database import open_engine, open_sqlite_in_thread, parse_url
@@ -240,7 +241,7 @@ class CallStore:
                 self.call_ended(event)
             case RecordingFinished():
                 self.recording_finished(event)
-            case CallStarted():
+            case CallStarted() | TurnProgress():
                 pass
 
     async def flush(self) -> None:
