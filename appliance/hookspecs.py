@@ -36,9 +36,13 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class ProviderOptions(BaseModel):
-    """Base of a provider's options: unknown keys are mistakes, values do not change."""
+    """Base of a provider's options: unknown keys are mistakes, values do not change, bare numbers are text if wanted.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    What an operator writes as ``!secret NAME`` comes as a ``pydantic.SecretStr``, and no message shows it. A validator
+    that raises ``ValueError("is no such thing; write it as this")`` is reported at the key, with the line in the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class Resources(Protocol):
@@ -55,17 +59,18 @@ class Resources(Protocol):
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to serve an engine kind.
+    """One way to serve an engine kind, or the calls of a kind of trunk.
 
     Attributes:
-        factory: makes the engine from validated options (an instance of ``options``) and :class:`Resources`; may
-            import and load what it needs. Anything it raises keeps the worker from starting, with the message shown.
+        factory: makes the engine from validated options (an instance of ``options``) and :class:`Resources`, or the
+            carrier of one trunk from its options and an ``appliance.api.CarrierBox``; may import and load what it
+            needs. Anything it raises keeps the process from starting, with the message shown.
         summary: one line for ``appliance plugins list``.
-        options: the schema of ``engines.<kind>`` beside ``provider``.
+        options: the schema of ``engines.<kind>`` beside ``provider``; of a trunk, that of its own keys.
         models: model files the factory reads, for ``appliance doctor`` and ``make demo``.
     """
 
-    factory: Callable[[Any, Resources], Any]
+    factory: Callable[[Any, Any], Any]
     summary: str
     options: type[ProviderOptions] = ProviderOptions
     models: tuple[str, ...] = ()

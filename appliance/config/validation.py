@@ -6,7 +6,7 @@ import copy
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -88,6 +88,52 @@ def validate(model: type[M], document: Document, root: Path = ()) -> Checked[M]:
             if not all(removed):
                 break
     return Checked(None, tuple(mistakes), frozenset(broken))
+
+
+def options_problems(
+    model: type[BaseModel], options: Mapping[str, Any], *, also_known: Iterable[str] = ()
+) -> list[tuple[Path, str, str]]:
+    """What is wrong with the options of a plugin: (path, what, what would be right) each; empty if nothing is.
+
+    Args:
+        model: what the plugin takes.
+        options: as they were written.
+        also_known: keys that stand beside the options, for hints about unknown ones.
+    """
+    data = dict(options)
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return [_problem(detail, model, data, list(also_known)) for detail in error.errors(include_url=False)]
+    return []
+
+
+def _problem(
+    detail: ErrorDetails, model: type[BaseModel], data: dict[str, Any], also_known: list[str]
+) -> tuple[Path, str, str]:
+    path, rest = _locate(data, detail["loc"])
+    if detail["type"] == "missing":
+        path = (*path, *rest[-1:])
+    if _is_secret(model, detail["loc"]):
+        detail["input"] = SecretStr("")
+    if detail["type"] == "extra_forbidden" and len(path) == 1:
+        return path, "unknown key", nearest(str(path[-1]), [*_keys_at(model, ()), *also_known])
+    if detail["type"] == "value_error":
+        what, _, hint = str(detail["ctx"]["error"]).partition("; ")
+        return path, what, hint
+    if detail["type"] == "string_pattern_mismatch":
+        return path, f"{_shown(detail['input'])} is not written as {detail['ctx']['pattern']}", ""
+    return path, *_explain(detail, model)
+
+
+def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
+    """Whether what stands at ``loc`` may not be shown, for it is one, or holds one."""
+    found: list[Any] = [model]
+    for part in loc:
+        found = [inner for item in found for inner in _inside(item, part)]
+        if SecretStr in found:
+            return True
+    return False
 
 
 def _has_deeper(details: list[ErrorDetails], loc: tuple[int | str, ...]) -> bool:

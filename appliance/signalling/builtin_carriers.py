@@ -1,0 +1,25 @@
+"""The carriers that come with the appliance, registered through the same hook as everyone else's.
+
+Only the options are imported here; each factory imports what it needs when a trunk of its kind is configured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from appliance.carriers.builtin import BuiltinStreams
+from appliance.hookspecs import Providers, hookimpl
+from appliance.plugins.registry import CarrierRegistry
+
+
+def carrier_registry(plugins: Sequence[tuple[str, object]] = ()) -> CarrierRegistry:
+    """The built-in kinds of trunk, and those of ``plugins`` as (name, plugin) after them."""
+    return CarrierRegistry([("builtin_streams", BuiltinStreams()), ("builtin_carriers", BuiltinCarriers()), *plugins])
+
+
+class BuiltinCarriers:
+    """The plugin object."""
+
+    @hookimpl
+    def appliance_carrier_providers(self) -> Providers:
+        return {}
