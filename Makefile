@@ -39,7 +39,7 @@ $(VENV)/.setup: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@echo "installing the developers' tools into $(VENV)"
-	$(PIP) install -e '.[dev,postgres]'
+	$(PIP) install -e '.[dev,postgres,twilio]'
 	@touch $@
 
 .PHONY: demo

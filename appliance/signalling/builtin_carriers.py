@@ -6,10 +6,12 @@ Only the options are imported here; each factory imports what it needs when a tr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from appliance.carriers.builtin import BuiltinStreams
-from appliance.hookspecs import Providers, hookimpl
+from appliance.hookspecs import Provider, Providers, hookimpl
 from appliance.plugins.registry import CarrierRegistry
+from appliance.signalling.twilio_options import TwilioOptions
 
 
 def carrier_registry(plugins: Sequence[tuple[str, object]] = ()) -> CarrierRegistry:
@@ -17,9 +19,17 @@ def carrier_registry(plugins: Sequence[tuple[str, object]] = ()) -> CarrierRegis
     return CarrierRegistry([("builtin_streams", BuiltinStreams()), ("builtin_carriers", BuiltinCarriers()), *plugins])
 
 
+def _twilio(options: TwilioOptions, box: Any) -> Any:
+    from appliance.signalling.twilio import TwilioCarrier
+
+    return TwilioCarrier(options, box)
+
+
 class BuiltinCarriers:
     """The plugin object."""
 
     @hookimpl
     def appliance_carrier_providers(self) -> Providers:
-        return {}
+        return {
+            "twilio": Provider(_twilio, "Twilio: webhooks, Media Streams and its REST API", TwilioOptions),
+        }

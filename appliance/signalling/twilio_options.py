@@ -1,0 +1,102 @@
+"""What a trunk of the kind ``twilio`` is told. Imports nothing of Twilio's: ``appliance check`` needs none of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from appliance.api import ProviderOptions
+from appliance.config.validation import fault
+
+API_URL: Final = "https://api.twilio.com"
+_ACCOUNT: Final = re.compile(r"AC[0-9a-fA-F]{32}")
+
+
+def _account(value: str) -> str:
+    if _ACCOUNT.fullmatch(value):
+        return value
+    meant = " (what begins with SK is an API key)" if value.startswith("SK") else ""
+    raise fault(f"not an Account SID{meant}; write AC and the 32 characters that follow it on the console's first page")
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip():
+        raise fault("empty; write `!secret NAME`, and the account's Auth Token as NAME in secrets.yaml")
+    return value
+
+
+def _origin(value: str, schemes: tuple[str, str], example: str) -> str:
+    """An address without a path, in the form in which paths are added to it; ``schemes`` are the safe one and the plain
+    one, which is taken for this machine alone."""
+    try:
+        parts = urlsplit(value.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if not host or parts.scheme not in schemes:
+        raise fault(f"not an address of the form {schemes[0]}://HOST; write one such as {example}")
+    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise fault(f"more than an origin; write scheme and host alone, such as {example}")
+    if parts.scheme == schemes[1] and not _is_loopback(host):
+        raise fault(f"{schemes[1]}:// is for tests on this machine; Twilio is to come by {schemes[0]}://")
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _http(value: str) -> str:
+    return _origin(value, ("https", "http"), "https://voice.example.com")
+
+
+def _websocket(value: str) -> str:
+    return _origin(value, ("wss", "ws"), "wss://voice.example.com") if value else ""
+
+
+def _switch(value: Any) -> Any:
+    """``off`` and ``on`` are booleans in YAML."""
+    if isinstance(value, bool):
+        return "enable" if value else "off"
+    return value
+
+
+class TwilioOptions(ProviderOptions):
+    """Keys of a trunk of the kind ``twilio``, beside those of every trunk.
+
+    Attributes:
+        account_sid: the account, AC...
+        auth_token: its Auth Token: it signs Twilio's webhooks and opens the API to us.
+        public_url: the https origin under which Twilio reaches ``listen.http``, exactly as the webhooks name it.
+        media_url: the wss origin under which it reaches ``listen.media``; by default that of ``public_url``.
+        api_url: the API, where it is not the usual one: another region, a proxy, a test.
+        machine_detection: of placed calls: "off", "enable" (is it a person?), "detect_message_end" (and if not, when
+            may one speak?). It runs beside the conversation, and delays nothing.
+        machine_detection_timeout_s: how long it may take.
+    """
+
+    account_sid: Annotated[str, AfterValidator(_account)]
+    auth_token: Annotated[SecretStr, AfterValidator(_token)]
+    public_url: Annotated[str, AfterValidator(_http)]
+    media_url: Annotated[str, AfterValidator(_websocket)] = ""
+    api_url: Annotated[str, AfterValidator(_http)] = API_URL
+    machine_detection: Annotated[Literal["off", "enable", "detect_message_end"], BeforeValidator(_switch)] = "off"
+    machine_detection_timeout_s: Annotated[int, Field(ge=3, le=59)] = 30
+
+    def media_origin(self, media_port: int) -> str:
+        """Where Twilio opens its streams. ``media_port`` counts where there is no proxy: with a plain http origin."""
+        if self.media_url:
+            return self.media_url
+        parts = urlsplit(self.public_url)
+        if parts.scheme == "https":
+            return f"wss://{parts.netloc}"
+        host = parts.hostname or ""
+        return f"ws://{f'[{host}]' if ':' in host else host}:{media_port}"
