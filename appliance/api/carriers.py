@@ -219,6 +219,10 @@ class CarrierBox(Protocol):
         """Whether an IP address is within the trunk's ``allow``."""
         ...
 
+    def client_of(self, request: web.Request) -> str:
+        """The IP address that a request came from, also behind the proxies that ``listen.proxies`` names."""
+        ...
+
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> BoxCall:
         """A call has come. The dialplan decides at once: ``call`` is asked to ring, to be answered or rejected."""
         ...

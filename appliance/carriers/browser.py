@@ -49,6 +49,7 @@ class BrowserStream:
 
     name: ClassVar[str] = "browser"
     marks: ClassVar[bool] = True
+    clears: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.frame_bytes = 0

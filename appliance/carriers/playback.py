@@ -22,6 +22,9 @@ FRAME: Final = 160
 LEAD: Final = 8 * FRAME
 """How far ahead of the peer's playing we send: what the network may stutter without a gap being heard."""
 
+SHORT_LEAD: Final = 4 * FRAME
+"""The same where the peer cannot be told to forget it: so much is heard after an interruption."""
+
 _RATE_HZ: Final = 8000.0
 _MARK_EVERY: Final = 5 * FRAME
 _HOLD_S: Final = 0.25
@@ -53,6 +56,7 @@ class Playback:
 
     Args:
         marks: whether the peer tells what it has played; if not, only the time counts.
+        clears: whether it can be told to forget what it has not played; if not, all that was sent will be heard.
 
     Attributes:
         sent: position up to which everything has been sent.
@@ -60,9 +64,11 @@ class Playback:
 
     __slots__ = (
         "_behind_s",
+        "_clears",
         "_confirmed",
         "_earliest",
         "_epoch",
+        "_lead",
         "_marked",
         "_marks",
         "_pending",
@@ -72,8 +78,10 @@ class Playback:
         "sent",
     )
 
-    def __init__(self, marks: bool) -> None:
+    def __init__(self, marks: bool, clears: bool = True) -> None:
         self._marks = marks
+        self._clears = clears
+        self._lead = LEAD if clears else SHORT_LEAD
         self.sent = 0
         self._run_at = 0.0
         self._run_from = 0
@@ -96,7 +104,7 @@ class Playback:
         """Whole frames that may be sent now."""
         if self._held_since(now) < now:
             return 0
-        return max(0, (self.played(now) + LEAD - self.sent) // FRAME)
+        return max(0, (self.played(now) + self._lead - self.sent) // FRAME)
 
     def send(self, utterance: int, samples: int, ends: bool, now: float) -> list[str]:
         """A frame of 20 ms is sent; gives the names of the marks to be sent behind it.
@@ -106,7 +114,7 @@ class Playback:
             samples: of it that are the utterance's, the rest being silence.
             ends: the utterance ends in it.
         """
-        if self.played(now) >= self.sent:
+        if self.dry(now):
             self._run_at, self._run_from, self._behind_s = now, self.sent, 0.0
         last = self._pieces[-1] if self._pieces else None
         if utterance >= 0 and (last is None or last.utterance != utterance or last.end >= 0):
@@ -119,6 +127,22 @@ class Playback:
         self.sent += FRAME
         if not self._marks or not (ends or self.sent - self._marked >= _MARK_EVERY):
             return []
+        return self._mark()
+
+    def end(self, utterance: int) -> list[str]:
+        """The utterance has ended with the frame before; gives the marks to be sent."""
+        last = self._pieces[-1] if self._pieces else None
+        if last is None or last.utterance != utterance or last.end >= 0:
+            last = _Piece(utterance, self.sent)
+            self._pieces.append(last)
+        last.end = self.sent
+        return self._mark() if self._marks and self._marked < self.sent else []
+
+    def dry(self, now: float) -> bool:
+        """Whether the peer has nothing left to play."""
+        return self.played(now) >= self.sent
+
+    def _mark(self) -> list[str]:
         self._marked = self.sent
         self._pending.append((self.sent, self._run_at + (self.sent - self._run_from) / _RATE_HZ))
         return [f"{self._epoch}.{self.sent}"]
@@ -146,20 +170,32 @@ class Playback:
         return over
 
     def clear(self, now: float) -> Heard:
-        """A clear is sent: what was being played, and how much of it has been heard when that arrives."""
-        at = self.played(now)
+        """A clear is sent: what was being played, and how much of it has been heard when that arrives.
+
+        Of a peer that knows no clear: what will have been heard.
+        """
+        at = self.played(now) if self._clears else self.sent
         heard = Heard(-1, 0)
         for piece in self._pieces:
             if piece.start <= at:
                 end = piece.end if piece.end >= 0 else self.sent
                 heard = Heard(piece.utterance, min(at, end) - piece.start)
+        self._pieces.clear()
+        if not self._clears:
+            return heard
         self.sent = self._confirmed = self._marked = self._run_from = at
         self._run_at = now
         self._behind_s = 0.0
         self._pending.clear()
-        self._pieces.clear()
         self._epoch += 1
         return heard
+
+    def abandon(self) -> tuple[list[Heard], Heard]:
+        """The peer is gone: the utterances that had been sent to their end, and what was sent of the one under way."""
+        ended = [Heard(piece.utterance, piece.end - piece.start) for piece in self._pieces if piece.end >= 0]
+        under_way = [Heard(piece.utterance, self.sent - piece.start) for piece in self._pieces if piece.end < 0]
+        self._pieces.clear()
+        return ended, under_way[-1] if under_way else Heard(-1, 0)
 
     def _held_since(self, now: float) -> float:
         """When the peer seems to have stopped playing; ``now`` where it has not."""

@@ -13,10 +13,14 @@ from appliance.audio import comfort_noise, tones
 from appliance.audio.codec import Codec, new_codec
 from appliance.audio.comfort_noise import ComfortNoise
 from appliance.audio.conceal import Concealment
+from appliance.audio.linear import LinearCodec
+from appliance.carriers.playback import Heard
+from appliance.errors import MediaError
 from appliance.ipc.rings import FRAME_SAMPLES
 from appliance.media.outgoing import Packetiser, packet_ms
 from appliance.media.playout import Playout
 from appliance.media.ports import Address, PortPair, SourceFilter, address
+from appliance.media.stream_leg import StreamEnd
 from appliance.rtp.dtmf import DtmfReceiver, DtmfSender, KeyPresses
 from appliance.rtp.jitter import JitterBuffer
 from appliance.rtp.packet_buffer import PacketBuffer
@@ -27,6 +31,8 @@ from appliance.rtp_params import RtpParams
 logger = logging.getLogger(__name__)
 
 _PLAIN_CODECS: Final = ("pcmu", "pcma")
+_PACKET_CODECS: Final = ("opus", "l16")
+"""Whose packets cannot be cut."""
 _TONE_SAMPLES: Final = 800
 _TONE_GAP_SAMPLES: Final = 640
 _MAX_TONES: Final = 64
@@ -38,12 +44,23 @@ _COUNTERS: Final = ("received", "lost", "late", "duplicate", "discarded", "conce
 
 
 class MediaLeg:
-    """State of one leg between OpenLeg and CloseLeg."""
+    """State of one leg between OpenLeg and CloseLeg.
+
+    Args:
+        slot, generation: which one.
+        pair: its ports; None where its audio will be a stream.
+        playout: what is to be said on it.
+        ssrc: of what is sent by RTP.
+
+    Attributes:
+        stream: where its audio comes and goes, instead of RTP.
+    """
 
     __slots__ = (
         "ahead",
         "alaw",
         "alternative_in",
+        "carried",
         "cn_payload_type",
         "codec",
         "codec_name",
@@ -94,16 +111,20 @@ class MediaLeg:
         "srtp_rx",
         "srtp_tx",
         "ssrc",
+        "stream",
         "timed_out",
         "tones_out",
         "voice_tick",
     )
 
-    def __init__(self, slot: int, generation: int, pair: PortPair, playout: Playout, ssrc: int) -> None:
+    def __init__(self, slot: int, generation: int, pair: PortPair | None, playout: Playout, ssrc: int) -> None:
         self.slot = slot
         self.generation = generation
         self.pair = pair
-        self.sendto: Callable[[bytes | memoryview, Address], int] = pair.rtp.sendto
+        self.stream: StreamEnd | None = None
+        self.carried = Heard(-1, 0)
+        """What went over its stream before of the utterance that was cut short with that."""
+        self.sendto: Callable[[bytes | memoryview, Address], int] = _nowhere if pair is None else pair.rtp.sendto
         self.playout = playout
         self.ssrc = ssrc
         self.jitter = JitterBuffer()
@@ -172,6 +193,8 @@ class MediaLeg:
             MediaError: the address is of a family that our socket cannot reach; nothing has changed then.
             ValueError: there is no such codec; nothing has changed then.
         """
+        if self.pair is None:
+            raise MediaError("the leg was opened without ports")
         family = self.pair.rtp.family
         described = address(params.remote_host, params.remote_port, family)
         srtp_tx = _context(params.srtp_tx, self.srtp_tx, inbound=False)
@@ -215,6 +238,30 @@ class MediaLeg:
         if waiting:
             self._send_again(waiting)
 
+    def connect_stream(self, stream: StreamEnd, now: float) -> None:
+        """Let a stream be the audio, in place of what was."""
+        self.stream = stream
+        stream.carry(self.carried)
+        if stream.codec != self.codec_name:
+            self.codec = LinearCodec() if stream.codec == "l16" else None
+            self.codec_name = stream.codec
+            self._new_buffer()
+        else:
+            self.jitter.reset()
+        self.packetiser = None
+        self.packet_ms = 20
+        self.alaw = stream.codec == "pcma"
+        self.cn_payload_type = self.dtmf_payload_type = -1
+        self.dtmf = "inband"
+        self.send = self.receive = self.connected = True
+        self.heard_at = now
+        self.timed_out = False
+
+    def part_from_stream(self) -> None:
+        """The stream is over; the leg may get another one."""
+        self.stream = None
+        self.connected = False
+
     def _send_again(self, digits: str) -> None:
         """Queue keys that could not leave in the way that was agreed before."""
         try:
@@ -228,7 +275,7 @@ class MediaLeg:
         """The jitter buffer that goes with the codec, its counters those of the call so far."""
         before = self.jitter
         self.ahead = None
-        if self.codec_name == "opus" and self.codec is not None:
+        if self.codec_name in _PACKET_CODECS and self.codec is not None:
             self.jitter = self.packets = PacketBuffer(self.codec)
         elif self.packets is not None:
             self.jitter, self.packets = JitterBuffer(), None
@@ -241,6 +288,8 @@ class MediaLeg:
     @property
     def hears_tones(self) -> bool:
         """Whether keys may come as tones: where that was configured, or the peer knows no events."""
+        if self.stream is not None:
+            return False
         return self.dtmf == "inband" or (self.dtmf == "auto" and self.dtmf_payload_type < 0)
 
     @property
@@ -309,6 +358,10 @@ class MediaLeg:
         if self.partner is not None:
             self.partner.partner = None
             self.partner = None
+
+
+def _nowhere(data: bytes | memoryview, to: Address) -> int:
+    raise OSError("the leg has no port")
 
 
 def _or(number: int, otherwise: int) -> int:

@@ -51,6 +51,11 @@ class Playout:
         """Ring position up to which everything was popped."""
         self.underruns = 0
 
+    @property
+    def current(self) -> int:
+        """The utterance that is being popped; -1 for none."""
+        return self._current
+
     def __bool__(self) -> bool:
         return bool(self._pieces)
 

@@ -22,6 +22,7 @@ from typing import Final
 
 import uvloop
 
+from appliance.carriers.builtin import BuiltinStreams
 from appliance.config import Settings
 from appliance.errors import ApplianceError, MediaError, RtpError
 from appliance.ipc.channel import Channel, serve
@@ -32,6 +33,7 @@ from appliance.ipc.messages import (
     Bridge,
     CloseLeg,
     ConnectLeg,
+    ConnectStream,
     Flush,
     Flushed,
     HoldMusic,
@@ -40,6 +42,7 @@ from appliance.ipc.messages import (
     LegOpened,
     OpenLeg,
     Play,
+    RefuseStream,
     SendDigits,
 )
 from appliance.ipc.rings import AudioRings
@@ -49,6 +52,7 @@ from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
 from appliance.media.ports import PortPool
 from appliance.media.reports import quality
+from appliance.media.streams import StreamServer
 from appliance.media.tick import FRAME_S, AudioClock
 from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
@@ -61,6 +65,8 @@ logger = logging.getLogger(__name__)
 _REAL_TIME_PRIORITY: Final = 1
 _STATS_EVERY_S: Final = 1.0
 _COLLECT_EVERY_S: Final = 5.0
+_COLLECT_CONNECTIONS: Final = 20
+"""Connections that have ended before all generations are collected."""
 
 
 class MediaProcess:
@@ -77,6 +83,7 @@ class MediaProcess:
         self._control: Channel | None = None
         music = hold_music.load(settings.media.hold_music)
         self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music)
+        self.streams = StreamServer(settings, BuiltinStreams().appliance_stream_providers(), self.clock, self._publish)
 
     def connected(self, sock: socket.socket) -> Channel:
         """Control has (re)connected. Legs of a control process that is gone have no owner: they end."""
@@ -112,7 +119,9 @@ class MediaProcess:
         match message:
             case OpenLeg():
                 self._open(message)
-            case ConnectLeg() | Bridge() | HoldMusic() | Play() | Flush() | SendDigits() | CloseLeg():
+            case RefuseStream():
+                self.streams.refuse(message.token, message.reason)
+            case ConnectLeg() | ConnectStream() | Bridge() | HoldMusic() | Play() | Flush() | SendDigits() | CloseLeg():
                 leg = self.clock.legs.get(message.slot)
                 if leg is None or leg.generation != message.generation:
                     logger.debug("%s for a leg that is over", type(message).__name__)
@@ -126,7 +135,7 @@ class MediaProcess:
         if stale is not None:
             self._close(stale)
         try:
-            pair = self._ports.bind()
+            pair = self._ports.bind() if message.rtp else None
         except MediaError as error:
             logger.error("slot %d: %s", message.slot, error)
             self._publish(LegFailed(message.slot, message.generation, str(error)))
@@ -135,16 +144,21 @@ class MediaProcess:
         playout = Playout(self._rings.tts[message.slot])
         leg = MediaLeg(message.slot, message.generation, pair, playout, secrets.randbits(32))
         self.clock.legs[message.slot] = leg
-        self.clock.receiver.add(pair.rtp, message.slot)
-        self.clock.receiver.add(pair.rtcp, ~message.slot)
-        self._publish(LegOpened(message.slot, message.generation, pair.port))
+        if pair is not None:
+            self.clock.receiver.add(pair.rtp, message.slot)
+            self.clock.receiver.add(pair.rtcp, ~message.slot)
+        self._publish(LegOpened(message.slot, message.generation, pair.port if pair is not None else 0))
 
     def _command(
-        self, leg: MediaLeg, message: ConnectLeg | Bridge | HoldMusic | Play | Flush | SendDigits | CloseLeg
+        self,
+        leg: MediaLeg,
+        message: ConnectLeg | ConnectStream | Bridge | HoldMusic | Play | Flush | SendDigits | CloseLeg,
     ) -> None:
         match message:
             case ConnectLeg():
                 self._connect(leg, message)
+            case ConnectStream():
+                self.streams.connect(leg, message)
             case Bridge():
                 self._bridge(leg, message)
             case HoldMusic():
@@ -196,10 +210,12 @@ class MediaProcess:
     def _close(self, leg: MediaLeg) -> None:
         frames = int(self._rings.frames[leg.slot])
         self.clock.reports.goodbye(leg, time.monotonic())
-        for sock in leg.pair:
-            self.clock.receiver.remove(sock)
+        self.streams.forget(leg)
+        if leg.pair is not None:
+            for sock in leg.pair:
+                self.clock.receiver.remove(sock)
+            self._ports.release(leg.pair)
         self.clock.forget(leg)
-        self._ports.release(leg.pair)
         how = quality(leg)
         srtp = leg.srtp_rx
         self._publish(
@@ -227,6 +243,7 @@ async def run(settings: Settings, rings: AudioRings) -> None:
     vad = _load_vad(settings, rings.capacity)
     media = MediaProcess(settings, rings, vad)
     listener = await serve(settings.runtime_dir / "media.sock", media.connected)
+    await media.streams.start()
     metronome = Metronome(FRAME_S, media.clock.run)
     gc.collect()
     gc.freeze()
@@ -241,6 +258,7 @@ async def run(settings: Settings, rings: AudioRings) -> None:
         await housekeeping
     metronome.stop(loop)
     media.close()
+    await media.streams.close()
     listener.close()
     link.close()
 
@@ -273,14 +291,19 @@ class _Models:
 
 
 async def _housekeeping(media: MediaProcess) -> None:
+    """Statistics every second, and garbage: connections leave cycles that have grown old by the time they end."""
     seconds = 0.0
+    collected = 0
     while True:
         await asyncio.sleep(_STATS_EVERY_S)
         media.send_stats()
+        media.streams.sweep()
         seconds += _STATS_EVERY_S
         if seconds >= _COLLECT_EVERY_S:
             seconds = 0.0
-            gc.collect(0)
+            gc.collect(0 if media.streams.closed - collected < _COLLECT_CONNECTIONS else 2)
+            if media.streams.closed - collected >= _COLLECT_CONNECTIONS:
+                collected = media.streams.closed
 
 
 def _take_priority() -> None:

@@ -100,7 +100,7 @@ class Reports:
 
     def _send(self, leg: MediaLeg, now: float, *, bye: bool = False) -> None:
         rtcp = leg.rtcp
-        if rtcp is None or not leg.source.remote[1]:
+        if rtcp is None or leg.pair is None or leg.stream is not None or not leg.source.remote[1]:
             return
         leg.delay_total += leg.jitter.delay_frames
         leg.delay_samples += 1

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.api.streams import Audio
 from appliance.audio import g711, level
 from appliance.audio.codec import new_codec
 from appliance.audio.comfort_noise import ComfortNoise
@@ -32,11 +33,13 @@ from appliance.ipc.messages import (
     Tick,
 )
 from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
+from appliance.media.ahead import SpeakingAhead
 from appliance.media.hearing import SILENCE, Hearing
 from appliance.media.leg import MediaLeg
 from appliance.media.outgoing import Packetiser
 from appliance.media.ports import Address, Receiver
 from appliance.media.reports import Reports
+from appliance.media.stream_leg import StreamEnd
 from appliance.media.vad import BatchVad
 from appliance.rtp.packet import build, parse
 from appliance.rtp.rtcp import is_rtcp
@@ -77,10 +80,12 @@ class AudioClock:
         self._vad = vad
         self._publish = publish
         self._hearing = Hearing(rings, publish, rtp_timeout_s)
+        self._ahead = SpeakingAhead(rings, publish, self._hold_music)
         self._tones = ToneKeys(rings.capacity)
         capacity = rings.capacity
         self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
         self._connected: list[MediaLeg] = []
+        self._by_rtp: list[MediaLeg] = []
         self._row_of: dict[int, int] = {}
         self._alaw: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._types: NDArray[np.uint8] = np.zeros(0, np.uint8)
@@ -142,7 +147,7 @@ class AudioClock:
             return
         views, queued = self._views, self._queued
         sent = 0
-        for leg in self._connected:
+        for leg in self._by_rtp:
             try:
                 packets = queued.get(leg.slot)
                 if packets is not None or leg.srtp_tx is not None:
@@ -235,6 +240,15 @@ class AudioClock:
         if ssrc == leg.remote_ssrc and 0 < (sequence - leg.sequence_in & 0xFFFF) < 0x8000:
             leg.sequence_in = sequence
 
+    def hear(self, leg: MediaLeg, audio: Audio) -> None:
+        """A message with audio on a leg's stream, at any time between two ticks."""
+        if leg.connected and leg.stream is not None:
+            now = time.monotonic()
+            leg.stream.hear(audio, leg.jitter, now)
+            leg.heard_at = now
+            leg.received += 1
+            self._received += 1
+
     def _no_rtp(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
         if leg.rtcp_mux and is_rtcp(data):
             self.reports.receive(leg, data, source, now)
@@ -258,9 +272,9 @@ class AudioClock:
     def _key(self, leg: MediaLeg, payload: bytes, timestamp: int, marker: bool, sequence: int) -> None:
         digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
         if digit is not None:
-            self._pressed(leg, digit, "rfc4733")
+            self.pressed(leg, digit, "rfc4733")
 
-    def _pressed(self, leg: MediaLeg, digit: str, way: str) -> None:
+    def pressed(self, leg: MediaLeg, digit: str, way: str) -> None:
         """The caller pressed a key: say so once however it came, and pass it on over a bridge."""
         if not leg.keys.press(digit, way, time.monotonic()):
             return
@@ -273,7 +287,7 @@ class AudioClock:
     def _listen_for_tones(self, caller: NDArray[np.int16]) -> None:
         """Keys pressed as tones, on the legs whose peers know no events."""
         for slot, key in self._tones.tick(self._tone_slots, caller[self._tone_rows]):
-            self._pressed(self.legs[slot], key, "inband")
+            self.pressed(self.legs[slot], key, "inband")
 
     def _record(self, caller: NDArray[np.int16]) -> None:
         """Put what was heard, and what has just been sent, where the other processes read it."""
@@ -304,6 +318,9 @@ class AudioClock:
         agent = np.zeros((len(self._connected), FRAME_SAMPLES), np.int16)
         for row, leg in enumerate(self._connected):
             self._staged_samples[leg.slot] = 0
+            if leg.stream is not None:
+                self._speak_ahead(leg, leg.stream, caller, agent[row])
+                continue
             if not leg.send or leg.digits_out is not None:
                 continue
             if leg.tones_out is not None:
@@ -318,6 +335,16 @@ class AudioClock:
                 agent[row] = self._hold_music[leg.music_at : leg.music_at + FRAME_SAMPLES]
                 leg.music_at = (leg.music_at + FRAME_SAMPLES) % len(self._hold_music)
         return agent
+
+    def _speak_ahead(self, leg: MediaLeg, stream: StreamEnd, caller: NDArray[np.int16], out: NDArray[np.int16]) -> None:
+        bridged = None
+        if leg.partner is not None:
+            partner = self._row_of.get(leg.partner.slot)
+            bridged = caller[partner] if partner is not None else np.zeros(FRAME_SAMPLES, np.int16)
+        try:
+            self._ahead.speak(leg, stream, bridged, out)
+        except Exception:
+            self._failed(leg)
 
     def _play(self, leg: MediaLeg, out: NDArray[np.int16]) -> None:
         before = leg.playout.underruns
@@ -403,6 +430,7 @@ class AudioClock:
     def legs_changed(self) -> None:
         """A leg was connected, changed or closed: rebuild the arrays over all legs."""
         self._connected = [leg for _, leg in sorted(self.legs.items()) if leg.connected]
+        self._by_rtp = [leg for leg in self._connected if leg.stream is None]
         self._rows = np.array([leg.slot for leg in self._connected], np.int64)
         self._row_of = {leg.slot: row for row, leg in enumerate(self._connected)}
         self._alaw = np.array([leg.alaw for leg in self._connected], np.bool_)
@@ -438,6 +466,22 @@ class AudioClock:
         if leg.rtcp is None:
             self.reports.begin(leg, time.monotonic())
 
+    def begin_stream(self, leg: MediaLeg) -> None:
+        """The leg's audio is a stream from now on; see :meth:`MediaLeg.connect_stream`."""
+        self._staged[leg.slot] = 0
+        self._staged_samples[leg.slot] = 0
+        self._queued.pop(leg.slot, None)
+        if self._vad is not None:
+            self._vad.reset(leg.slot)
+        self.legs_changed()
+
+    def end_stream(self, leg: MediaLeg) -> None:
+        """The leg's stream is over; until the next one nothing is heard or said."""
+        if leg.stream is not None:
+            self._ahead.part(leg, leg.stream)
+            leg.part_from_stream()
+            self.legs_changed()
+
     def changed(self, leg: MediaLeg) -> None:
         """The leg has been connected, or connected anew: from the next packet on it sends as agreed now."""
         before, leg.packetiser = leg.packetiser, None
@@ -455,7 +499,12 @@ class AudioClock:
         self.legs_changed()
 
     def flush(self, leg: MediaLeg) -> tuple[int, int]:
-        """Stop playout at once, the staged frame included. Returns (utterance or -1, its samples that left)."""
+        """Stop playout at once, the staged frame included. Returns (utterance or -1, its samples that left).
+
+        Of a stream, the samples that its peer has played.
+        """
+        if leg.stream is not None:
+            return self._ahead.flush(leg, leg.stream)
         slot = leg.slot
         unsent = self._staged_samples[slot]
         ended = [(utterance, played) for other, utterance, played in self._done if other is leg]
@@ -533,11 +582,11 @@ class AudioClock:
             legs=len(self._connected),
             busy_s=self._busy_s,
             lateness=tuple(self._lateness),
-            sent=self._sent,
+            sent=self._sent + self._ahead.sent,
             received=self._received,
             dropped=self._dropped + self._hearing.broken + self.reports.refused,
             concealed=self._hearing.concealed,
-            underruns=self._underruns,
+            underruns=self._underruns + self._ahead.underruns,
             outbox=outbox,
             rtcp_sent=self.reports.sent,
             rtcp_received=self.reports.received,
@@ -551,4 +600,5 @@ class AudioClock:
         self._lateness = [0] * (len(PACING_BOUNDS_MS) + 1)
         self._sent = self._received = self._dropped = self._underruns = 0
         self._hearing.concealed = self._hearing.broken = 0
+        self._ahead.sent = self._ahead.underruns = 0
         self.reports.sent = self.reports.received = self.reports.refused = 0

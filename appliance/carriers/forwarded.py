@@ -1,0 +1,40 @@
+"""Who a request is from where a reverse proxy passes it on. PURE."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_MAX_HOPS = 16
+
+
+def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) -> str:
+    """The IP address that a request came from.
+
+    Args:
+        peer: the address of the socket.
+        forwarded_for: the X-Forwarded-For header, the newest entry last; anybody can write what they like into it.
+        proxies: networks whose word is taken; nobody else's is.
+    """
+    address = peer.partition("%")[0]
+    hops = [hop.strip() for hop in forwarded_for.split(",")[-_MAX_HOPS:]] if forwarded_for else []
+    while hops and within(address, proxies):
+        try:
+            address = str(ipaddress.ip_address(hops.pop()))
+        except ValueError:
+            break
+    return address
+
+
+def within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an IP address is in one of the networks; an IPv4 address mapped into IPv6 counts as what it is."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is not None:
+        known = known.ipv4_mapped
+    return any(known in network for network in networks)
