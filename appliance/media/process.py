@@ -22,7 +22,6 @@ from typing import Final
 
 import uvloop
 
-from appliance.carriers.builtin import BuiltinStreams
 from appliance.config import Settings
 from appliance.errors import ApplianceError, MediaError, RtpError
 from appliance.ipc.channel import Channel, serve
@@ -59,6 +58,7 @@ from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
 from appliance.plugins import vad_models
 from appliance.plugins.registry import ProviderRegistry
+from appliance.plugins.streams import stream_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class MediaProcess:
         self._control: Channel | None = None
         music = hold_music.load(settings.media.hold_music)
         self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music)
-        self.streams = StreamServer(settings, BuiltinStreams().appliance_stream_providers(), self.clock, self._publish)
+        self.streams = StreamServer(settings, stream_kinds(), self.clock, self._publish)
 
     def connected(self, sock: socket.socket) -> Channel:
         """Control has (re)connected. Legs of a control process that is gone have no owner: they end."""

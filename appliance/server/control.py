@@ -39,10 +39,12 @@ from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
 from appliance.plugins.call_hooks import CallHooks
 from appliance.server.plan import ENGINE_KINDS
+from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.leg import MediaSlot
 from appliance.signalling.routes import Dialler, Router
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall
+from appliance.signalling.stream_desk import StreamDesk
 from appliance.signalling.tls import TlsServer
 from appliance.signalling.trunks import TrunkRule, TrunkTable
 from appliance.sip.useragent import Limits
@@ -52,6 +54,8 @@ from appliance.store.retention import keep_expiring
 logger = logging.getLogger(__name__)
 
 _TIDY_EVERY_S: Final = 15.0
+_SHUTDOWN_S: Final = 2.0
+"""How long requests that are being answered may take once the box stops."""
 
 
 class EventLog:
@@ -143,7 +147,9 @@ class Control:
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
         endpoint = self._endpoint = await self._listen(registry, trunks)
-        http = await self._serve_http()
+        desk = self._desk = self._carriers(registry, trunks, media)
+        http = await self._serve_http(desk)
+        await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
         self._metrics.watch_sip(lambda: endpoint.counters)
@@ -159,6 +165,7 @@ class Control:
         tidying.cancel()
         await asyncio.gather(forgetting, tidying, return_exceptions=True)
         await endpoint.stop()
+        await desk.close()
         await http.cleanup()
         for pool in pools.values():
             await pool.stop()
@@ -206,9 +213,29 @@ class Control:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
         return endpoint
 
-    async def _serve_http(self) -> web.AppRunner:
+    def _carriers(self, registry: CallRegistry, trunks: TrunkTable, media: MediaClient) -> StreamDesk:
+        """The carriers of the trunks that are not SIP's.
+
+        Raises:
+            ApplianceError: the settings of one are wrong.
+        """
+        kinds = carrier_registry()
+        desk = StreamDesk(
+            list(trunks),
+            kinds.create_carrier,
+            on_call=registry.admit,
+            send=media.send,
+            media_port=self._settings.listen.media.port,
+            proxies=self._settings.listen.proxies,
+        )
+        media.on_stream_offered = desk.offered
+        return desk
+
+    async def _serve_http(self, desk: StreamDesk) -> web.AppRunner:
         where = self._settings.listen.http
-        runner = web.AppRunner(make_app(self._status), access_log=None)
+        app = make_app(self._status)
+        desk.add_routes(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, where.host, where.port).start()

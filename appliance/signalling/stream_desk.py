@@ -29,9 +29,9 @@ _MAX_VALUE: Final = 1024
 
 
 class MakeCarrier(Protocol):
-    """Makes the carrier of one trunk."""
+    """Makes the carrier of one trunk out of its options."""
 
-    def __call__(self, kind: str, trunk: str, options: Mapping[str, Any], box: Box) -> Carrier: ...
+    def __call__(self, kind: str, options: Mapping[str, Any], box: Box, trunk: str) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class StreamDesk:
 
     Args:
         rules: of all trunks.
-        make: from kind and options to a carrier. Raises EngineError where it cannot be made.
+        make: from kind, options, box and trunk to a carrier. Raises ApplianceError where it cannot be made.
         on_call: takes a leg of a call that has come.
         send: sends a message to media.
         media_port: of ``listen.media``.
@@ -130,7 +130,7 @@ class StreamDesk:
         for rule in rules:
             if rule.kind != "sip":
                 box = Box(rule, desk)
-                box.carrier = self._carriers[rule.name] = make(rule.kind, rule.name, rule.options, box)
+                box.carrier = self._carriers[rule.name] = make(rule.kind, rule.options, box, rule.name)
                 self._kinds[rule.name] = rule.kind
 
     def carrier(self, trunk: str) -> Carrier | None:
