@@ -155,7 +155,7 @@ class CallSession:
                     call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
                 )
             )
-            self._media = await services.media.open_leg(self)
+            self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
                 await started
         except (MediaError, StoreError, TimeoutError) as error:

@@ -22,10 +22,9 @@ from appliance.ipc.messages import LegClosed
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
 from appliance.rtp.dtmf import KeyPresses
-from appliance.signalling.leg import Leg, TransferOutcome, TransferRequest
+from appliance.signalling.leg import Leg, PlacedCall, TransferOutcome, TransferRequest
 from appliance.signalling.routes import Attempt, Dialler
-from appliance.signalling.sip_legs import OutgoingCall
-from appliance.signalling.trunks import TrunkTable
+from appliance.signalling.trunks import SIP, TrunkTable
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class _OtherLeg:
 
     def __init__(self, trunks: TrunkTable) -> None:
         self._trunks = trunks
-        self.outgoing: OutgoingCall | None = None
+        self.outgoing: PlacedCall | None = None
         self.speaker: Speaker | None = None
         self.said = asyncio.Event()
         self.keys = KeyPresses()
@@ -113,7 +112,7 @@ class _OtherLeg:
             self.outgoing.hangup(why)
 
 
-def _relay_to(leg: Leg | OutgoingCall, media: MediaLegHandle) -> KeyRelay:
+def _relay_to(leg: Leg | PlacedCall, media: MediaLegHandle) -> KeyRelay:
     """Keys for one side of a bridge. Media has passed on what it heard, to a side that takes keys through the media."""
 
     def relay(digit: str, way: str) -> None:
@@ -188,7 +187,7 @@ class Transfers:
             return None
 
     def _referral(self, leg: Leg, attempt: Attempt) -> str:
-        """The URI that the caller's side is told to call; "" where the number is not one for its trunk.
+        """What the caller's side is told to call, a URI or a carrier's number; "" where it is none for its trunk.
 
         What another trunk leads to is dialled on the account of the caller's only where that says ``transfer: refer``.
 
@@ -197,7 +196,7 @@ class Transfers:
         """
         rule = self._trunks.by_name(leg.info.trunk)
         if attempt.trunk is rule:
-            return attempt.uri
+            return attempt.uri if rule.kind == SIP else attempt.number
         if rule is None or rule.transfer != "refer":
             return ""
         return self._dialler.router.referral(attempt.number, rule, leg.info.source)
@@ -216,8 +215,8 @@ class Transfers:
     ) -> str | None:
         """Call the other side, and join both: by REFER with Replaces where the caller's side can, else here."""
         other = _OtherLeg(self._trunks)
-        second = await self._media.open_leg(other)
-        outgoing: OutgoingCall | None = None
+        second = await self._media.open_leg(other, rtp=any(attempt.needs_rtp for attempt in attempts))
+        outgoing: PlacedCall | None = None
         joined_there = False
         leg.hold()
         media.hold_music(True)
@@ -265,7 +264,8 @@ class Transfers:
     def admit(self, leg: Leg, request: TransferRequest) -> list[Attempt]:
         """Accept the REFER of a peer where it may be followed, with :meth:`follow`; else refuse it.
 
-        What may be called is what the box may dial; a peer's REFER opens nothing more.
+        What may be called is what the box may dial; a peer's REFER opens nothing more. The leg becomes the new call, so
+        that one's audio must be of the leg's kind: RTP for RTP.
 
         Returns:
             The ways to the one to be called; none where it is refused.
@@ -284,8 +284,17 @@ class Transfers:
             self._trunks.state(rule.name).counters["refused_transfer"] += 1
             request.refuse(_DECLINED)
             return []
+        alike = [attempt for attempt in attempts if attempt.needs_rtp == leg.needs_rtp]
+        if not alike:
+            number = attempts[0].number
+            logger.warning(
+                "call %s: REFER refused: no trunk that leads to %s has its kind of audio", leg.info.leg_id, number
+            )
+            self._trunks.state(rule.name).counters["refused_transfer"] += 1
+            request.refuse(_DECLINED)
+            return []
         request.accept()
-        return attempts
+        return alike
 
     async def follow(
         self,

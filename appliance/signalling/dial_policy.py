@@ -119,7 +119,7 @@ def begins(number: str, prefix: str, region: str | None = None) -> bool:
     if _NAME.fullmatch(number):
         return number == prefix or (prefix.endswith("*") and bool(wanted) and number.startswith(wanted))
     if wanted.startswith("+"):
-        return _international(number, region).startswith(wanted)
+        return international(number, region).startswith(wanted)
     exit_code = _exit_code(number, region)
     return number.startswith(wanted) and bool(wanted) and (not exit_code or wanted.startswith(exit_code))
 
@@ -136,12 +136,12 @@ def leads_abroad(number: str, region: str | None) -> bool:
 
 def same_number(number: str, other: str, region: str | None) -> bool:
     """Whether both are one number, in different spellings."""
-    international = _international(number, region)
-    return bool(international) and international == _international(other, region)
+    whole = international(number, region)
+    return bool(whole) and whole == international(other, region)
 
 
-def _international(number: str, region: str | None) -> str:
-    """``number`` with + and country code; "" where that cannot be known."""
+def international(number: str, region: str | None) -> str:
+    """``number``, a plain one, with + and country code; "" where that cannot be known."""
     if number.startswith("+"):
         return number
     if region is None:
@@ -161,7 +161,7 @@ def _misleads(number: str, region: str | None) -> bool:
     if _NAME.fullmatch(number):
         return False
     exit_code = _exit_code(number, region)
-    whole = "+" + number[len(exit_code) :] if exit_code else _international(number, region)
+    whole = "+" + number[len(exit_code) :] if exit_code else international(number, region)
     if _behind_exit_codes(number, region) or (whole and _behind_exit_codes(whole, None)):
         return True
     if not exit_code and not number.startswith("+"):

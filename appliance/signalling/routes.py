@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,8 @@ from appliance.config.trunks import Route
 from appliance.errors import DialError, LocalSipError, RemoteSipError
 from appliance.signalling import dial_policy
 from appliance.signalling.headers import fill
-from appliance.signalling.leg import HangupCause, MediaSlot
-from appliance.signalling.sip_legs import OutgoingCall
-from appliance.signalling.trunks import TrunkRule, TrunkTable
+from appliance.signalling.leg import HangupCause, MediaSlot, PlacedCall
+from appliance.signalling.trunks import SIP, TrunkRule, TrunkTable
 from appliance.sip.uri import SipUri, join_host_port, printable
 
 logger = logging.getLogger(__name__)
@@ -32,14 +32,24 @@ NO_ROOM: Final = 503
 REFUSALS: Final = ("no_route", "malformed", "denied", "prefix", "premium", "shared_cost", "satellite", "emergency")
 """Causes for which a number is not dialled, as metrics name them."""
 
+_E164: Final = re.compile(r"\+[1-9][0-9]{2,14}")
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One way to reach a number: an INVITE for ``uri`` by ``trunk``."""
+    """One way to reach a number: an INVITE for ``uri`` by ``trunk``, or a call that its carrier places.
+
+    For a carrier ``number`` has + and a country code, and ``uri`` is ``tel:`` and that.
+    """
 
     trunk: TrunkRule
     uri: str
     number: str
+
+    @property
+    def needs_rtp(self) -> bool:
+        """Whether the call's media slot must have a port."""
+        return self.trunk.kind == SIP
 
 
 class Router:
@@ -69,16 +79,18 @@ class Router:
             return self._attempts(target, trunk)
 
     def referral(self, number: str, rule: TrunkRule, source: str) -> str:
-        """The URI at which a peer of a trunk is told to call a number itself, on that trunk's account.
+        """What a peer of a trunk is told to call itself, on that trunk's account: a URI, or a carrier's number.
 
         Args:
-            source: where the peer is, for a trunk without a proxy.
+            source: where the peer is, for a SIP trunk without a proxy.
 
         Raises:
-            DialError: the trunk may not dial it (403).
+            DialError: the trunk may not dial it (403), or cannot (404).
         """
         with self._counting():
             self._check(number, number, rule)
+            if rule.kind != SIP:
+                return self._by_carrier(rule, dial_policy.plain(number)).number
         bare = dial_policy.plain(number)
         return self._through(rule, bare)[0].uri if self._trunks.proxies(rule.name) else f"sip:{as_user(bare)}@{source}"
 
@@ -129,11 +141,25 @@ class Router:
         return found
 
     def _through(self, rule: TrunkRule, number: str) -> list[Attempt]:
-        """``number`` at each of the trunk's proxies."""
+        """``number`` at each of the trunk's proxies, or by its carrier."""
+        if rule.kind != SIP:
+            return [self._by_carrier(rule, number)]
         found = [_attempt(rule, proxy, number) for proxy in self._trunks.proxies(rule.name)]
         if not found:
             raise DialError(f"trunk {rule.name!r} cannot be called; give it a proxy", status=NO_ROUTE, cause="no_route")
         return found
+
+    def _by_carrier(self, rule: TrunkRule, number: str) -> Attempt:
+        whole = dial_policy.international(number, rule.region)
+        if not _E164.fullmatch(whole):
+            hint = "write + and the country code first"
+            if rule.region is None:
+                hint += f", or set trunks.{rule.name}.region to the country it is to be read in"
+            what = f"{number} is no whole telephone number, and trunk {rule.name!r} dials no other; {hint}"
+            raise DialError(what, status=NO_ROUTE, cause="malformed")
+        if whole != number:
+            self._refuse(dial_policy.refusal_of_dialled(whole, number, rule), rule)
+        return Attempt(rule, f"tel:{whole}", whole)
 
     def _at_host(self, number: str, uri: SipUri, trunk: str) -> list[Attempt]:
         """``number`` at the host that a URI names, spoken to as its trunk says and not as the URI does.
@@ -141,7 +167,7 @@ class Router:
         A peer's REFER may hold any URI: it must not choose that a trunk of TLS is called in the clear, nor another
         port. Only an address that no proxy names, but ``allow`` does, is called as the URI says.
         """
-        mine = [rule for rule in self._trunks if trunk in ("", rule.name)]
+        mine = [rule for rule in self._trunks if rule.kind == SIP and trunk in ("", rule.name)]
         proxies = [(rule, proxy) for rule in mine for proxy in self._trunks.proxies(rule.name) if proxy.is_at(uri.host)]
         if proxies:
             found = [one for one in proxies if uri.port is not None and one[1].effective_port == uri.port] or proxies
@@ -161,6 +187,9 @@ class Router:
         refusal = dial_policy.refusal(asked, rule)
         if refusal is None and dialled != asked:
             refusal = dial_policy.refusal_of_dialled(dialled, asked, rule)
+        self._refuse(refusal, rule)
+
+    def _refuse(self, refusal: dial_policy.Refusal | None, rule: TrunkRule) -> None:
         if refusal is not None:
             self._trunks.state(rule.name).counters["refused_dialling"] += 1
             raise DialError(refusal.text, status=FORBIDDEN, cause=refusal.cause)
@@ -244,7 +273,24 @@ class Dial(Protocol):
         headers: Sequence[tuple[str, str]],
         display_name: str,
         ring_timeout_s: float,
-    ) -> OutgoingCall: ...
+    ) -> PlacedCall: ...
+
+
+class Place(Protocol):
+    """What has a carrier place one call.
+
+    ``values`` is what ``${...}`` stands for. Raises DialError where it cannot be placed.
+    """
+
+    async def __call__(
+        self,
+        attempt: Attempt,
+        media: MediaSlot,
+        *,
+        values: Mapping[str, str],
+        display_name: str,
+        ring_timeout_s: float,
+    ) -> PlacedCall: ...
 
 
 class Dialler:
@@ -255,12 +301,16 @@ class Dialler:
         trunks: counts the calls.
         dial: places one INVITE.
         now: seconds of a steady clock.
+        place: has a carrier place one call; None where there are none.
     """
 
-    def __init__(self, router: Router, trunks: TrunkTable, dial: Dial, now: Callable[[], float]) -> None:
+    def __init__(
+        self, router: Router, trunks: TrunkTable, dial: Dial, now: Callable[[], float], place: Place | None = None
+    ) -> None:
         self.router = router
         self._trunks = trunks
         self._dial = dial
+        self._place = place
         self._now = now
 
     async def call(
@@ -273,12 +323,12 @@ class Dialler:
         display_name: str = "",
         ring_timeout_s: float = 60.0,
         on_ringing: Callable[[int], None] | None = None,
-    ) -> OutgoingCall:
+    ) -> PlacedCall:
         """Try the attempts in order until one answers. Cancelled, it takes the call under way back.
 
         Args:
             attempts: from :meth:`Router.attempts`.
-            media: where the answered call's audio goes.
+            media: where the answered call's audio goes; with a port if any of the attempts needs one.
             values: what ``${...}`` in the trunks' ``headers_out`` stands for.
             headers: further headers of the INVITE.
 
@@ -295,7 +345,14 @@ class Dialler:
                 problem = DialError(f"no room: {full}", status=NO_ROOM, cause="no_room")
                 continue
             try:
-                outgoing = await self._invite(attempt, media, values or {}, headers, display_name, ring_timeout_s)
+                outgoing = await self._begin(attempt, media, values or {}, headers, display_name, ring_timeout_s)
+            except DialError as error:
+                self._trunks.give_back(name)
+                logger.info("call not placed: %s by trunk %s: %s", attempt.number, name, error)
+                problem = error
+                if not goes_on(HangupCause("agent", error.status, str(error)), rang=False):
+                    break
+                continue
             except (OSError, LocalSipError, RemoteSipError) as error:
                 self._trunks.give_back(name)
                 logger.warning("trunk %s cannot be reached: %s", name, error)
@@ -323,7 +380,7 @@ class Dialler:
                 break
         raise problem
 
-    async def _invite(
+    async def _begin(
         self,
         attempt: Attempt,
         media: MediaSlot,
@@ -331,8 +388,15 @@ class Dialler:
         headers: Sequence[tuple[str, str]],
         display_name: str,
         ring_timeout_s: float,
-    ) -> OutgoingCall:
+    ) -> PlacedCall:
         rule = attempt.trunk
+        if rule.kind != SIP:
+            if self._place is None:
+                what = f"trunk {rule.name!r} cannot be called: this process places no calls of kind {rule.kind!r}"
+                raise DialError(what, status=NO_ROOM, cause="unreachable")
+            return await self._place(
+                attempt, media, values=values, display_name=display_name, ring_timeout_s=ring_timeout_s
+            )
         host = next(iter(self._trunks.proxies(rule.name)), SipUri.parse(attempt.uri)).host
         user = as_user(rule.caller_id) or "anonymous"
         return await self._dial(

@@ -54,6 +54,8 @@ class VirtualClock:
 class Leg:
     """Signalling's part: remembers what it was told."""
 
+    needs_rtp = True
+
     def __init__(self) -> None:
         self.info = CallInfo("leg1", "sip", "local", "100", "200", "Ann", "127.0.0.1:5062", "cid", {})
         self.on_hangup: Callable[[HangupCause], None] | None = None
@@ -89,7 +91,7 @@ class Media:
         self.closed = False
         rings.open(0, 1)
 
-    async def open_leg(self, listener: Any) -> Media:
+    async def open_leg(self, listener: Any, *, rtp: bool = True) -> Media:
         self.listener = listener
         self.task = asyncio.create_task(self._run())
         return self

@@ -413,3 +413,144 @@ def test_headers_out_say_who_is_called() -> None:
     wire = Wire("answers")
     place(wire, "+4930", (rule,))
     assert wire.sent[0][2] == [("X-For", "+4930 100")]
+
+
+# --- carriers -----------------------------------------------------------------------------------------------------
+
+TWILIO = TrunkRule(
+    "twilio", (ip_network("192.0.2.9"),), kind="twilio", allow_prefixes=("0", "+43"), region="DE", caller_id="+4930"
+)
+TELNYX = TrunkRule("telnyx", kind="telnyx", allow_prefixes=("*",))
+
+
+def ways_by(*rules: TrunkRule, **route: Any) -> Router:
+    return Router(TrunkTable(rules), (Route(trunks=tuple(rule.name for rule in rules), **route),))
+
+
+@pytest.mark.parametrize(
+    ("asked", "number"),
+    [("030 123456", "+4930123456"), ("+43 1 58858", "+43158858"), ("tel:030123456", "+4930123456")],
+)
+def test_a_carrier_is_given_whole_numbers(asked: str, number: str) -> None:
+    (way,) = ways_by(TWILIO).attempts(asked)
+    assert (way.trunk, way.uri, way.number, way.needs_rtp) == (TWILIO, f"tel:{number}", number, False)
+    assert ways_by(A).attempts("+4930")[0].needs_rtp
+
+
+def test_what_a_route_makes_of_a_number_is_made_whole_too() -> None:
+    (way,) = ways_by(TWILIO, to=("0",), strip=1, prepend="+49").attempts("030123456")
+    assert way.number == "+4930123456"
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "said"),
+    [
+        (TWILIO, "0900123456", "premium"),
+        (TWILIO, "+447911123456", r"trunks\.twilio\.allow_prefixes"),
+        (TrunkRule("closed", kind="telnyx"), "+4930123456", "may dial nothing"),
+    ],
+)
+def test_the_policy_of_dialling_holds_for_carriers(rule: TrunkRule, asked: str, said: str) -> None:
+    with pytest.raises(DialError, match=said) as caught:
+        ways_by(rule).attempts(asked)
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("asked", ["030123456", "alice", "+4930#12", "+1234567890123456"])
+def test_what_is_no_whole_number_is_not_asked_of_a_carrier(asked: str) -> None:
+    ways = ways_by(TELNYX)
+    with pytest.raises(DialError, match="trunk 'telnyx' dials no other; write") as caught:
+        ways.attempts(asked)
+    assert (caught.value.status, caught.value.cause) == (404, "malformed")
+    assert ways.refused["malformed"] == 1
+    assert "set trunks.telnyx.region" in str(caught.value)
+
+
+def test_the_next_trunk_is_taken_where_a_carrier_cannot_dial_the_number() -> None:
+    assert [one.trunk.name for one in ways_by(TELNYX, B).attempts("030123456")] == ["b"]
+
+
+def test_a_uri_with_a_host_leads_to_no_carrier() -> None:
+    with pytest.raises(DialError, match="is the host of no trunk"):
+        ways_by(TWILIO).attempts("sip:+43158858@192.0.2.9")
+
+
+def test_what_a_carrier_is_told_to_transfer_to_is_a_number() -> None:
+    ways = ways_by(TWILIO, TELNYX)
+    assert ways.referral("030 123456", TWILIO, "") == "+4930123456"
+    with pytest.raises(DialError, match="dials no other"):
+        ways.referral("030123456", TELNYX, "")
+    with pytest.raises(DialError, match="premium"):
+        ways.referral("0900123456", TWILIO, "")
+
+
+def dial(
+    wire: Wire, placed: list[Any], *rules: TrunkRule, asked: str = "+43158858"
+) -> tuple[Any, TrunkTable, list[Any]]:
+    """The answered call or the error; with what carriers were asked to place."""
+    trunks = TrunkTable(rules)
+    ways = Router(trunks, (Route(trunks=tuple(rule.name for rule in rules)),))
+    asked_for: list[Any] = []
+
+    async def place(attempt: Any, media: Any, *, values: Any, display_name: str, ring_timeout_s: float) -> Any:
+        asked_for.append((attempt.trunk.name, attempt.number, dict(values), display_name, ring_timeout_s))
+        outcome = placed.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def call() -> Any:
+        dialler = Dialler(ways, trunks, wire.dial, lambda: 0.0, place)
+        try:
+            return await dialler.call(
+                ways.attempts(asked),
+                None,
+                values={"line.name": "x"},
+                display_name="Ann",
+                ring_timeout_s=9.0,  # type: ignore[arg-type]
+            )
+        except DialError as error:
+            return error
+
+    return asyncio.run(call()), trunks, asked_for
+
+
+def test_a_carrier_is_asked_to_place_the_call() -> None:
+    there = Outgoing("answers", rings=True)
+    answered, trunks, asked_for = dial(Wire(), [there], TWILIO)
+    assert answered is there
+    assert (there.trunk, there.uri) == ("twilio", "tel:+43158858")  # type: ignore[attr-defined]
+    assert asked_for == [("twilio", "+43158858", {"line.name": "x"}, "Ann", 9.0)]
+    assert trunks.state("twilio").calls == trunks.state("twilio").counters["calls_out"] == 1
+    there.end()
+    assert trunks.state("twilio").calls == 0
+
+
+NOT_NOW = DialError("the API does not answer", status=503, cause="unreachable")
+NO_SUCH = DialError("Twilio knows no such number", status=404, cause="failed")
+
+
+@pytest.mark.parametrize("down", [NOT_NOW, OSError("no route to host"), Outgoing(503)])
+def test_a_call_goes_on_from_a_carrier_to_sip_and_back(down: Any) -> None:
+    answered, trunks, _ = dial(Wire("answers"), [down], TWILIO, B)
+    assert answered.trunk == "b"
+    assert (trunks.state("twilio").calls, trunks.state("b").calls) == (0, 1)
+    assert trunks.state("b").counters["failovers"] == 1
+    answered, trunks, _ = dial(Wire(503), [Outgoing("answers")], B, TWILIO)
+    assert answered.trunk == "twilio"
+
+
+def test_what_a_carrier_says_of_the_number_is_final() -> None:
+    error, trunks, _ = dial(Wire(), [NO_SUCH], TWILIO, B)
+    assert (error, trunks.state("twilio").calls) == (NO_SUCH, 0)
+    error, _, _ = dial(Wire(), [Outgoing(486)], TWILIO, B)
+    assert error.status == 486
+
+
+def test_without_carriers_in_this_process_none_is_asked() -> None:
+    trunks = TrunkTable((TWILIO,))
+    ways = Router(trunks, (Route(trunks=("twilio",)),))
+    dialler = Dialler(ways, trunks, Wire().dial, lambda: 0.0)
+    with pytest.raises(DialError, match="'twilio' cannot be called"):
+        asyncio.run(dialler.call(ways.attempts("+43158858"), None))  # type: ignore[arg-type]
+    assert trunks.state("twilio").calls == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from appliance.config.trunks import SipTrunk
+from appliance.config.trunks import CarrierTrunk, SipTrunk
 from appliance.signalling.trunks import TrunkRule, TrunkTable
 from appliance.sip.uri import SipUri
 
@@ -110,3 +110,41 @@ def test_every_proxy_that_the_settings_take_can_be_called(text: str) -> None:
     uri = SipUri.parse(proxy)
     assert uri.host
     assert SipUri.parse(str(uri)) == uri
+
+
+def test_a_source_of_a_carrier_calls_by_no_other_kind_of_trunk() -> None:
+    everywhere = (ip_network("10.0.0.0/8"),)
+    trunks = table(
+        TrunkRule("sip", everywhere),
+        TrunkRule("pbx", (ip_network("10.0.0.5"), ip_network("192.0.2.0/24")), kind="pbx"),
+        TrunkRule("far", (ip_network("192.0.2.7"),), kind="pbx"),
+    )
+    assert [rule and rule.name for rule in (trunks.rule_for("10.0.0.5"), trunks.rule_for("10.0.0.5", "pbx"))] == [
+        "sip",
+        "pbx",
+    ]
+    assert trunks.rule_for("192.0.2.7") is None
+    assert trunks.rule_for("10.0.0.6", "pbx") is trunks.rule_for("10.0.0.5", "audiosocket") is None
+    assert (named := trunks.rule_for("192.0.2.7", "pbx")) is not None
+    assert named.name == "far"
+    assert trunks.naming("192.0.2.7") == frozenset()
+    assert trunks.naming("10.0.0.5") == {"sip"}
+
+
+def test_the_rule_of_a_carrier_has_what_all_trunks_have_and_its_own_keys() -> None:
+    trunk = CarrierTrunk.model_validate(
+        {
+            "kind": "twilio", "allow": "192.0.2.1", "max_calls": 3, "max_cps": 2, "allow_prefixes": "+49",
+            "allow_kinds": "premium", "region": "DE", "caller_id": "+4930", "transfer": "refer",
+            "media_timeout": "keep", "headers_in": "CallerCity", "auth_token": {"!secret": "s3cret"}, "tries": 2,
+        }
+    )  # fmt: skip
+    rule = TrunkRule.of("t", trunk)
+    assert (rule.kind, rule.allow, rule.max_calls, rule.max_cps) == ("twilio", (ip_network("192.0.2.1"),), 3, 2.0)
+    assert (rule.allow_prefixes, rule.allow_kinds, rule.region) == (("+49",), ("premium",), "DE")
+    assert (rule.caller_id, rule.transfer, rule.media_timeout) == ("+4930", "refer", "keep")
+    assert (rule.headers_in, rule.options["tries"]) == (("CallerCity",), 2)
+    assert rule.options["auth_token"].get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(rule)
+    assert not rule.allow_transfer
+    assert {rule: 1}[rule] == 1
