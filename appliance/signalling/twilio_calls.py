@@ -259,7 +259,9 @@ class TwilioCall:
 
     def told(self, params: Mapping[str, str]) -> None:
         """A status callback; they come late, twice, out of order, or never."""
-        if not self.ended_by(params) and self._placed and params.get("CallStatus") == "ringing" and self.box_call:
+        if self.over or self.ended_by(params) or self.done:
+            return
+        if self._placed and params.get("CallStatus") == "ringing" and self.box_call is not None:
             self.box_call.ringing()
 
     def machine_detected(self, answered_by: str) -> None:

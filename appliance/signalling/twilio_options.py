@@ -25,7 +25,7 @@ def _account(value: str) -> str:
 
 def _token(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
-        raise fault("empty; write `!secret NAME`, and the account's Auth Token as NAME in secrets.yaml")
+        raise fault("is empty", "write `!secret NAME`, and the account's Auth Token as NAME in secrets.yaml")
     return value
 
 
@@ -38,11 +38,13 @@ def _origin(value: str, schemes: tuple[str, str], example: str) -> str:
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if not host or parts.scheme not in schemes:
-        raise fault(f"not an address of the form {schemes[0]}://HOST; write one such as {example}")
+        raise fault(f"{value[:80]!r} is not of the form {schemes[0]}://HOST", f"write an address such as {example}")
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise fault(f"more than an origin; write scheme and host alone, such as {example}")
+        raise fault("is more than scheme and host", f"write an address such as {example}, with nothing behind it")
     if parts.scheme == schemes[1] and not _is_loopback(host):
-        raise fault(f"{schemes[1]}:// is for tests on this machine; Twilio is to come by {schemes[0]}://")
+        raise fault(
+            f"{schemes[1]}:// is for this machine alone", f"write {schemes[0]}://, and end TLS in a reverse proxy"
+        )
     name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
 

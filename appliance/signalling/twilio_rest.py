@@ -104,8 +104,8 @@ class TwilioApi:
             if error.cause != "gone":
                 raise
             raise DialError(
-                "Twilio knows no such account at api_url; check account_sid, and api_url where the account is of "
-                "another region",
+                "Twilio knows no such account at api_url (20404); check account_sid, and where it is of another region "
+                "api_url",
                 status=503,
                 cause="auth",
             ) from error
