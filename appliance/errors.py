@@ -7,6 +7,7 @@
     │   ├── RemoteSipError       the peer did; ``status_hint`` becomes the response
     │   └── SipUnreachable       no way to the peer: its name, the connection or TLS failed (an OSError too)
     ├── CarrierError             a carrier's media stream or webhook broke its protocol
+    │   └── CarrierApiError      its API refused a request or did not answer; ``status`` is HTTP's, 0 for no answer
     ├── RtpError                 a packet that is not RTP, or not for us
     ├── IpcError
     │   ├── ChannelClosed        the process at the other end is gone
@@ -81,6 +82,17 @@ class SipUnreachable(SipError, OSError):
 
 class CarrierError(ApplianceError):
     """A carrier, PBX or browser sent what its protocol does not have; its connection is closed with these words."""
+
+
+class CarrierApiError(CarrierError):
+    """A carrier's API has refused a request, or cannot be reached.
+
+    ``status`` is HTTP's, 0 where nothing that can be read came back.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class RtpError(ApplianceError):

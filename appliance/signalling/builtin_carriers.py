@@ -1,6 +1,6 @@
 """The carriers that come with the appliance, registered through the same hook as everyone else's.
 
-Only the options are imported here; each factory imports what it needs when a trunk of its kind is configured.
+No carrier's own package is imported before a trunk of its kind is configured: each factory imports what it needs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 from appliance.carriers.builtin import BuiltinStreams
 from appliance.hookspecs import Provider, Providers, hookimpl
 from appliance.plugins.registry import CarrierRegistry
+from appliance.signalling.pbx import PbxCarrier, PbxOptions
+from appliance.signalling.telnyx import TelnyxCarrier, TelnyxOptions
 from appliance.signalling.twilio_options import TwilioOptions
 
 
@@ -25,6 +27,14 @@ def _twilio(options: TwilioOptions, box: Any) -> Any:
     return TwilioCarrier(options, box)
 
 
+def _pbx(options: PbxOptions, box: Any) -> Any:
+    return PbxCarrier("pbx", options, box)
+
+
+def _audiosocket(options: PbxOptions, box: Any) -> Any:
+    return PbxCarrier("audiosocket", options, box)
+
+
 class BuiltinCarriers:
     """The plugin object."""
 
@@ -32,4 +42,7 @@ class BuiltinCarriers:
     def appliance_carrier_providers(self) -> Providers:
         return {
             "twilio": Provider(_twilio, "Twilio: webhooks, Media Streams and its REST API", TwilioOptions),
+            "telnyx": Provider(TelnyxCarrier, "Telnyx: its Voice API and media streaming", TelnyxOptions),
+            "pbx": Provider(_pbx, "Asterisk's chan_websocket and FreeSWITCH's mod_audio_stream", PbxOptions),
+            "audiosocket": Provider(_audiosocket, "Asterisk's AudioSocket", PbxOptions),
         }

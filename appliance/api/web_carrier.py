@@ -1,0 +1,103 @@
+"""What carriers with webhooks and an API on the web share. A carrier may be built on it; none has to be.
+
+Not part of ``appliance.api`` itself: only the control process has use for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping
+from typing import Any, ClassVar, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from appliance.api.carriers import CarrierBox, StreamOffer
+from appliance.api.streams import printable
+from appliance.api.web import media_origin
+from appliance.errors import CarrierApiError, CarrierError
+
+logger = logging.getLogger(__name__)
+
+MAX_CALLS: Final = 10_000
+_READ_S: Final = 5.0
+Form = TypeVar("Form")
+
+
+class WebCarrier(ABC):
+    """The part of ``appliance.api.Carrier`` that does not depend on the carrier.
+
+    Args:
+        box: of the trunk.
+        public_url, media_url: its options of that name; see :func:`appliance.api.web.media_origin`.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, box: CarrierBox, public_url: str, media_url: str) -> None:
+        self.box = box
+        self._media_origin = media_origin(media_url, public_url, box.media_port)
+        self._seen: dict[str, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Raises: CarrierError where a webhook is not signed as it should be; says what may be wrong."""
+
+    async def start(self) -> None:
+        """Nothing has to be done before calls come."""
+        return
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def offered(self, offer: StreamOffer) -> None:
+        self.box.refuse(offer, f"streams of {self.kind} come with a token of ours")
+
+    def stream_url(self, token: str) -> str:
+        """The token is the last part of the path; a carrier that tells it otherwise has its own."""
+        return f"{self._media_origin}/{self.kind}/media/{token}"
+
+    async def read(self, request: web.Request, form: type[Form]) -> Form:
+        """What a webhook says, once its signature is known to be good.
+
+        Raises:
+            web.HTTPForbidden: it is not; that is logged.
+            web.HTTPBadRequest: it is none of ``form``.
+        """
+        body = await asyncio.wait_for(request.read(), _READ_S)
+        try:
+            self.verify(request.headers, body)
+        except CarrierError as error:
+            logger.warning("%s: a webhook from %s was refused: %s", self.box.trunk, request.remote, error)
+            raise web.HTTPForbidden(text=str(error)) from None
+        try:
+            return msgspec.json.decode(body, type=form)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise web.HTTPBadRequest(text=f"not an event of {self.kind}: {printable(str(error))}") from None
+
+    def is_new(self, call_id: str) -> bool:
+        """Whether a call has come for the first time: carriers tell some things twice, and late."""
+        if not call_id or call_id in self._seen:
+            return False
+        self._seen[call_id] = None
+        if len(self._seen) > 2 * MAX_CALLS:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody waits for; a refusal of the API is logged."""
+
+        async def run() -> None:
+            try:
+                await work
+            except CarrierApiError as error:
+                logger.warning("%s: %s", self.box.trunk, error)
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
