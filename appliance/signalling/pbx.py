@@ -129,8 +129,9 @@ class PbxCarrier:
             logger.warning("a stream from %s is refused: %s", offer.source, reason)
             self._box.refuse(offer, reason)
             return
-        call = PbxCall(offer.call_id, lambda reason: self._box.refuse(offer, reason))
-        incoming = IncomingCall(offer.call_id, called, calling, name, offer.source, offer.parameters)
+        call_id = offer.call_id or str(uuid.uuid4())
+        call = PbxCall(call_id, lambda reason: self._box.refuse(offer, reason))
+        incoming = IncomingCall(call_id, called, calling, name, offer.source, offer.parameters)
         self._box.admit(call, incoming, offer)
 
     async def _announce(self, request: web.Request) -> web.Response:
