@@ -1,0 +1,607 @@
+"""Telnyx as a box sees it: webhooks signed with Ed25519, Call Control's commands, media streams in RTP mode.
+
+Sources: Telnyx's documents, "Voice API", "Stream call media over WebSocket", "Webhook signing".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Self
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from appliance.cli.carrier_caller import CarrierCaller, Message
+from appliance.cli.playout import Codec
+from appliance.cli.stream_caller import connect, mulaw_of
+from appliance.errors import CarrierError
+
+_LEAST_S, _MOST_S = 0.02, 30.0
+_STREAM: Final = {
+    "stream_url", "stream_track", "stream_codec", "stream_bidirectional_mode", "stream_bidirectional_codec",
+    "stream_bidirectional_target_legs", "stream_bidirectional_sampling_rate", "stream_auth_token", "custom_parameters",
+}  # fmt: skip
+_EVERY: Final = {"client_state", "command_id"}
+# What each command takes, as far as anybody here would send it.
+_ACTIONS: Final[dict[str, set[str]]] = {
+    "answer": _STREAM | {"webhook_url", "webhook_url_method", "record", "billing_group_id"},
+    "hangup": set(),
+    "reject": {"cause"},
+    "transfer": {"to", "from", "from_display_name", "timeout_secs", "time_limit_secs", "target_leg_client_state",
+                 "webhook_url", "answering_machine_detection", "custom_headers", "mute_dtmf", "early_media"},
+    "bridge": {"call_control_id", "park_after_unbridge", "mute_dtmf"},
+    "send_dtmf": {"digits", "duration_millis"},
+    "streaming_start": _STREAM | {"enable_dialogflow"},
+    "streaming_stop": {"stream_id"},
+}  # fmt: skip
+_DIAL: Final = _STREAM | {
+    "connection_id", "to", "from", "from_display_name", "timeout_secs", "time_limit_secs", "webhook_url",
+    "answering_machine_detection", "answering_machine_detection_config", "link_to", "custom_headers",
+}  # fmt: skip
+_REJECTIONS: Final = {"CALL_REJECTED": "call_rejected", "USER_BUSY": "user_busy"}
+_CODECS: Final = {"PCMU": "pcmu", "PCMA": "pcma", "L16": "l16"}
+
+
+class _Payload(msgspec.Struct, forbid_unknown_fields=True):
+    payload: str
+
+
+class _Name(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class _Media(msgspec.Struct, tag_field="event", tag="media", forbid_unknown_fields=True):
+    media: _Payload
+    stream_id: str = ""
+
+
+class _Mark(msgspec.Struct, tag_field="event", tag="mark", forbid_unknown_fields=True):
+    mark: _Name
+    stream_id: str = ""
+
+
+class _Clear(msgspec.Struct, tag_field="event", tag="clear", forbid_unknown_fields=True):
+    stream_id: str = ""
+
+
+_FROM_BOX: Final = msgspec.json.Decoder(_Media | _Mark | _Clear)
+
+
+@dataclass
+class Disorder:
+    """What a network does to the caller's audio: shares of chunks that are lost, doubled, or late by one."""
+
+    lost: float = 0.0
+    doubled: float = 0.0
+    late: float = 0.0
+    seed: int = 1
+
+
+class TelnyxCaller(CarrierCaller):
+    """One bidirectional stream of Telnyx's."""
+
+    name = "telnyx"
+
+    def __init__(
+        self, call_control_id: str = "", *, codec: str = "PCMU", disorder: Disorder | None = None, **start: str
+    ) -> None:
+        super().__init__(Codec(_CODECS[codec], 16_000 if codec == "L16" else 8_000))
+        self.stream_id = str(uuid.uuid4()).upper()
+        self.call_control_id = call_control_id or f"v3:{uuid.uuid4().hex}"
+        self.marks_answered: list[tuple[float, str]] = []
+        self._codec_name = codec
+        self._start = start
+        self._sequence = 0
+        self._disorder = disorder or Disorder()
+        self._chance = random.Random(self._disorder.seed)
+        self._late: list[Message] = []
+
+    @classmethod
+    async def open(cls, url: str, session: aiohttp.ClientSession | None = None, **more: Any) -> TelnyxCaller:
+        """Raises: CarrierError where nobody answers, or not with a WebSocket."""
+        caller = cls(**more)
+        caller.begin(await connect(url, session=session))
+        return caller
+
+    def hello(self) -> list[Message]:
+        form = {"encoding": self._codec_name, "sample_rate": self.codec.rate_hz, "channels": 1}
+        start = {
+            "user_id": str(uuid.uuid4()), "call_control_id": self.call_control_id,
+            "call_session_id": str(uuid.uuid4()), "from": "+491711234567", "to": "+4930123456", "client_state": "",
+            "media_format": form, **self._start,
+        }  # fmt: skip
+        return [json.dumps({"event": "connected", "version": "1.0.0"}), self._event("start", start=start)]
+
+    def audio(self, payload: bytes, number: int) -> list[Message]:
+        coded = binascii.b2a_base64(payload, newline=False).decode("ascii")
+        media = {"track": "inbound", "chunk": str(number), "timestamp": str(number * 20), "payload": coded}
+        message = self._event("media", media=media)
+        late, self._late = self._late, []
+        if self._chance.random() < self._disorder.lost:
+            return late
+        if self._chance.random() < self._disorder.late:
+            self._late = [message]
+            return late
+        return [message, *late] + ([message] if self._chance.random() < self._disorder.doubled else [])
+
+    def key(self, digit: str) -> list[Message]:
+        return [self._event("dtmf", occurred_at=_now(), dtmf={"digit": digit})]
+
+    def marked(self, name: str) -> list[Message]:
+        self.marks_answered.append((time.monotonic(), name))
+        return [self._event("mark", mark={"name": name})]
+
+    def goodbye(self) -> list[Message]:
+        return [self._event("stop", stop={"user_id": str(uuid.uuid4()), "call_control_id": self.call_control_id})]
+
+    def take(self, message: Message, now: float) -> None:
+        if isinstance(message, bytes):
+            raise CarrierError(f"a binary message of {len(message)} bytes; media streams are text")
+        try:
+            said = _FROM_BOX.decode(message)
+        except msgspec.MsgspecError as error:
+            # Telnyx says so, and goes on.
+            told = {"code": 100003, "title": "malformed_frame", "detail": str(error)}
+            self._send(json.dumps({"event": "error", "payload": told, "stream_id": self.stream_id}))
+            raise CarrierError(f"{error}: {message[:120]!r}") from None
+        if said.stream_id and said.stream_id != self.stream_id:
+            raise CarrierError(f"stream_id {said.stream_id[:40]!r} is not of this stream")
+        if isinstance(said, _Media):
+            payload = mulaw_of(said.media.payload)
+            seconds = len(payload) / self.codec.rate_hz / self.codec.sample_bytes
+            if not _LEAST_S <= seconds <= _MOST_S:
+                raise CarrierError(f"a chunk of {seconds * 1000:.1f} ms; 20 ms to 30 s are taken")
+            self.heard_audio(payload, now)
+        elif isinstance(said, _Mark):
+            self.heard_mark(said.mark.name, now)
+        else:
+            self.heard_clear(now)
+
+    def _event(self, event: str, **parts: object) -> str:
+        self._sequence += 1
+        return json.dumps(
+            {"event": event, "sequence_number": str(self._sequence), **parts, "stream_id": self.stream_id}
+        )
+
+
+@dataclass
+class Callee:
+    """What becomes of a call to a number."""
+
+    outcome: Literal["answered", "busy", "no-answer", "failed"] = "answered"
+    ring_s: float = 0.1
+
+
+_ENDS: Final = {"busy": ("user_busy", "486"), "no-answer": ("timeout", "487"), "failed": ("not_found", "404")}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A webhook that was sent, and the status of its answer; 0 where there was none."""
+
+    event: str
+    payload: Mapping[str, Any]
+    status: int
+
+
+class SimCall:
+    """One leg at Telnyx.
+
+    Attributes:
+        streams: every stream there has been, in order.
+        commands: (action, body) of each command for it, in order.
+        digits: what ``send_dtmf`` sent.
+        peer: the leg that it is bridged with.
+    """
+
+    def __init__(self, sim: TelnyxSim, direction: str, to: str, from_: str, session: str = "") -> None:
+        self.sim = sim
+        self.direction = direction
+        self.to, self.from_ = to, from_
+        self.id = f"v3:{uuid.uuid4().hex}"
+        self.leg_id, self.session_id = str(uuid.uuid4()), session or str(uuid.uuid4())
+        self.client_state: str | None = None
+        self.answered = False
+        self.cause = ""
+        self.streams: list[TelnyxCaller] = []
+        self.commands: list[tuple[str, dict[str, Any]]] = []
+        self.webhooks: list[Sent] = []
+        self.digits: list[str] = []
+        self.peer: SimCall | None = None
+        self.ended = asyncio.Event()
+        self.changed = asyncio.Event()
+
+    @property
+    def stream(self) -> TelnyxCaller | None:
+        """The live stream."""
+        return self.streams[-1] if self.streams and not self.streams[-1].ended.is_set() else None
+
+    async def streaming(self, timeout_s: float = 10.0, number: int = 1) -> TelnyxCaller:
+        """Wait for the call's ``number``-th stream. Raises: CarrierError."""
+        await self.until(lambda: len(self.streams) >= number, f"stream {number}", timeout_s)
+        return self.streams[number - 1]
+
+    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+        """Wait for something about this call. Raises: CarrierError, also where it ended before."""
+        deadline = time.monotonic() + timeout_s
+        while not met():
+            if self.ended.is_set() or time.monotonic() > deadline:
+                done = [action for action, _ in self.commands]
+                raise CarrierError(f"{self.id}: no {what}; ended by {self.cause or 'nobody'}, commands {done}")
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.2)
+
+    async def wait_ended(self, timeout_s: float = 10.0) -> str:
+        """Wait until the call is over; gives the hang-up cause. Raises: CarrierError."""
+        try:
+            await asyncio.wait_for(self.ended.wait(), timeout_s)
+        except TimeoutError:
+            raise CarrierError(f"{self.id}: not over after {timeout_s:.0f} s") from None
+        return self.cause
+
+    async def hang_up(self) -> None:
+        """The person on this leg hangs up."""
+        await self.end("normal_clearing", "caller")
+
+    async def end(self, cause: str, source: str, sip: str = "200") -> None:
+        """The leg is over; the one it is bridged with goes too. Twice does no harm."""
+        if self.ended.is_set():
+            return
+        self.cause = cause
+        self.ended.set()
+        self.changed.set()
+        for caller in self.streams:
+            await caller.hang_up()
+        if self.streams:
+            await self.tell("streaming.stopped")
+        await self.tell("call.hangup", hangup_cause=cause, hangup_source=source, sip_hangup_cause=sip, end_time=_now())
+        if self.peer is not None:
+            await self.peer.end("normal_clearing", "callee")
+
+    async def tell(self, event: str, **more: Any) -> None:
+        """Send a webhook about it."""
+        payload = {
+            "call_control_id": self.id, "call_leg_id": self.leg_id, "call_session_id": self.session_id,
+            "client_state": self.client_state, "connection_id": self.sim.connection_id, "from": self.from_,
+            "to": self.to, **more,
+        }  # fmt: skip
+        await self.sim.post(self, event, payload)
+
+    async def open_stream(self, body: Mapping[str, Any]) -> None:
+        """As ``answer`` and ``streaming_start`` ask for one."""
+        if body.get("stream_bidirectional_mode") != "rtp":
+            self.sim.mistakes.append("a stream without stream_bidirectional_mode rtp: the caller would hear nothing")
+        codec = body.get("stream_bidirectional_codec", "PCMU")
+        url = self.sim.reached(body["stream_url"])
+        more = {"client_state": self.client_state or "", "from": self.from_, "to": self.to}
+        try:
+            caller = TelnyxCaller(self.id, codec=codec, disorder=self.sim.disorder, **more)
+            caller.begin(await connect(url, session=self.sim.http))
+        except CarrierError as error:
+            self.sim.stream_errors.append(str(error))
+            await self.tell("streaming.failed", failure_reason="connection_failed", stream_url=body["stream_url"])
+            return
+        self.streams.append(caller)
+        self.sim.streams.append(caller)
+        self.changed.set()
+        await self.tell("streaming.started", stream_url=body["stream_url"])
+        await caller.ended.wait()
+        self.sim.mistakes += [f"{self.id}: {what}" for what in caller.violations]
+        if caller.ended_by != "us":
+            await caller.hang_up()
+            await self.tell("streaming.stopped", stream_url=body["stream_url"])
+        self.changed.set()
+
+
+class TelnyxSim:
+    """One account at Telnyx. An asynchronous context manager; ``api_url`` is its REST API.
+
+    Args:
+        webhook_url: of the Voice API application.
+        reach: public origins and where they really are.
+        twice: every webhook is sent twice, as Telnyx may.
+
+    Attributes:
+        public_key: what a trunk's ``public_key`` is set to.
+        mistakes: what the box did against the documents.
+    """
+
+    def __init__(
+        self,
+        webhook_url: str = "",
+        *,
+        reach: Mapping[str, str] | None = None,
+        disorder: Disorder | None = None,
+        twice: bool = False,
+    ) -> None:
+        self.webhook_url = webhook_url
+        self.reach = dict(reach or {})
+        self.disorder = disorder
+        self.twice = twice
+        self.api_key = f"KEY{uuid.uuid4().hex.upper()}"
+        self.connection_id = "2811212257810187875"
+        self._key = Ed25519PrivateKey.generate()
+        raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public_key = base64.b64encode(raw).decode()
+        self.calls: dict[str, SimCall] = {}
+        self.callees: dict[str, Callee] = {}
+        self.streams: list[TelnyxCaller] = []
+        self.stream_errors: list[str] = []
+        self.mistakes: list[str] = []
+        self.api_url = ""
+        self._faults: deque[int] = deque()
+        self._seen: dict[str, web.Response] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._http: aiohttp.ClientSession | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            raise RuntimeError("use `async with TelnyxSim(...)`")
+        return self._http
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        app = web.Application()
+        app.router.add_post("/v2/calls", self._dial)
+        app.router.add_get("/v2/calls/{call}", self._fetch)
+        app.router.add_post("/v2/calls/{call}/actions/{action}", self._action)
+        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.api_url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for caller in self.streams:
+            await caller.hang_up()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.http.close()
+
+    # What tests do.
+
+    async def call(self, to: str, from_: str, *, caller_name: str = "") -> SimCall:
+        """A person dials ``to``; gives the call at once, its webhook on the way."""
+        call = SimCall(self, "incoming", to, from_)
+        self.calls[call.id] = call
+        more = {"direction": "incoming", "state": "parked", "start_time": _now(), "calling_party_type": "pstn"}
+        self.spawn(call.tell("call.initiated", **more, **({"caller_id_name": caller_name} if caller_name else {})))
+        return call
+
+    def fail(self, status: int, times: int = 1) -> None:
+        """The next requests are answered with this status, and not done."""
+        self._faults.extend([status] * times)
+
+    def check(self) -> None:
+        """Raises: AssertionError where the box did anything against Telnyx's documents."""
+        found = self.mistakes + [what for caller in self.streams for what in caller.violations]
+        assert not found, "\n".join(dict.fromkeys(found))
+
+    # Webhooks.
+
+    def signed(self, body: bytes, at: int | None = None) -> dict[str, str]:
+        """The headers of a webhook."""
+        stamp = str(int(time.time()) if at is None else at)
+        signature = base64.b64encode(self._key.sign(stamp.encode() + b"|" + body)).decode()
+        return {
+            "telnyx-signature-ed25519": signature, "telnyx-timestamp": stamp, "Content-Type": "application/json",
+            "User-Agent": "telnyx-webhooks",
+        }  # fmt: skip
+
+    async def post(self, call: SimCall, event: str, payload: Mapping[str, Any]) -> None:
+        data = {
+            "event_type": event, "id": str(uuid.uuid4()), "occurred_at": _now(), "payload": payload,
+            "record_type": "event",
+        }  # fmt: skip
+        for attempt in range(2 if self.twice else 1):
+            meta = {"attempt": attempt + 1, "delivered_to": self.webhook_url}
+            body = json.dumps({"data": data, "meta": meta}).encode()
+            status = 0
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                timeout = aiohttp.ClientTimeout(total=5.0)
+                async with self.http.post(
+                    self.reached(self.webhook_url), data=body, headers=self.signed(body), timeout=timeout
+                ) as reply:
+                    status = reply.status
+            call.webhooks.append(Sent(event, payload, status))
+            if status >= 500:
+                self.mistakes.append(f"{event}: answered {status}")
+        call.changed.set()
+
+    def reached(self, url: str) -> str:
+        """Where an address really is."""
+        for public, actual in self.reach.items():
+            if url.startswith(public):
+                return actual + url[len(public) :]
+        return url
+
+    def spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # The API.
+
+    async def _body(self, request: web.Request, known: set[str]) -> tuple[dict[str, Any], web.Response | None]:
+        if self._faults:
+            status = self._faults.popleft()
+            return {}, _refused(status, "10007", "Unexpected error")
+        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return {}, _refused(401, "10009", "Authentication failed")
+        try:
+            body = json.loads(await request.read() or b"{}")
+        except ValueError:
+            return {}, _refused(400, "10015", "Invalid JSON")
+        unknown = sorted(set(body) - known - _EVERY)
+        if unknown:
+            self.mistakes.append(f"{request.path}: unknown parameters {unknown}")
+        state = body.get("client_state") or body.get("target_leg_client_state")
+        if state:
+            try:
+                base64.b64decode(state, validate=True)
+            except ValueError:
+                return {}, _refused(422, "90029", "Invalid value for client_state: it is base64")
+        return body, None
+
+    async def _dial(self, request: web.Request) -> web.Response:
+        body, refusal = await self._body(request, _DIAL)
+        if refusal is not None:
+            return refusal
+        command = body.get("command_id", "")
+        known = next((call for call in self.calls.values() if command and ("dial", command) in call.commands), None)
+        if known is None:
+            for name in ("connection_id", "to", "from"):
+                if not body.get(name):
+                    return _refused(422, "10004", f"Missing required parameter: {name}")
+            if body["connection_id"] != self.connection_id:
+                return _refused(422, "10015", "Invalid value for connection_id")
+            known = SimCall(self, "outgoing", body["to"], body["from"])
+            known.client_state = body.get("client_state")
+            known.commands.append(("dial", command))  # type: ignore[arg-type]
+            self.calls[known.id] = known
+            self.spawn(self._ring(known, body, float(body.get("timeout_secs", 30))))
+        data = {
+            "call_control_id": known.id, "call_leg_id": known.leg_id, "call_session_id": known.session_id,
+            "is_alive": not known.ended.is_set(), "record_type": "call", "client_state": known.client_state,
+        }  # fmt: skip
+        return web.json_response({"data": data})
+
+    async def _ring(self, call: SimCall, body: Mapping[str, Any], timeout_s: float) -> bool:
+        """Alert the one called; gives whether it answered."""
+        await call.tell("call.initiated", direction="outgoing", state="bridging", start_time=_now())
+        callee = self.callees.get(call.to, Callee())
+        wait_s = timeout_s if callee.outcome == "no-answer" else callee.ring_s
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(call.ended.wait(), wait_s)
+        if call.ended.is_set():
+            return False
+        if callee.outcome != "answered":
+            cause, sip = _ENDS[callee.outcome]
+            await call.end(cause, "callee", sip)
+            return False
+        call.answered = True
+        await call.tell("call.answered", start_time=_now())
+        if body.get("stream_url"):
+            self.spawn(call.open_stream(body))
+        return True
+
+    async def _fetch(self, request: web.Request) -> web.Response:
+        _, refusal = await self._body(request, set())
+        call = self.calls.get(request.match_info["call"])
+        if refusal is not None or call is None:
+            return refusal or _refused(404, "10005", "Resource not found")
+        return web.json_response({"data": {"call_control_id": call.id, "is_alive": not call.ended.is_set()}})
+
+    async def _action(self, request: web.Request) -> web.Response:
+        action = request.match_info["action"]
+        if action not in _ACTIONS:
+            self.mistakes.append(f"unknown command {action!r}")
+            return _refused(404, "10005", "Resource not found")
+        body, refusal = await self._body(request, _ACTIONS[action])
+        if refusal is not None:
+            return refusal
+        call = self.calls.get(request.match_info["call"])
+        if call is None:
+            return _refused(404, "10005", "Resource not found")
+        if call.ended.is_set():
+            return _refused(422, "90018", "Call has already ended")
+        command = f"{call.id} {body['command_id']}" if body.get("command_id") else ""
+        if command in self._seen:
+            return web.json_response({"data": {"result": "ok"}})
+        call.commands.append((action, body))
+        if body.get("client_state"):
+            call.client_state = body["client_state"]
+        answer = self._do(call, action, body)
+        if command and answer.status == 200:
+            self._seen[command] = answer
+        call.changed.set()
+        return answer
+
+    def _do(self, call: SimCall, action: str, body: dict[str, Any]) -> web.Response:
+        ok = web.json_response({"data": {"result": "ok"}})
+        if action == "answer":
+            if call.direction != "incoming" or call.answered:
+                return _refused(422, "90034", "Call already answered")
+            call.answered = True
+            self.spawn(self._answered(call, body))
+        elif action == "hangup":
+            self.spawn(call.end("normal_clearing", "caller"))
+        elif action == "reject":
+            if call.answered or call.direction != "incoming":
+                return _refused(422, "90034", "Call already answered")
+            if body.get("cause") not in _REJECTIONS:
+                return _refused(422, "10015", f"Invalid value for cause: one of {', '.join(_REJECTIONS)}")
+            self.spawn(call.end(_REJECTIONS[body["cause"]], "callee", "486"))
+        elif not call.answered:
+            return _refused(422, "90034", "This call is not answered yet")
+        elif action == "send_dtmf":
+            if not body.get("digits") or set(body["digits"]) - set("0123456789ABCD*#wW"):
+                return _refused(422, "10015", "Invalid value for digits")
+            call.digits.append(body["digits"])
+        elif action == "streaming_start":
+            if not body.get("stream_url", "").startswith(("ws://", "wss://")):
+                return _refused(422, "10015", "Invalid value for stream_url")
+            if call.stream is not None:
+                return _refused(422, "90046", "Media streaming is already active")
+            self.spawn(call.open_stream(body))
+        elif action == "streaming_stop":
+            for caller in call.streams:
+                self.spawn(caller.hang_up())
+            self.spawn(call.tell("streaming.stopped"))
+        elif action == "bridge":
+            other = self.calls.get(body.get("call_control_id", ""))
+            if other is None or other.ended.is_set():
+                return _refused(422, "90018", "Call to bridge with has already ended")
+            self.spawn(self._bridge(call, other))
+        elif action == "transfer":
+            if not body.get("to"):
+                return _refused(422, "10004", "Missing required parameter: to")
+            self.spawn(self._transfer(call, body))
+        return ok
+
+    async def _answered(self, call: SimCall, body: Mapping[str, Any]) -> None:
+        await call.tell("call.answered", start_time=_now())
+        if body.get("stream_url"):
+            await call.open_stream(body)
+
+    async def _transfer(self, call: SimCall, body: Mapping[str, Any]) -> None:
+        leg = SimCall(self, "outgoing", body["to"], body.get("from") or call.from_, call.session_id)
+        leg.client_state = body.get("target_leg_client_state")
+        self.calls[leg.id] = leg
+        if await self._ring(leg, {}, float(body.get("timeout_secs", 30))) and not call.ended.is_set():
+            await self._bridge(call, leg)
+
+    async def _bridge(self, one: SimCall, other: SimCall) -> None:
+        one.peer, other.peer = other, one
+        for call in (one, other):
+            call.changed.set()
+            await call.tell("call.bridged")
+
+
+def _refused(status: int, code: str, title: str) -> web.Response:
+    return web.json_response({"errors": [{"code": code, "title": title, "detail": title}]}, status=status)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
