@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.api.carriers import StreamKind, StreamKinds, StreamRequest
 from appliance.api.streams import StreamProtocol, number_of, printable
 from appliance.carriers.audiosocket import AudioSocketStream
+from appliance.carriers.browser import BrowserStream
 from appliance.carriers.pbx import PbxStream
 from appliance.carriers.telnyx import TelnyxStream
 from appliance.carriers.twilio import TwilioStream
@@ -32,6 +33,10 @@ def _pbx(request: StreamRequest) -> StreamProtocol:
     )
 
 
+def _browser(request: StreamRequest) -> StreamProtocol:
+    return BrowserStream()
+
+
 class BuiltinStreams:
     """The plugin object."""
 
@@ -47,4 +52,5 @@ class BuiltinStreams:
                 unasked=True,
                 summary="Asterisk's chan_websocket, FreeSWITCH's mod_audio_stream",
             ),
+            "browser": StreamKind(_browser, summary="the browser phone, a page of the box"),
         }

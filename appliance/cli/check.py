@@ -13,7 +13,8 @@ from appliance.config import Settings, examine_settings
 from appliance.dialplan.loader import Dialplan, load_lines
 from appliance.engines.builtin import provider_registry
 from appliance.errors import ConfigError, Mistake
-from appliance.plugins.registry import KINDS
+from appliance.plugins.registry import KINDS, CarrierRegistry
+from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.sip.uri import join_host_port
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
     dialplan = None
     if settings is not None:
         mistakes += _engine_mistakes(settings)
+        mistakes += trunk_mistakes(settings, carrier_registry())
         try:
             dialplan = load_lines(settings)
         except ConfigError as error:
@@ -89,6 +91,25 @@ def _engine_mistakes(settings: Settings) -> list[Mistake]:
             key, _, words = problem.partition(": ")
             what, _, hint = words.partition("; ")
             found.append(settings.mistake(f"engines.{kind}.{key}", what, hint))
+    return found
+
+
+def trunk_mistakes(settings: Settings, registry: CarrierRegistry) -> list[Mistake]:
+    """Kinds of trunk that do not exist or lack a part, keys that they do not take, and audio that would not arrive."""
+    found = []
+    for name, trunk in settings.carrier_trunks.items():
+        for key, what, hint in registry.mistakes(trunk.kind, trunk.options):
+            found.append(settings.mistake(f"trunks.{name}.{key}".rstrip("."), what, hint))
+        stream = registry.streams.get(trunk.kind)
+        heard = any(one.kind == trunk.kind for one in settings.listen.streams)
+        if stream is not None and stream.provider.transport == "tcp" and not heard:
+            hint = f"add listen.streams: [{{kind: {trunk.kind}, port: 9092}}]"
+            found.append(settings.mistake(f"trunks.{name}.kind", "has no socket for its audio", hint))
+    for index, listener in enumerate(settings.listen.streams):
+        stream = registry.streams.get(listener.kind)
+        if stream is not None and stream.provider.transport != "tcp":
+            what = f"the audio of kind {listener.kind!r} comes by WebSocket, at listen.media"
+            found.append(settings.mistake(f"listen.streams.{index}.kind", what, "remove this entry"))
     return found
 
 

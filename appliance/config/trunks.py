@@ -206,18 +206,13 @@ class Trunk(Section):
         default="end",
         description="What follows when no audio comes for `media.rtp_timeout_s`: end the call, or keep it.",
     )
-    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
-        default=(),
-        max_length=32,
-        description="What is said beside incoming calls, by the name of the header or of the carrier's parameter: "
-        "offered to the dialplan and kept on record.",
-    )
 
 
 class SipTrunk(Trunk):
     """A peer that calls come from and go to by SIP."""
 
-    KIND: ClassVar = "sip"
+    tag: ClassVar[str] = "<sip>"
+    KIND: ClassVar[str] = "sip"
 
     kind: Literal["sip"] = Field(description="What the peer speaks.")
     allow: Annotated[tuple[NetworkField, ...], BeforeValidator(one_or_many)] = Field(
@@ -294,7 +289,8 @@ class SipTrunk(Trunk):
 class CarrierTrunk(Trunk):
     """A carrier, a PBX or the browser phone. Keys that are not listed here are the kind's own, see below."""
 
-    KIND: ClassVar = "..."
+    tag: ClassVar[str] = "<carrier>"
+    KIND: ClassVar[str] = "..."
 
     options: Options = Field(default={}, description="The kind's own keys; they may also stand beside `kind`.")
 
@@ -310,11 +306,11 @@ class CarrierTrunk(Trunk):
 
 def _tag(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return "<sip>" if kind == "sip" else "<carrier>"
+    return SipTrunk.tag if kind == "sip" else CarrierTrunk.tag
 
 
 AnyTrunk: TypeAlias = Annotated[
-    Annotated[SipTrunk, Tag("<sip>")] | Annotated[CarrierTrunk, Tag("<carrier>")], Discriminator(_tag)
+    Annotated[SipTrunk, Tag(SipTrunk.tag)] | Annotated[CarrierTrunk, Tag(CarrierTrunk.tag)], Discriminator(_tag)
 ]
 
 

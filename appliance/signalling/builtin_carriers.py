@@ -11,6 +11,7 @@ from typing import Any
 from appliance.carriers.builtin import BuiltinStreams
 from appliance.hookspecs import Provider, Providers, hookimpl
 from appliance.plugins.registry import CarrierRegistry
+from appliance.signalling.browser import BrowserCarrier, BrowserOptions
 from appliance.signalling.pbx import PbxCarrier, PbxOptions
 from appliance.signalling.telnyx import TelnyxCarrier, TelnyxOptions
 from appliance.signalling.twilio_options import TwilioOptions
@@ -45,4 +46,5 @@ class BuiltinCarriers:
             "telnyx": Provider(TelnyxCarrier, "Telnyx: its Voice API and media streaming", TelnyxOptions),
             "pbx": Provider(_pbx, "Asterisk's chan_websocket and FreeSWITCH's mod_audio_stream", PbxOptions),
             "audiosocket": Provider(_audiosocket, "Asterisk's AudioSocket", PbxOptions),
+            "browser": Provider(BrowserCarrier, "the browser phone, a page of the box", BrowserOptions),
         }

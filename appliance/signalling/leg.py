@@ -32,7 +32,8 @@ class CallInfo:
         protocol_call_id: what the far end calls it: the SIP Call-ID, the carrier's name of the call.
         headers: the request's headers by usual name, repeated ones joined by ", ".
         about: what the network says beside it: asserted identity, diversions, reasons, the verdict on the number.
-        offered: the headers that the trunk's ``headers_in`` lists, by the name written there.
+        offered: what dialplans may match on and the record keeps: the headers that the trunk's ``headers_in`` lists, by
+            the name written there; of a carrier, what it says beside the call.
         can_transfer: whether the peer takes REFER, as far as it has said.
     """
 

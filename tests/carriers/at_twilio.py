@@ -13,9 +13,7 @@ MEDIA = "wss://voice.example.com"
 
 def twilio_account() -> TwilioSim:
     """The account of :func:`trunk`, with its number's webhooks."""
-    return TwilioSim(
-        f"{PUBLIC}/twilio/voice", status_url=f"{PUBLIC}/twilio/status", account_sid=SID, auth_token=TOKEN
-    )
+    return TwilioSim(f"{PUBLIC}/twilio/voice", status_url=f"{PUBLIC}/twilio/status", account_sid=SID, auth_token=TOKEN)
 
 
 def trunk(api_url: str) -> dict[str, object]:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.api import StreamKind, hookimpl
+from appliance.carriers.audiosocket import AudioSocketStream
 from appliance.cli import check
+from appliance.cli.check import trunk_mistakes
+from appliance.config import load_settings
+from appliance.signalling.builtin_carriers import carrier_registry
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -54,6 +59,73 @@ def test_mistakes_in_settings_engines_and_dialplans_come_together(capsys: pytest
         "reword it, or add the phones under pronunciations: {zugzwang: ...}",
     ]
     assert printed.err == "appliance check: 8 mistakes\n"
+
+
+def test_mistakes_in_trunks_of_carriers_are_told_at_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("secrets.yaml").write_text("token: hunter2\n")
+    Path("box.yaml").write_text(
+        """\
+trunks:
+  a:
+    kind: twilio
+    acount_sid: AC0123456789abcdef0123456789abcdef
+    auth_token: !secret token
+    public_url: [x]
+    max_calls: few
+    alow_prefixes: ["+49"]
+  b: {kind: twillio, hm: 1}
+  c: {kind: audiosocket, allow: 10.0.0.5}
+  d: {kind: browser, hosts: [x.example], media_url: wss://x.example}
+  e: {kind: sip, allow: 10.0.0.5, qualify: 3}
+listen:
+  streams: [{kind: browser, port: 9092}, {kind: audiosocket, port: 8080}, {kind: drum, port: 1}, {kind: sip, port: 2}]
+  media: {port: 8080}
+  proxies: 10.0.0.1/8
+limits: {streams_per_address: 0}
+"""
+    )
+    assert run("-c", "box.yaml") == 1
+    found = capsys.readouterr().out.splitlines()
+    assert found == [
+        "box.yaml:2: trunks.a.account_sid: is missing; add 'account_sid:'",
+        "box.yaml:4: trunks.a.acount_sid: unknown key; did you mean 'account_sid'?",
+        "box.yaml:6: trunks.a.public_url: must be text, not a list",
+        "box.yaml:7: trunks.a.max_calls: must be a whole number, not 'few'",
+        "box.yaml:8: trunks.a.alow_prefixes: unknown key; did you mean 'allow_prefixes'?",
+        "box.yaml:9: trunks.b.kind: there is no trunk kind 'twillio'; did you mean 'twilio'?",
+        "box.yaml:12: trunks.e.qualify: unknown key; did you mean 'qualify_s'?",
+        "box.yaml:14: listen.streams.0.kind: the audio of kind 'browser' comes by WebSocket, at listen.media; "
+        "remove this entry",
+        "box.yaml:14: listen.streams.1.port: 127.0.0.1:8080/tcp is already listen.http; choose another port",
+        "box.yaml:14: listen.streams.2.kind: no trunk is of kind 'drum'; known: twilio, twillio, audiosocket, browser",
+        "box.yaml:14: listen.streams.3.kind: SIP has sockets of its own; list it under listen.sip",
+        "box.yaml:15: listen.media.port: 127.0.0.1:8080/tcp is already listen.http; choose another port",
+        "box.yaml:16: listen.proxies: '10.0.0.1/8' has bits set behind its prefix; did you mean 10.0.0.0/8?",
+        "box.yaml:17: limits.streams_per_address: must be at least 1, not 0",
+    ]
+
+
+def test_a_kind_that_comes_by_tcp_needs_a_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("box.yaml").write_text("trunks:\n  c: {kind: audiosocket, allow: 10.0.0.5}\n")
+    run("-c", "box.yaml")
+    assert (
+        "box.yaml:2: trunks.c.kind: has no socket for its audio; "
+        "add listen.streams: [{kind: audiosocket, port: 9092}]" in capsys.readouterr().out
+    )
+
+
+def test_a_kind_of_a_plugin_that_lacks_a_part_is_a_mistake() -> None:
+    class Half:
+        @hookimpl
+        def appliance_stream_providers(self) -> dict[str, StreamKind]:
+            return {"half": StreamKind(lambda request: AudioSocketStream())}
+
+    Path("box.yaml").write_text("trunks:\n  h:\n    kind: half\n")
+    (mistake,) = trunk_mistakes(load_settings(Path("box.yaml"), []), carrier_registry([("mine", Half())]))
+    assert str(mistake) == (
+        "box.yaml:3: trunks.h.kind: nobody controls the calls of kind 'half'; "
+        "plugin 'mine' needs appliance_carrier_providers beside its streams"
+    )
 
 
 def test_words_matter_only_to_the_embedded_recogniser() -> None:
