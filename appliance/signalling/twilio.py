@@ -112,6 +112,9 @@ class TwilioCarrier:
     async def place(self, request: CallRequest) -> CarrierCall:
         call = self._by_key.get(request.key)
         if call is None:
+            if not request.caller_id:
+                text = f"trunk {self._box.trunk!r} has no caller_id; set it to a number of the account"
+                raise DialError(text, status=403, cause="caller_id")
             if not self._room():
                 raise DialError("the trunk has too many calls at Twilio", status=503, cause="no_room")
             call = TwilioCall.to_place(self, request)
@@ -221,7 +224,7 @@ class TwilioCarrier:
             if not self._room():
                 logger.error("trunk %s: refused: more than %d calls are known", self._box.trunk, _MAX_CALLS)
                 return _document(twiml.reject(503))
-            incoming = _incoming(form, request.remote or "")
+            incoming = _incoming(form, self._box.client_of(request))
             own = not incoming.calling.removeprefix("+").isdecimal()
             call = self._calls[call_id] = TwilioCall(self, call_id, form.get("To", "") if own else None)
             call.box_call = self._box.admit(call, incoming)

@@ -145,6 +145,9 @@ class TwilioCall:
         except TimeoutError:
             # Word that it came to nothing is a question of Twilio's that it waits with; word of the answer may be lost.
             status = 200
+        except asyncio.CancelledError:
+            self._host.background(self._take_back())
+            raise
         except DialError as error:
             logger.warning("call %s: no transfer: %s", self.call_id, error)
             if error.cause == UNSURE:

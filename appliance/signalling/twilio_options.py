@@ -20,7 +20,8 @@ def _account(value: str) -> str:
     if _ACCOUNT.fullmatch(value):
         return value
     meant = " (what begins with SK is an API key)" if value.startswith("SK") else ""
-    raise fault(f"not an Account SID{meant}; write AC and the 32 characters that follow it on the console's first page")
+    hint = "write AC and the 32 characters that follow it on the console's first page"
+    raise fault(f"{value[:40]!r} is not an Account SID{meant}", hint)
 
 
 def _token(value: SecretStr) -> SecretStr:
@@ -30,13 +31,15 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 def _origin(value: str, schemes: tuple[str, str], example: str) -> str:
-    """An address without a path, in the form in which paths are added to it; ``schemes`` are the safe one and the plain
-    one, which is taken for this machine alone."""
+    """An address without a path, else as it is written, since signatures are over it.
+
+    ``schemes`` are the safe one and the plain one, which is taken for this machine alone.
+    """
     try:
         parts = urlsplit(value.strip())
-        host, port = parts.hostname, parts.port
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        host, port, parts = None, None, urlsplit("")
+        host, parts = None, urlsplit("")
     if not host or parts.scheme not in schemes:
         raise fault(f"{value[:80]!r} is not of the form {schemes[0]}://HOST", f"write an address such as {example}")
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -45,8 +48,7 @@ def _origin(value: str, schemes: tuple[str, str], example: str) -> str:
         raise fault(
             f"{schemes[1]}:// is for this machine alone", f"write {schemes[0]}://, and end TLS in a reverse proxy"
         )
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -56,8 +58,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _http(value: str) -> str:
+def _public(value: str) -> str:
     return _origin(value, ("https", "http"), "https://voice.example.com")
+
+
+def _api(value: str) -> str:
+    return _origin(value, ("https", "http"), API_URL)
 
 
 def _websocket(value: str) -> str:
@@ -87,9 +93,9 @@ class TwilioOptions(ProviderOptions):
 
     account_sid: Annotated[str, AfterValidator(_account)]
     auth_token: Annotated[SecretStr, AfterValidator(_token)]
-    public_url: Annotated[str, AfterValidator(_http)]
+    public_url: Annotated[str, AfterValidator(_public)]
     media_url: Annotated[str, AfterValidator(_websocket)] = ""
-    api_url: Annotated[str, AfterValidator(_http)] = API_URL
+    api_url: Annotated[str, AfterValidator(_api)] = API_URL
     machine_detection: Annotated[Literal["off", "enable", "detect_message_end"], BeforeValidator(_switch)] = "off"
     machine_detection_timeout_s: Annotated[int, Field(ge=3, le=59)] = 30
 

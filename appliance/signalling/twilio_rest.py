@@ -122,7 +122,7 @@ class TwilioApi:
 
         await self._repeat("the change", send, limit_s)
 
-    async def end(self, call_id: str, limit_s: float = 20.0) -> None:
+    async def end(self, call_id: str, limit_s: float = 16.0) -> None:
         """End a call, answered or not; one that has ended is well.
 
         Raises:

@@ -262,3 +262,11 @@ async def test_a_call_that_is_hung_up_before_its_answer_gets_no_stream() -> None
         await call.hangup()
         assert twilio.asked[1].form["Status"] == "completed"
         assert (await twilio.back(twilio.asked[0].form["Url"], CallSid=FIRST, CallStatus="in-progress"))[1] == HANGUP
+
+
+async def test_a_trunk_without_a_caller_id_places_no_calls() -> None:
+    async with edge() as twilio:
+        asked = CallRequest("+4930999", "", 30, stream(), "leg-1", FakeBoxCall("leg-1"))
+        with pytest.raises(DialError, match="trunk 'pstn' has no caller_id; set it to a number of the account"):
+            await twilio.carrier.place(asked)
+        assert not twilio.asked

@@ -179,3 +179,13 @@ async def test_keys_go_as_tones() -> None:
         assert not caller.sends_digits and caller.can_transfer
         with pytest.raises(CarrierError, match="as tones"):
             await caller.send_digits("1")
+
+
+async def test_a_transfer_that_is_given_up_brings_the_caller_back() -> None:
+    async with edge() as twilio:
+        transfer, box_call, dial = await transferring(twilio)
+        transfer.cancel()
+        back = (await twilio.asked_for(2))[1]
+        assert connect(back.form["Twiml"])[1] == {"token": "again-1"}
+        over = await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="canceled")
+        assert "<Redirect" in over[1] and box_call.streams == 1

@@ -44,7 +44,7 @@ class FakeBoxCall:
 
     def new_stream(self) -> StreamAddress:
         self.streams += 1
-        return StreamAddress(f"wss://voice.example.com/twilio/media#{self.streams}", f"again-{self.streams}")
+        return StreamAddress("wss://voice.example.com/twilio/media", f"again-{self.streams}")
 
 
 Decide = Callable[[CarrierCall], Awaitable[None]]
@@ -65,6 +65,9 @@ class FakeBox:
 
     def allows(self, host: str) -> bool:
         return True
+
+    def client_of(self, request: web.Request) -> str:
+        return request.remote or ""
 
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> FakeBoxCall:
         box_call = FakeBoxCall(incoming.call_id)
