@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,8 +41,13 @@ class WatchedCall:
         for news in self.followers:
             news.set()
 
-    async def follow(self, after: int = 0) -> AsyncIterator[tuple[int, CallEvent]]:
-        """Every event behind number ``after`` that is still kept, and those to come, until the call has ended."""
+    async def follow(
+        self, after: int = 0, idle_s: float | None = None
+    ) -> AsyncGenerator[tuple[int, CallEvent | None], None]:
+        """Every event behind number ``after`` that is still kept, and those to come, until the call has ended.
+
+        None stands for ``idle_s`` without any.
+        """
         news = asyncio.Event()
         self.followers.add(news)
         try:
@@ -56,7 +61,11 @@ class WatchedCall:
                 if after >= self.said:
                     if self.ended:
                         return
-                    await news.wait()
+                    try:
+                        async with asyncio.timeout(idle_s):
+                            await news.wait()
+                    except TimeoutError:
+                        yield after, None
         finally:
             self.followers.discard(news)
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvloop
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from appliance.admin.app import make_app
 from appliance.admin.metrics import Metrics
+from appliance.admin.phone import PhonePages
 from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
@@ -39,6 +41,7 @@ from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
 from appliance.plugins.call_hooks import CallHooks
 from appliance.server.plan import ENGINE_KINDS
+from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.leg import MediaSlot
 from appliance.signalling.routes import Dialler, Router
@@ -148,7 +151,7 @@ class Control:
         self._registry = registry
         endpoint = self._endpoint = await self._listen(registry, trunks)
         desk = self._desk = self._carriers(registry, trunks, media)
-        http = await self._serve_http(desk)
+        http = await self._serve_http(desk, lines)
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
@@ -231,10 +234,12 @@ class Control:
         media.on_stream_offered = desk.offered
         return desk
 
-    async def _serve_http(self, desk: StreamDesk) -> web.AppRunner:
+    async def _serve_http(self, desk: StreamDesk, lines: Sequence[Line]) -> web.AppRunner:
         where = self._settings.listen.http
         app = make_app(self._status)
         desk.add_routes(app)
+        phones = {name: one for name in self._settings.trunks if isinstance(one := desk.carrier(name), BrowserCarrier)}
+        app.router.add_routes(PhonePages(phones, lines, self._watch).routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
-from pydantic import Field, field_validator
 
 from appliance.api.carriers import (
     BoxCall,
@@ -32,61 +31,27 @@ from appliance.api.carriers import (
 )
 from appliance.api.streams import printable
 from appliance.errors import DialError
-from appliance.hookspecs import ProviderOptions
+from appliance.signalling.browser_options import HOST, BrowserOptions
 
 logger = logging.getLogger(__name__)
 
 MEDIA_PATH: Final = "/browser/media"
 """Where ``listen.media`` takes the streams of browsers."""
 
+CALLING: Final = "browser"
+"""Who calls, as dialplans and the record have it."""
+
 _MAX_BODY: Final = 1_024
 _MAX_CALLS: Final = 1_000
 _BODY_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 15.0
 _CALLED = re.compile(r"[0-9A-Za-z+*#][0-9A-Za-z+*#._@-]{0,63}")
-_HOST = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 _SCHEMES: Final = {"http": ("ws", 80), "https": ("wss", 443)}
 _WORDS: Final = {
     404: "no line of the dialplan answers {called!r} on trunk {trunk!r}",
     486: "the line is busy",
     503: "the box has no room for another call; try again in a few seconds",
 }
-
-
-class BrowserOptions(ProviderOptions):
-    """What a trunk of kind ``browser`` has beside the keys of every trunk."""
-
-    hosts: tuple[str, ...] = Field(
-        default=(),
-        description="Names under which the page is opened, such as `voice.example.com`; addresses and `localhost` are "
-        "taken without.",
-    )
-    media_url: str = Field(
-        default="",
-        description="Where browsers reach `listen.media`, such as `wss://voice.example.com`; without it, the host "
-        "that the page was opened under, at the port of `listen.media`.",
-    )
-
-    @field_validator("hosts")
-    @classmethod
-    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            found = _HOST.fullmatch(host)
-            if found is None or found["port"]:
-                raise ValueError(f"{host!r} is not the name of a host; write voice.example.com, without a port")
-        return tuple(host.lower() for host in hosts)
-
-    @field_validator("media_url")
-    @classmethod
-    def _is_url(cls, url: str) -> str:
-        if not url:
-            return url
-        scheme, colon, rest = url.rstrip("/").partition("://")
-        host, _, path = rest.partition("/")
-        well_formed = colon and _HOST.fullmatch(host) and re.fullmatch(r"[A-Za-z0-9._~/-]*", path)
-        if scheme not in ("ws", "wss") or not well_formed:
-            raise ValueError(f"{url!r} is not the address of a WebSocket; write wss://voice.example.com")
-        return url.rstrip("/")
 
 
 class Refused(Exception):
@@ -191,11 +156,11 @@ class BrowserCarrier:
         Raises:
             Refused: it does not; the words say which key to set.
         """
-        source = request.remote or ""
+        source = self._box.client_of(request)
         trunk = f"trunks.{self._box.trunk}"
         if not self._box.allows(source):
             raise Refused(403, f"calls from {printable(source)} are not taken; add that address to {trunk}.allow")
-        found = _HOST.fullmatch(request.headers.get("Host", ""))
+        found = HOST.fullmatch(request.headers.get("Host", ""))
         host = found["host"].lower() if found is not None else ""
         if found is None or not (_is_address(host) or host == "localhost" or host in self._options.hosts):
             shown = printable(request.headers.get("Host", ""))[:80]
@@ -233,7 +198,7 @@ class BrowserCarrier:
         if self._options.media_url:
             parts = urlsplit(self._options.media_url)
             return (f"{parts.scheme}://{parts.netloc}",)
-        found = _HOST.fullmatch(host_header)
+        found = HOST.fullmatch(host_header)
         if found is None:
             return ()
         return tuple(f"{scheme}://{found['host'].lower()}:{self._box.media_port}" for scheme in ("ws", "wss"))
@@ -246,8 +211,8 @@ class BrowserCarrier:
             raise Refused(503, _WORDS[503])
         call = BrowserCall(secrets.token_urlsafe(16), self._forget)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        source = f"{request.remote}:{peer[1]}" if peer else f"{request.remote}:0"
-        box_call = self._box.admit(call, IncomingCall(call.call_id, called, "browser", source=source))
+        source = f"{self._box.client_of(request)}:{peer[1] if peer else 0}"
+        box_call = self._box.admit(call, IncomingCall(call.call_id, called, CALLING, source=source))
         if not box_call.ended:
             self._calls[call.call_id] = box_call
         try:
@@ -337,7 +302,7 @@ def _is_address(host: str) -> bool:
 def _place(url: str) -> tuple[str, int]:
     """Host and port of an http(s) origin; ("", 0) of anything else."""
     scheme, _, rest = url.lower().partition("://")
-    found = _HOST.fullmatch(rest)
+    found = HOST.fullmatch(rest)
     if found is None or scheme not in _SCHEMES:
         return "", 0
     return found["host"], int(found["port"] or _SCHEMES[scheme][1])

@@ -11,7 +11,7 @@ from typing import Any
 from appliance.carriers.builtin import BuiltinStreams
 from appliance.hookspecs import Provider, Providers, hookimpl
 from appliance.plugins.registry import CarrierRegistry
-from appliance.signalling.browser import BrowserCarrier, BrowserOptions
+from appliance.signalling.browser_options import BrowserOptions
 from appliance.signalling.pbx import PbxCarrier, PbxOptions
 from appliance.signalling.telnyx import TelnyxCarrier, TelnyxOptions
 from appliance.signalling.twilio_options import TwilioOptions
@@ -36,6 +36,12 @@ def _audiosocket(options: PbxOptions, box: Any) -> Any:
     return PbxCarrier("audiosocket", options, box)
 
 
+def _browser(options: BrowserOptions, box: Any) -> Any:
+    from appliance.signalling.browser import BrowserCarrier
+
+    return BrowserCarrier(options, box)
+
+
 class BuiltinCarriers:
     """The plugin object."""
 
@@ -46,5 +52,5 @@ class BuiltinCarriers:
             "telnyx": Provider(TelnyxCarrier, "Telnyx: its Voice API and media streaming", TelnyxOptions),
             "pbx": Provider(_pbx, "Asterisk's chan_websocket and FreeSWITCH's mod_audio_stream", PbxOptions),
             "audiosocket": Provider(_audiosocket, "Asterisk's AudioSocket", PbxOptions),
-            "browser": Provider(BrowserCarrier, "the browser phone, a page of the box", BrowserOptions),
+            "browser": Provider(_browser, "the browser phone, a page of the box", BrowserOptions),
         }

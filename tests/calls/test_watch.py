@@ -51,7 +51,7 @@ def kept(watch: CallWatch, name: str = "p1") -> WatchedCall:
     return call
 
 
-async def all_of(call: WatchedCall, after: int = 0) -> list[tuple[int, CallEvent]]:
+async def all_of(call: WatchedCall, after: int = 0) -> list[tuple[int, CallEvent | None]]:
     async with asyncio.timeout(5):
         return [said async for said in call.follow(after)]
 
@@ -68,6 +68,17 @@ async def test_what_was_said_before_and_what_comes_later() -> None:
     assert await following == [(1, started()), (2, ringing()), (3, answered), (4, ended())]
     assert await all_of(kept(watch), after=2) == [(3, answered), (4, ended())], "somebody who comes back"
     assert await all_of(kept(watch), after=99) == []
+    assert not kept(watch).followers
+
+
+async def test_silence_is_told_to_one_who_wants_to_know() -> None:
+    watch = watching()
+    watch.observe(started())
+    following = kept(watch).follow(1, idle_s=0.01)
+    assert await anext(following) == (1, None)
+    watch.observe(ended())
+    assert await anext(following) == (2, ended())
+    await following.aclose()
     assert not kept(watch).followers
 
 

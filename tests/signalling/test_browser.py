@@ -61,6 +61,9 @@ class Box:
     def allows(self, host: str) -> bool:
         return self.allowed and host in ("127.0.0.1", "::1")
 
+    def client_of(self, request: web.Request) -> str:
+        return request.remote or ""
+
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> BoxCall:
         self.came.append(incoming)
         self.carrier_calls.append(call)
