@@ -68,11 +68,18 @@ class Box:
     Args:
         route: by which trunk: the caller's, "pbx", or another, "far".
         rule: settings of the caller's trunk.
+
+    A third trunk, "carrier", is of a carrier, with ``carrier`` as its settings; ``place`` is what places its calls.
+    ``more`` are routes beside the usual ones.
     """
 
     def __init__(self, route: str = "pbx", **rule: Any) -> None:
         self.route = route
         self.rule = rule
+        self.place: Any = None
+        self.carrier: dict[str, Any] = {}
+        self.more: tuple[Route, ...] = ()
+        self.with_rtp: list[bool] = []
         self.media = Slot()
         self.second = Slot(slot=1, local_port=16386)
         self.legs: list[SipLeg] = []
@@ -86,18 +93,21 @@ class Box:
         if self.full:
             raise MediaError("every media slot is in use")
         self.listener = listener
+        self.with_rtp.append(rtp)
         return self.second
 
     async def __aenter__(self) -> Box:
         await self.stack.__aenter__()
         self.target = await self._endpoint(self._called, (TrunkRule("box", LOOPBACK, allow_transfer=True),))
         usual: dict[str, Any] = {"allow_prefixes": ("2",), "proxies": (f"sip:127.0.0.1:{self.target.port}",)}
-        self.trunks = TrunkTable([TrunkRule("pbx", LOOPBACK, **(usual | self.rule)), TrunkRule("far", **usual)])
-        self.router = Router(self.trunks, [Route(to=(to,), trunks=(self.route,)) for to in ("2", "9")])
+        carrier = TrunkRule("carrier", kind="twilio", **({"allow_prefixes": ("0",), "region": "DE"} | self.carrier))
+        sip = (TrunkRule("pbx", LOOPBACK, **(usual | self.rule)), TrunkRule("far", **usual))
+        self.trunks = TrunkTable([*sip, carrier])
+        self.router = Router(self.trunks, [Route(to=(to,), trunks=(self.route,)) for to in ("2", "9")] + [*self.more])
         self.endpoint = await self._endpoint(self._incoming, self.trunks)
         loop = asyncio.get_running_loop()
         media: Any = self
-        self.dialler = Dialler(self.router, self.trunks, self.endpoint.dial, loop.time)
+        self.dialler = Dialler(self.router, self.trunks, self.endpoint.dial, loop.time, self.place)
         self.transfers = Transfers(self.dialler, self.trunks, media)
         self.caller = await self._endpoint(lambda leg: None, (TrunkRule("box", LOOPBACK),))
         self.caller_call = await self.caller.dial(f"sip:100@127.0.0.1:{self.endpoint.port}", "sip:ann@a", Slot())
