@@ -158,7 +158,10 @@ class PbxStream:
 
 
 def _read(message: str) -> dict[str, Any] | None:
-    """An event in either manner: JSON, or a word and ``name:value`` pairs; None for any other text."""
+    """An event in either manner: JSON, or a word and ``name:value`` pairs; None for any other text.
+
+    In the latter a value without a name is the ``correlation_id``: MEDIA_MARK_PROCESSED comes so.
+    """
     if message.startswith("{"):
         try:
             words = msgspec.json.decode(message)
@@ -168,5 +171,6 @@ def _read(message: str) -> dict[str, Any] | None:
     first, *rest = message.split() or [""]
     if not first.isupper() or not first.replace("_", "").isalnum():
         return None
-    pairs = (word.partition(":") for word in rest)
-    return {"event": first, **{name: value for name, colon, value in pairs if colon}}
+    named = (word if ":" in word else f"correlation_id:{word}" for word in rest)
+    pairs = (word.partition(":") for word in named)
+    return {"event": first, **{name: value for name, _, value in pairs}}

@@ -189,11 +189,11 @@ def test_asterisk_over_a_websocket(as_json: bool) -> None:
         start, key, mark = (
             json.dumps(words),
             '{"event":"DTMF_END","digit":"4"}',
-            '{"event":"MEDIA_MARK_PROCESSED","id":"a"}',
+            '{"event":"MEDIA_MARK_PROCESSED","channel_id":"7","correlation_id":"a"}',
         )
     else:
         start = "MEDIA_START connection_id:media_connection1 channel:WebSocket/m/0x5 channel_id:17612.1 format:ulaw"
-        key, mark = "DTMF_END digit:4", "MEDIA_MARK_PROCESSED id:a"
+        key, mark = "DTMF_END digit:4", "MEDIA_MARK_PROCESSED a"
     (started,) = stream.receive(start)
     assert isinstance(started, Started)
     assert (started.call_id, started.codec, started.rate_hz) == ("17612.1", "pcmu", 8000)
