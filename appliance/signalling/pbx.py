@@ -7,7 +7,6 @@ dialplan just before (AudioSocket has no more room than a UUID for it), or is th
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 import uuid
@@ -123,8 +122,8 @@ class PbxCarrier:
         called, calling = called or self._options.called, calling or self._options.calling
         if not called:
             reason = (
-                f"the call was not announced in the last {ANNOUNCED_S:.0f} s (POST /{self._kind}/calls), and trunk "
-                f"{self._box.trunk!r} has no 'called'"
+                f"not announced in the last {ANNOUNCED_S:.0f} s (POST /{self._kind}/calls), and trunk "
+                f"{self._box.trunk} has no 'called'"
             )
             logger.warning("a stream from %s is refused: %s", offer.source, reason)
             self._box.refuse(offer, reason)
@@ -137,11 +136,11 @@ class PbxCarrier:
     async def _announce(self, request: web.Request) -> web.Response:
         """``called``, ``calling`` and ``name`` in the query or a form; answered with the UUID to open a stream with.
 
-        The address is that of the connection: what a proxy's headers say of it is not believed.
+        What a header says of the address is believed of the proxies in ``listen.proxies`` alone.
         """
-        source = request.remote or ""
-        if not self._box.allows(_plain(source)):
-            text = f"{source} is not in 'allow' of trunk {self._box.trunk!r}; add it there, and call without a proxy"
+        source = self._box.client_of(request)
+        if not self._box.allows(source):
+            text = f"{printable(source)} is not in 'allow' of trunk {self._box.trunk!r}; add it there"
             logger.warning("an announcement is refused: %s", text)
             return web.Response(status=403, text=text + "\n")
         try:
@@ -174,16 +173,6 @@ class PbxCarrier:
             raise ValueError(f"a form of more than {_MAX_FORM} bytes")
         form = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=16, keep_blank_values=True)
         return said | dict(form)
-
-
-def _plain(host: str) -> str:
-    """An IPv4 address that came to an IPv6 socket, as it is written in ``allow``."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
 
 
 def _not_called(trunk: str) -> DialError:

@@ -247,7 +247,7 @@ class TelnyxCarrier(WebCarrier):
         said, name = event.payload, event.event_type
         call_id, state = said.call_control_id or "", said.client_state or ""
         if name == "call.initiated" and said.direction == "incoming":
-            self._incoming(call_id, said, request.remote or "")
+            self._incoming(call_id, said, self.box.client_of(request))
         elif (moving := self.transfers.get(state)) is not None and moving.call_id != call_id:
             if name in ("call.bridged", "call.hangup"):
                 moving.settle(200 if name == "call.bridged" else said.status())

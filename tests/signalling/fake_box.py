@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 
 import aiohttp
 from aiohttp import web
 
 from appliance.api import Carrier, CarrierCall, IncomingCall, StreamAddress, StreamOffer
+from appliance.carriers.forwarded import client_address
 
 
 class FakeBoxCall:
@@ -53,6 +55,7 @@ class FakeBox:
     trunk: str = "pstn"
     media_port: int = 8081
     allowed: tuple[str, ...] = ("127.0.0.1",)
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     decide: Callable[[CarrierCall], Awaitable[None]] | None = None
     carrier: Carrier | None = None
     admitted: list[Admitted] = field(default_factory=list)
@@ -61,6 +64,9 @@ class FakeBox:
 
     def allows(self, host: str) -> bool:
         return host in self.allowed
+
+    def client_of(self, request: web.Request) -> str:
+        return client_address(request.remote or "", request.headers.get("X-Forwarded-For", ""), self.proxies)
 
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> FakeBoxCall:
         box_call = FakeBoxCall(f"box-{len(self.admitted)}", self.carrier)
