@@ -453,9 +453,9 @@ class CallSession:
     def on_media_timeout(self, silent_s: float) -> None:
         rule = self._services.trunks.by_name(self._leg.info.trunk) if self._services.trunks is not None else None
         if self._away or (rule is not None and rule.media_timeout == "keep"):
-            logger.info("call %s: no RTP for %.0f s; the call is kept", self.call_id, silent_s)
+            logger.info("call %s: no audio for %.0f s; the call is kept", self.call_id, silent_s)
             return
-        text = f"no RTP from the caller for {silent_s:.0f} s"
+        text = f"no audio from the caller for {silent_s:.0f} s"
         self._finish(Outcome(Disposition.FAILED, HangupBy.BOX, 408, text))
 
     def on_media_lost(self) -> None:
