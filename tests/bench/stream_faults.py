@@ -1,8 +1,8 @@
 """Calls by Twilio over a bad network: each ends or goes on, is on record once and in full, and leaves nothing behind.
 
 A relay in front of the media port stalls connections for 2 s, delays them by up to 300 ms a piece, goes deaf without a
-word, and cuts them in the middle of a frame. A stream that breaks is opened again by the carrier; one that goes deaf ends
-its call after ``media.rtp_timeout_s``, here 4 s.
+word, and cuts them in the middle of a frame. A stream that breaks is opened again by the carrier; one that goes deaf
+ends its call after ``media.rtp_timeout_s``, here 4 s.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -57,6 +57,7 @@ class TcpRelay:
         self._chance = random.Random(seed)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -68,8 +69,7 @@ class TcpRelay:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
+        self._closing.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,12 +91,14 @@ class TcpRelay:
             asyncio.create_task(self._pump(there, writer, fault, moving)),
         ]
         doing = asyncio.create_task(_harm(fault, moving, (writer, out)))
+        both = asyncio.create_task(_all(pumps))
+        closing = asyncio.create_task(_all([self._closing.wait()]))
         try:
-            await asyncio.wait(pumps)
+            await asyncio.wait({both, closing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in (doing, *pumps):
+            for one in (doing, both, closing, *pumps):
                 one.cancel()
-            await asyncio.gather(doing, *pumps, return_exceptions=True)
+            await asyncio.gather(doing, both, closing, *pumps, return_exceptions=True)
             for side in (writer, out):
                 side.close()
                 with contextlib.suppress(OSError, asyncio.CancelledError):
@@ -145,6 +147,10 @@ class TcpRelay:
         finally:
             delivering.cancel()
             await asyncio.gather(delivering, return_exceptions=True)
+
+
+async def _all(what: Iterable[Awaitable[object]]) -> None:
+    await asyncio.gather(*what, return_exceptions=True)
 
 
 async def _harm(fault: Fault, moving: asyncio.Event, sides: tuple[asyncio.StreamWriter, ...]) -> None:
