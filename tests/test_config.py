@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from appliance.cli.reference import PAGE, page
 from appliance.config import Settings, load_settings, reference, shipped, shipped_dir
 from appliance.config.marks import parse
 from appliance.errors import ConfigError
+from appliance.signalling.builtin_carriers import carrier_registry
 from tests.config_files import load, mistakes, write
 
 ROOT = Path(__file__).parents[1]
@@ -282,8 +284,7 @@ def test_any_data_loads_or_is_a_config_error(data: dict[str, Any], overrides: li
 
 
 def test_the_reference_is_current() -> None:
-    again = "run `python -m appliance.config.reference`"
-    assert (ROOT / "docs" / "configuration.md").read_text() == reference.document(), again
+    assert PAGE.read_text() == page(), "run `python -m appliance.cli.reference`"
 
 
 def models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
@@ -292,8 +293,17 @@ def models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
 
 @pytest.mark.parametrize("model", models_in(Settings), ids=lambda model: model.__name__)
 def test_every_key_is_described(model: type[BaseModel]) -> None:
-    page = reference.document()
     assert model.__doc__
+    text = page()
     for name, info in model.model_fields.items():
         assert info.description, f"{model.__name__}.{name} has no description"
-        assert f"| `{info.alias or name}` |" in page
+        assert f"| `{info.alias or name}` |" in text
+
+
+@pytest.mark.parametrize("kind", carrier_registry().kinds)
+def test_every_key_of_a_carrier_is_described(kind: str) -> None:
+    options = carrier_registry().carriers[kind].provider.options
+    rows = reference.table(options).splitlines()[2:]
+    assert f"`kind: {kind}`" in page()
+    assert [row for row in rows if row.endswith("|  |")] == []
+    assert len(rows) == len(options.model_fields)

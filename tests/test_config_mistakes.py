@@ -47,8 +47,7 @@ runtime_dir: 5
         "appliance.yaml:3: listen.http.port: must be a whole number, not '5060x'",
         "appliance.yaml:4: listen.http: is given twice; the first is on line 3; keep one",
         "appliance.yaml:5: listen.rtp_ports: '5000' is not a range of ports; write it as 16384-18383",
-        "appliance.yaml:7: trunks.o: does not say what it is; "
-        "add kind: sip, or the kind of a carrier, such as kind: twilio",
+        "appliance.yaml:7: trunks.o.kind: is missing; add one, such as kind: sip or kind: twilio",
         "appliance.yaml:10: trunks.p.allow.0: '127.0.0.1/8' has bits set behind its prefix; did you mean 127.0.0.0/8?",
         "appliance.yaml:10: trunks.p.allow.1: 'nowhere' is not a network; "
         "write an address or a network such as 10.0.0.0/8",

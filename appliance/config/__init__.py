@@ -4,7 +4,7 @@
 - :mod:`~appliance.config.validation` turns plain data into frozen models and mistakes,
 - :mod:`~appliance.config.settings` is the schema,
 - :mod:`~appliance.config.load` reads the files and the command line's overrides,
-- :mod:`~appliance.config.reference` writes ``docs/configuration.md``.
+- :mod:`~appliance.config.reference` is what ``docs/configuration.md`` is made with.
 """
 
 from appliance.config.load import examine_settings, load_settings

@@ -1,9 +1,13 @@
-"""``docs/configuration.md``, made of the schema: ``python -m appliance.config.reference`` writes it."""
+"""``docs/configuration.md``, made of the schema and of what carriers take.
+
+``python -m appliance.cli.reference`` writes it: that knows the carriers.
+"""
 
 from __future__ import annotations
 
+import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,13 @@ from pydantic_core import PydanticUndefined
 
 from appliance.config.settings import Settings
 from appliance.config.shipped import shipped_dir
+from appliance.config.trunks import CarrierTrunk
 from appliance.config.validation import flatten
-
-TARGET = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 _INTRODUCTION = """\
 # Configuration
 
-<!-- Made by `python -m appliance.config.reference` of the schema in appliance/config/settings.py; edit that. -->
+<!-- Made by `python -m appliance.cli.reference` of the schema in appliance/config/ and the carriers'; edit those. -->
 
 `appliance serve -c appliance.yaml` reads one file. Without `-c` the box runs on loopback with the defaults below and
 the shipped dialplans. `--set KEY=VALUE` overrides any key, with the value in YAML: `--set listen.sip.0.port=5070`,
@@ -56,9 +59,16 @@ below it) is relative to the directory it is started in. `store.url`, `store.rec
 """
 
 
-def document() -> str:
-    """The whole page."""
-    return _INTRODUCTION + "\n".join(section(title, model, level=2) for title, model in sections(Settings, "Top level"))
+def document(carriers: Mapping[str, type[BaseModel]]) -> str:
+    """The whole page; ``carriers`` are the keys that a trunk of each kind has beside those of all."""
+    parts: list[str] = []
+    for title, model in sections(Settings, "Top level"):
+        parts.append(section(title, model, level=2))
+        if model is CarrierTrunk:
+            for options in dict.fromkeys(carriers.values()):
+                kinds = ", ".join(f"`kind: {kind}`" for kind in carriers if carriers[kind] is options)
+                parts += [section(name, inner, level=3) for name, inner in sections(options, f"`trunks.NAME`, {kinds}")]
+    return _INTRODUCTION + "\n".join(parts)
 
 
 def sections(model: type[BaseModel], title: str, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
@@ -83,10 +93,18 @@ def section(title: str, model: type[BaseModel], *, level: int) -> str:
 def table(model: type[BaseModel]) -> str:
     """The keys of a model as a Markdown table."""
     rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    meanings = _attributes(model)
     for name, info in model.model_fields.items():
-        cells = (f"`{info.alias or name}`", _value(info), _default(info), info.description or "")
+        cells = (f"`{info.alias or name}`", _value(info), _default(info), info.description or meanings.get(name, ""))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _attributes(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstring says of each key, below ``Attributes:``; the first letter in capitals."""
+    _, _, listed = (model.__doc__ or "").partition("Attributes:\n")
+    found = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", listed.split("\n\n")[0], re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text[:1].upper() + text[1:]).replace("``", "`") for name, text in found}
 
 
 def _models(annotation: Any, key: str) -> Iterator[tuple[type[BaseModel], str]]:
@@ -152,7 +170,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Path) and value.is_absolute():
         return f"the shipped `{value.name}/`" if value == shipped_dir(value.name) else f"`{value}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-
-
-if __name__ == "__main__":
-    TARGET.write_text(document(), encoding="utf-8")

@@ -170,7 +170,9 @@ class StreamListener(Section):
 class Trunk(Section):
     """What every trunk has, whatever it speaks."""
 
-    kind: Name = Field(description="What the peer speaks: `sip`, or the kind of a carrier.")
+    kind: Name = Field(
+        description="What the peer speaks: `sip`, or the kind of a carrier.", examples=["kind: sip", "kind: twilio"]
+    )
     allow: Annotated[tuple[NetworkField, ...], BeforeValidator(one_or_many)] = Field(
         default=(),
         description="Source addresses that calls are taken from. A call from anywhere else is refused; one that a "
@@ -297,11 +299,7 @@ class CarrierTrunk(Trunk):
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        if data.get("kind") is None:
-            raise fault("does not say what it is", "add kind: sip, or the kind of a carrier, such as kind: twilio")
-        return gathered(data, cls)
+        return gathered(data, cls) if isinstance(data, dict) else data
 
 
 def _tag(value: Any) -> str:

@@ -213,7 +213,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "appliance":
         return str(context["what"]), str(context["hint"])
     if kind == "missing":
-        return "is missing", f"add '{detail['loc'][-1]}:'"
+        return "is missing", _how_to_add(model, detail["loc"])
     if kind == "extra_forbidden":
         return "unknown key", nearest(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
     if kind in _WANTED:
@@ -252,19 +252,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _how_to_add(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """A key that is missing, and how it could be written where the schema has examples of that."""
+    for inner in _models_at(model, loc[:-1]):
+        info = inner.model_fields.get(str(loc[-1]))
+        if info is not None and info.examples:
+            return f"add one, such as {' or '.join(map(str, info.examples))}"
+    return f"add '{loc[-1]}:'"
+
+
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The keys allowed at ``loc`` of ``model``."""
+    keys: dict[str, None] = {}
+    for inner in _models_at(model, loc):
+        keys |= dict.fromkeys(field.alias or name for name, field in inner.model_fields.items())
+    return list(keys)
+
+
+def _models_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The models that may stand at ``loc`` of ``model``."""
     found: list[Any] = [model]
     for part in loc:
         if isinstance(part, str) and part.startswith("<"):
             found = [item for item in found if getattr(item, "tag", None) == part]
             continue
         found = [inner for item in found for inner in _inside(item, part)]
-    keys: dict[str, None] = {}
-    for item in found:
-        if isinstance(item, type) and issubclass(item, BaseModel):
-            keys |= dict.fromkeys(field.alias or name for name, field in item.model_fields.items())
-    return list(keys)
+    return [item for item in found if isinstance(item, type) and issubclass(item, BaseModel)]
 
 
 def _inside(annotation: Any, part: int | str) -> list[Any]:
