@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "check": "check the configuration and the dialplans without starting anything",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
+    "bench": "place many simulated calls by a carrier's protocol and tell how they went",
     "doctor": "look for what would keep the box from working here",
     "calls": "list and show the calls on record",
     "models": "list, pull and verify model files",

@@ -118,6 +118,7 @@ class Playout:
         gaps: as above.
         arrivals: when each message of audio arrived.
         leads: seconds in the buffer right after each of them.
+        lengths: seconds of audio in each of them.
         clears: when the buffer was emptied, and seconds of audio that were thrown away.
         turns: (end of the caller's speech, first sound that was played after it began to be quiet) of each answer.
     """
@@ -128,6 +129,7 @@ class Playout:
         self.gaps: list[Gap] = []
         self.arrivals: array[float] = array("d")
         self.leads: array[float] = array("d")
+        self.lengths: array[float] = array("d")
         self.clears: list[tuple[float, float]] = []
         self.turns: list[tuple[float, float]] = []
         self.marks_due: deque[tuple[float, str]] = deque()
@@ -164,8 +166,10 @@ class Playout:
         self._cleared = False
         piece = Piece(self._end, payload, self.codec.loud(payload))
         self.pieces.append(piece)
-        self._end += len(payload) / self._bytes_per_s
+        length = len(payload) / self._bytes_per_s
+        self._end += length
         self.arrivals.append(now)
+        self.lengths.append(length)
         self.leads.append(self._end - now)
         if piece.loud and self._asked_at is not None and self._new_run:
             self.turns.append((self._asked_at, piece.start))
