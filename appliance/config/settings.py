@@ -70,7 +70,7 @@ class HttpListener(Section):
 
 
 class MediaListener(Section):
-    """The socket of carriers' media WebSockets."""
+    """The socket of carriers' media WebSockets; bound where there is a trunk of another kind than sip."""
 
     host: Host = Field(default="127.0.0.1", description="Address to bind.")
     port: Port = Field(default=8081, description="Port to bind; 0 takes any free one.")
@@ -325,8 +325,10 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
         for index, one in enumerate(settings.listen.sip)
     ]
-    for name, socket in (("http", settings.listen.http), ("media", settings.listen.media)):
-        sockets.append((("listen", name, "port"), "tcp", socket.host, socket.port))
+    sockets.append((("listen", "http", "port"), "tcp", settings.listen.http.host, settings.listen.http.port))
+    if settings.carrier_trunks:
+        media = settings.listen.media
+        sockets.append((("listen", "media", "port"), "tcp", media.host, media.port))
     for index, stream in enumerate(settings.listen.streams):
         sockets.append((("listen", "streams", index, "port"), "tcp", stream.host, stream.port))
     for path, transport, host, port in sockets:

@@ -28,6 +28,14 @@ def _sockets(settings: Settings) -> Iterator[str]:
         yield from _unbindable("SIP", sip.host, sip.port, kind, f"listen.sip.{number}")
     http = settings.listen.http
     yield from _unbindable("HTTP", http.host, http.port, socket.SOCK_STREAM, "listen.http")
+    if not settings.carrier_trunks:
+        return
+    media = settings.listen.media
+    yield from _unbindable("media streams", media.host, media.port, socket.SOCK_STREAM, "listen.media")
+    for number, one in enumerate(settings.listen.streams):
+        yield from _unbindable(
+            f"{one.kind} streams", one.host, one.port, socket.SOCK_STREAM, f"listen.streams.{number}"
+        )
 
 
 def _unbindable(what: str, host: str, port: int, kind: socket.SocketKind, key: str) -> Iterator[str]:
