@@ -78,26 +78,33 @@ def _switch(value: Any) -> Any:
 
 
 class TwilioOptions(ProviderOptions):
-    """Keys of a trunk of the kind ``twilio``, beside those of every trunk.
+    """What a trunk of the kind ``twilio`` has beside the keys of every trunk."""
 
-    Attributes:
-        account_sid: the account, AC...
-        auth_token: its Auth Token: it signs Twilio's webhooks and opens the API to us.
-        public_url: the https origin under which Twilio reaches ``listen.http``, exactly as the webhooks name it.
-        media_url: the wss origin under which it reaches ``listen.media``; by default that of ``public_url``.
-        api_url: the API, where it is not the usual one: another region, a proxy, a test.
-        machine_detection: of placed calls: "off", "enable" (is it a person?), "detect_message_end" (and if not, when
-            may one speak?). It runs beside the conversation, and delays nothing.
-        machine_detection_timeout_s: how long it may take.
-    """
-
-    account_sid: Annotated[str, AfterValidator(_account)]
-    auth_token: Annotated[SecretStr, AfterValidator(_token)]
-    public_url: Annotated[str, AfterValidator(_public)]
-    media_url: Annotated[str, AfterValidator(_websocket)] = ""
-    api_url: Annotated[str, AfterValidator(_api)] = API_URL
-    machine_detection: Annotated[Literal["off", "enable", "detect_message_end"], BeforeValidator(_switch)] = "off"
-    machine_detection_timeout_s: Annotated[int, Field(ge=3, le=59)] = 30
+    account_sid: Annotated[str, AfterValidator(_account)] = Field(
+        description="The account, `AC` and 32 characters. Webhooks of any other are refused."
+    )
+    auth_token: Annotated[SecretStr, AfterValidator(_token)] = Field(
+        description="Its Auth Token, `!secret NAME`: it signs Twilio's webhooks, and opens its API to the box."
+    )
+    public_url: Annotated[str, AfterValidator(_public)] = Field(
+        description="The https origin under which Twilio reaches `listen.http`, as its numbers' webhooks write it."
+    )
+    media_url: Annotated[str, AfterValidator(_websocket)] = Field(
+        default="",
+        description="The wss origin under which it reaches `listen.media`; empty: the host of `public_url`.",
+    )
+    api_url: Annotated[str, AfterValidator(_api)] = Field(
+        default=API_URL,
+        description="The API, where it is that of another region (`https://api.dublin.ie1.twilio.com`) or a proxy.",
+    )
+    machine_detection: Annotated[Literal["off", "enable", "detect_message_end"], BeforeValidator(_switch)] = Field(
+        default="off",
+        description="Of placed calls. enable: is it a person? detect_message_end: and when may a machine be spoken to? "
+        "It runs beside the conversation and delays nothing.",
+    )
+    machine_detection_timeout_s: Annotated[int, Field(ge=3, le=59)] = Field(
+        default=30, description="How long that may take."
+    )
 
     def media_origin(self, media_port: int) -> str:
         """Where Twilio opens its streams. ``media_port`` counts where there is no proxy: with a plain http origin."""
