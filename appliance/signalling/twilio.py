@@ -33,8 +33,8 @@ ANSWER_TIMEOUT_S: Final = 10.0
 """Twilio waits 15 s for an answer."""
 
 _PLACE_LIMIT_S: Final = 15.0
-_MAX_CALLS: Final = 4096
-_KEEP_S: Final = 120.0
+_MAX_CALLS: Final = 8192
+_KEEP_S: Final = 30.0
 """A call that is over is remembered this long: its webhooks may come late or twice."""
 
 _SWEEP_EVERY_S: Final = 10.0

@@ -230,7 +230,7 @@ class TwilioCall:
             return twiml.hangup()
         if self._next[0] == question:
             return self._next[1]
-        if self._transfer is not None or number != str(self._streams):
+        if self._transfer is not None or self._given_away or number != str(self._streams):
             return twiml.stay(self._host.url("/action", n=self._streams))
         return self._reopen(question)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from pydantic import SecretStr
 
+from appliance.errors import ApplianceError
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.twilio_options import TwilioOptions
 from tests.signalling.twilio_edge import ACCOUNT
@@ -64,3 +67,13 @@ def test_a_mistake_is_said_with_what_would_be_right(key: str, value: object, wha
 def test_what_it_cannot_do_without(key: str) -> None:
     ((found, _, _),) = carrier_registry().mistakes("twilio", {name: GOOD[name] for name in GOOD if name != key})
     assert found == key
+
+
+def test_without_twilio_s_package_the_trunk_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in tuple(sys.modules):
+        if name.partition(".")[0] == "twilio" or name.startswith("appliance.signalling.twilio"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "twilio", None)
+    with pytest.raises(ApplianceError, match=r"trunks.pstn.kind: 'twilio' needs the Python package 'twilio'"):
+        carrier_registry().create_carrier("twilio", GOOD, object(), "pstn")  # type: ignore[arg-type]
+    assert carrier_registry().mistakes("twilio", GOOD) == [], "a configuration can be checked without it"
