@@ -69,11 +69,19 @@ def test_what_it_cannot_do_without(key: str) -> None:
     assert found == key
 
 
+class NotInstalled:
+    """An environment without Twilio's package."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "twilio":
+            raise ModuleNotFoundError("No module named 'twilio'", name="twilio")
+
+
 def test_without_twilio_s_package_the_trunk_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in tuple(sys.modules):
         if name.partition(".")[0] == "twilio" or name.startswith("appliance.signalling.twilio"):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "twilio", None)
+    monkeypatch.setattr(sys, "meta_path", [NotInstalled(), *sys.meta_path])
     with pytest.raises(ApplianceError, match=r"trunks.pstn.kind: 'twilio' needs the Python package 'twilio'"):
         carrier_registry().create_carrier("twilio", GOOD, object(), "pstn")  # type: ignore[arg-type]
     assert carrier_registry().mistakes("twilio", GOOD) == [], "a configuration can be checked without it"
