@@ -50,6 +50,7 @@ class BoxStatus:
         for rule in self.trunks:
             state = self.trunks.state(rule.name)
             found[rule.name] = {
+                "kind": rule.kind,
                 "registered": state.registered,
                 "registration": state.registration,
                 "reachable": state.reachable,

@@ -101,6 +101,9 @@ def trunk_mistakes(settings: Settings, registry: CarrierRegistry) -> list[Mistak
         for key, what, hint in registry.mistakes(trunk.kind, trunk.options):
             found.append(settings.mistake(f"trunks.{name}.{key}".rstrip("."), what, hint))
         stream = registry.streams.get(trunk.kind)
+        if stream is not None and stream.provider.unasked and not trunk.allow:
+            hint = "add allow: with the address of the PBX that they come from"
+            found.append(settings.mistake(f"trunks.{name}.allow", "is empty: nobody's streams would be taken", hint))
         heard = any(one.kind == trunk.kind for one in settings.listen.streams)
         if stream is not None and stream.provider.transport == "tcp" and not heard:
             hint = f"add listen.streams: [{{kind: {trunk.kind}, port: 9092}}]"

@@ -114,6 +114,14 @@ def test_a_kind_that_comes_by_tcp_needs_a_socket(capsys: pytest.CaptureFixture[s
     )
 
 
+def test_streams_that_come_unasked_need_a_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--set", "trunks={c: {kind: pbx}}") == 1
+    assert capsys.readouterr().out == (
+        "--set:1: trunks.c.allow: is empty: nobody's streams would be taken; "
+        "add allow: with the address of the PBX that they come from\n"
+    )
+
+
 def test_a_kind_of_a_plugin_that_lacks_a_part_is_a_mistake() -> None:
     class Half:
         @hookimpl
