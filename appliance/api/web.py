@@ -6,6 +6,7 @@ Not part of ``appliance.api`` itself: only the control process has use for it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import random
 from collections.abc import Mapping
@@ -65,6 +66,19 @@ HttpOrigin: TypeAlias = Annotated[str, _origin(("https", "http"))]
 
 WsOrigin: TypeAlias = Annotated[str, _origin(("wss", "ws"))]
 """The same of a WebSocket."""
+
+
+def _key(text: str) -> str:
+    try:
+        if len(base64.b64decode(text, validate=True)) == 32:
+            return text
+    except ValueError:
+        pass
+    raise fault("not a public key", "copy the account's from the carrier's portal; it has 44 characters, the last an =")
+
+
+Ed25519Key: TypeAlias = Annotated[str, AfterValidator(_key)]
+"""A public key in base64."""
 
 
 def media_origin(media_url: str, public_url: str, media_port: int) -> str:

@@ -11,26 +11,27 @@ import base64
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
-from pydantic import AfterValidator, ConfigDict, SecretStr
+from pydantic import ConfigDict, SecretStr
 
 from appliance.api import BoxCall, CallRequest, CarrierBox, CarrierCall, IncomingCall, ProviderOptions, StreamAddress
 from appliance.api.streams import printable
-from appliance.api.web import HttpOrigin, WsOrigin, post
+from appliance.api.web import Ed25519Key, HttpOrigin, WsOrigin, post
 from appliance.api.web_carrier import MAX_CALLS, WebCarrier
-from appliance.config.validation import fault
 from appliance.errors import CarrierApiError, CarrierError, DialError
 
 logger = logging.getLogger(__name__)
 REPLAY_S: Final = 300
 """A webhook whose timestamp is further off is refused."""
 _TRANSFER_S: Final = 60
-_STREAMS: Final = 3
-"""How often a call's stream is asked for where Telnyx cannot open it."""
+_STREAMS: Final = 4
+"""How often a call's stream is asked for where Telnyx cannot open it, or it breaks."""
+_AGAIN_S: Final = 0.5
+"""Later than a stream's end Telnyx tells that of the call."""
 _CAUSES: Final = {"user_busy": 486, "call_rejected": 603, "not_found": 404, "originator_cancel": 487}
 _REJECTIONS: Final = {
     404: "NOT_FOUND",
@@ -47,21 +48,12 @@ _GONE: Final = (404, 422)
 """What a command for a call that has ended is answered with."""
 
 
-def _public_key(text: str) -> str:
-    try:
-        if len(base64.b64decode(text, validate=True)) == 32:
-            return text
-    except ValueError:
-        pass
-    raise fault("not a public key", "copy it from Telnyx's portal, Keys & Credentials, Public Key: 44 characters")
-
-
 class TelnyxOptions(ProviderOptions):
     """Keys of a trunk of the kind ``telnyx``, beside those of every trunk.
 
     Attributes:
         api_key: opens Telnyx's API to us.
-        public_key: of the account, in base64: its webhooks are signed with it.
+        public_key: of the account (Keys & Credentials, Public Key): its webhooks are signed with the other half.
         public_url: the https origin under which Telnyx reaches ``listen.http``: webhooks go to ``/telnyx/webhook``.
         connection_id: the Voice API application by which calls are placed; without it calls only come.
         media_url: the wss origin under which Telnyx reaches ``listen.media``; by default the host of ``public_url``.
@@ -71,7 +63,7 @@ class TelnyxOptions(ProviderOptions):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     api_key: SecretStr
-    public_key: Annotated[str, AfterValidator(_public_key)]
+    public_key: Ed25519Key
     public_url: HttpOrigin
     connection_id: str = ""
     media_url: WsOrigin = ""
@@ -88,6 +80,7 @@ class _Payload(msgspec.Struct):
     hangup_cause: str | None = None
     sip_hangup_cause: str | None = None
     failure_reason: str | None = None
+    stream_url: str | None = None
 
     def status(self) -> int:
         """Why a call did not come about, in terms of SIP."""
@@ -111,7 +104,7 @@ class TelnyxCall:
 
     def __init__(self, carrier: TelnyxCarrier, call_id: str, request: CallRequest | None = None) -> None:
         self._carrier, self.call_id, self.request = carrier, call_id, request
-        self.state = _state(request.key) if request else ""
+        self.state, self.url = _state(request.key) if request else "", ""
         self.box_call: BoxCall | None = request.box_call if request else None
         self.answered = self.moved = False
         self.outcome: asyncio.Future[int] | None = None
@@ -126,12 +119,21 @@ class TelnyxCall:
         """A caller hears ringing as long as nothing is done."""
 
     async def answer(self, stream: StreamAddress) -> None:
+        self.url = stream.url
         await self.command("answer", stream_url=stream.url, **_AUDIO)
         self.answered = True
 
     async def stream(self, stream: StreamAddress) -> None:
-        self.streams += 1
+        self.url = stream.url
         await self.command("streaming_start", stream_url=stream.url, **_AUDIO)
+
+    async def stream_again(self, box_call: BoxCall, url: str) -> None:
+        """The stream has ended, which is no matter where the call has too, or is connected with somebody else."""
+        await asyncio.sleep(_AGAIN_S)
+        busy = box_call.ended or self.moved or self.outcome is not None
+        if not busy and self.url == url and self.streams < _STREAMS:
+            self.streams += 1
+            await self.stream(box_call.new_stream())
 
     async def reject(self, status: int, reason: str) -> None:
         self._carrier.forget(self)
@@ -280,11 +282,11 @@ class TelnyxCarrier(WebCarrier):
             call.answered = True
             if call.request is not None:
                 self.spawn(call.stream(call.request.stream))
-        elif event == "streaming.failed" and not call.moved and not box_call.ended:
-            why = printable(said.failure_reason or "")
-            logger.warning("Telnyx cannot open a stream (%s); can it reach %s?", why, self.stream_url("TOKEN"))
-            if call.streams < _STREAMS:
-                self.spawn(call.stream(box_call.new_stream()))
+        elif event in ("streaming.failed", "streaming.stopped") and said.stream_url in (None, call.url):
+            if event == "streaming.failed":
+                why = printable(said.failure_reason or "")
+                logger.warning("Telnyx cannot open a stream (%s); can it reach %s?", why, self.stream_url("TOKEN"))
+            self.spawn(call.stream_again(box_call, call.url))
 
 
 def _state(text: str) -> str:

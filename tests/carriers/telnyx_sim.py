@@ -52,7 +52,10 @@ _DIAL: Final = _STREAM | {
     "connection_id", "to", "from", "from_display_name", "timeout_secs", "time_limit_secs", "webhook_url",
     "answering_machine_detection", "answering_machine_detection_config", "link_to", "custom_headers",
 }  # fmt: skip
-_REJECTIONS: Final = {"CALL_REJECTED": "call_rejected", "USER_BUSY": "user_busy"}
+_REJECTIONS: Final = {
+    "CALL_REJECTED": "call_rejected", "USER_BUSY": "user_busy", "NOT_FOUND": "not_found",
+    "TEMPORARILY_UNAVAILABLE": "unspecified",
+}  # fmt: skip
 _CODECS: Final = {"PCMU": "pcmu", "PCMA": "pcma", "L16": "l16"}
 
 
@@ -294,7 +297,8 @@ class SimCall:
             caller.begin(await connect(url, session=self.sim.http))
         except CarrierError as error:
             self.sim.stream_errors.append(str(error))
-            await self.tell("streaming.failed", failure_reason="connection_failed", stream_url=body["stream_url"])
+            params = {"stream_url": body["stream_url"], "track": body.get("stream_track", "inbound_track")}
+            await self.tell("streaming.failed", failure_reason="connection_failed", stream_params=params)
             return
         self.streams.append(caller)
         self.sim.streams.append(caller)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from appliance import carriers, signalling
 from appliance.api import CallRequest, CarrierCall, StreamAddress
 from appliance.errors import CarrierApiError, DialError
+from appliance.signalling import telnyx
 from appliance.signalling.telnyx import REPLAY_S, TelnyxCall, TelnyxOptions
 from tests.signalling.fake_box import FakeBoxCall
 from tests.signalling.telnyx_edge import API_KEY, NOW, Edge, edge
@@ -243,7 +244,10 @@ async def test_a_transfer_to_a_call_that_was_placed() -> None:
         assert stopped == {"v3:one", "v3:placed"}
 
 
-async def test_a_stream_that_cannot_be_opened_is_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stream_that_cannot_be_opened_is_asked_for_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telnyx, "_AGAIN_S", 0.0)
     async with edge() as found:
         await found.incoming()
         call = found.box.admitted[0].call
@@ -251,8 +255,13 @@ async def test_a_stream_that_cannot_be_opened_is_asked_for_again(caplog: pytest.
         for count in (2, 3, 4):
             await found.tell("streaming.failed", failure_reason="connection_failed")
             await found.asked_for(count)
+        await found.tell("streaming.stopped", stream_url=found.carrier.stream_url("again-2"))
+        await found.tell("streaming.stopped", stream_url=found.carrier.stream_url("again-3"))
+        await found.asked_for(5)
         await found.tell("streaming.failed", failure_reason="connection_failed")
-        assert [body.get("stream_url", "")[-7:] for _, _, body in found.asked[1:]] == ["again-1", "again-2", "again-3"]
+        assert [body.get("stream_url", "")[-7:] for _, _, body in found.asked[1:]] == [
+            f"again-{n}" for n in range(1, 5)
+        ]
         assert "can it reach wss://voice.example.com/telnyx/media/TOKEN?" in caplog.text
 
 
