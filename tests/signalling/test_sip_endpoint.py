@@ -346,7 +346,8 @@ async def test_an_ack_without_the_answer_we_need_ends_the_call() -> None:
 
 async def test_strangers_draining_and_a_broken_application() -> None:
     elsewhere = TrunkRule("office", (ipaddress.ip_network("10.0.0.0/8"),))
-    async with endpoint(trunks=(elsewhere,)) as box, raw_peer() as peer:
+    of_a_carrier = TrunkRule("asterisk", LOOPBACK.allow, kind="audiosocket")
+    async with endpoint(trunks=(elsewhere, of_a_carrier)) as box, raw_peer() as peer:
         peer.transport.sendto(peer.request("INVITE", body=SDP), ("127.0.0.1", box.port))
         await peer.expect("SIP/2.0 403")
 
