@@ -43,8 +43,8 @@ from appliance.plugins.call_hooks import CallHooks
 from appliance.server.plan import ENGINE_KINDS
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
-from appliance.signalling.leg import MediaSlot
-from appliance.signalling.routes import Dialler, Router
+from appliance.signalling.leg import MediaSlot, PlacedCall
+from appliance.signalling.routes import Attempt, Dialler, Router
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import OutgoingCall
 from appliance.signalling.stream_desk import StreamDesk
@@ -120,7 +120,7 @@ class Control:
             raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
-        dialler = Dialler(router, trunks, self._dial, self._clock.monotonic)
+        dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
         self._metrics.watch_trunks(trunks, router)
         self._status.trunks = trunks
         services = Services(
@@ -197,6 +197,10 @@ class Control:
     async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:
         """Place a call; only after the endpoint has been started."""
         return await self._endpoint.dial(target_uri, from_uri, media, **how)
+
+    async def _place(self, attempt: Attempt, media: MediaSlot, **how: Any) -> PlacedCall:
+        """Have a carrier place a call; only after the desk has been made."""
+        return await self._desk.place(attempt, media, **how)
 
     async def _listen(self, registry: CallRegistry, trunks: TrunkTable) -> SipEndpoint:
         listen = self._settings.listen
