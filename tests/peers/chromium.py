@@ -68,13 +68,12 @@ class Page:
             raise AssertionError(f"{expression}: {json.dumps(result['exceptionDetails'])[:500]}")
         return result["result"].get("value")
 
-    async def until(self, expression: str, within_s: float = 20.0) -> Any:
-        """Wait until an expression is true; its value."""
+    async def until(self, expression: str, within_s: float = 20.0) -> None:
+        """Wait until an expression is true."""
         deadline = asyncio.get_running_loop().time() + within_s
         while True:
-            value = await self.js(expression)
-            if value:
-                return value
+            if await self.js(f"Boolean({expression})"):
+                return
             if asyncio.get_running_loop().time() > deadline:
                 shown = await self.js("document.body.innerText")
                 raise AssertionError(f"not within {within_s:.0f} s: {expression}\npage: {shown}\nconsole: {self.said}")
@@ -118,7 +117,7 @@ async def chromium(folder: Path, microphone: Path | None = None, *, allowed: boo
     else:
         flags.append("--deny-permission-prompts")
     if microphone is not None:
-        flags.append(f"--use-file-for-audio-capture={microphone}%noloop")
+        flags.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
     profile = folder / "chromium"
     process = await asyncio.create_subprocess_exec(
         PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",

@@ -172,13 +172,14 @@ function ended(call, problem) {
   const words = ending && ENDINGS[ending.disposition]?.[ending.by];
   $("after-title").textContent = words ?? (ending ? "The call has ended" : "Hung up");
   const length = state.answeredAt ? `It lasted ${$("timer").textContent}.` : "It was not answered.";
-  const why = ending?.text && !["", "the caller hung up", "BYE"].includes(ending.text) ? ` ${sentence(ending.text)}` : "";
+  const why = ending?.text && !["the caller hung up", "BYE"].includes(ending.text) ? ` ${sentence(ending.text.replaceAll("_", " "))}` : "";
   $("after-text").textContent = length + why;
   $("slots").replaceChildren(...Object.entries(ending?.slots ?? {}).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", String(value))]));
   const record = $("after-record");
   record.replaceChildren();
   if (state.recordId) record.append("On the box: ", make("code", "", `appliance calls show ${state.recordId}`));
   setState("after");
+  transcript.showNewest();
   $("after-title").focus();
 }
 
@@ -219,8 +220,10 @@ function setMuted(muted) {
 }
 
 function showKeypad(shown) {
+  const stuck = transcript.atBottom();
   $("keys").setAttribute("aria-expanded", String(shown));
   $("keypad").classList.toggle("shown", shown);
+  if (stuck) transcript.showNewest();
 }
 
 function press(key) {

@@ -59,6 +59,9 @@ export class Transcript {
       : `${times.length} answers · median ${time(middle)} · slowest ${time(times.at(-1))}`;
   }
 
+  /** Show the newest, whatever was looked at. */
+  showNewest() { requestAnimationFrame(() => this.toBottom()); }
+
   atBottom() { return this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight < 60; }
   toBottom() { this.scroll.scrollTop = this.scroll.scrollHeight; }
 }
@@ -128,10 +131,10 @@ function waterfall(turn, open) {
   details.open = open;
   const summary = make("summary", "");
   const grade = turn.latency_ms <= GOOD_MS ? "good" : turn.latency_ms <= SLOW_MS ? "fair" : "slow";
-  summary.append(make("span", `badge ${grade}`, time(turn.latency_ms)));
+  summary.append(make("span", "visually-hidden", "answered in"), make("span", `badge ${grade}`, time(turn.latency_ms)));
   const stages = STAGES.filter(([stage]) => stage in turn.waterfall_ms);
   const end = Math.max(turn.latency_ms, 1, ...stages.map(([stage]) => turn.waterfall_ms[stage][1]));
-  summary.append(chart(stages, turn.waterfall_ms, end), make("span", "visually-hidden", "from the end of your words to the answer; stages"));
+  summary.append(chart(stages, turn.waterfall_ms, end));
   details.append(summary);
   const table = make("table", "stages");
   const head = make("thead", "");
