@@ -128,10 +128,10 @@ def lines_of(found: Found) -> list[str]:
     ]
     lines += [f"failed        {count} x {what}" for what, count in found.failures.items()]
     lines += [f"protocol      {count} x {what}" for what, count in found.violations.items()]
-    if found.late_ms > TOO_LATE_MS:
+    if found.doubtful or found.late_ms > TOO_LATE_MS:
         lines.append(
-            f"doubtful      the callers themselves were up to {found.late_ms:.0f} ms late; "
-            "run them on another machine, or fewer of them"
+            f"doubtful      the callers themselves were up to {found.late_ms:.0f} ms late, which made {found.doubtful} "
+            "breaks more; run them on another machine, or fewer of them"
         )
     return lines
 

@@ -30,6 +30,9 @@ FRAME_SAMPLES: Final = 160
 PHASES: Final = 10
 """Callers speak in turns, 2 ms apart, as independent ones would."""
 MAX_VIOLATIONS: Final = 1000
+STALL_S: Final = 0.01
+"""A clock that is later than this has stood still."""
+MAX_STALLS: Final = 10_000
 MAX_BUFFER_S: Final = 600.0
 """Twilio throws away what is sent beyond ten minutes (warning 31931)."""
 _CATCH_UP: Final = 100
@@ -55,6 +58,8 @@ class Metronome:
         self._task: asyncio.Task[None] | None = None
         self.worst_s = 0.0
         """How late a tick has been at worst: what is measured by these callers is no more exact than this."""
+        self.stalls: deque[tuple[float, float]] = deque(maxlen=MAX_STALLS)
+        """From when to when this process did not run: what came meanwhile was seen late."""
 
     @classmethod
     def of_loop(cls) -> Metronome:
@@ -87,6 +92,8 @@ class Metronome:
                 await asyncio.sleep(0)
             now = time.monotonic()
             self.worst_s = max(self.worst_s, now - due)
+            if now - due > STALL_S:
+                self.stalls.append((due, now))
             for caller in tuple(self._phases[number % PHASES]):
                 caller.tick(now)
             number += 1

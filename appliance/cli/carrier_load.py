@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import hmac
 import time
@@ -32,6 +33,7 @@ QUIET_S: Final = 0.7
 MAX_REPLY_S: Final = 60.0
 _WEBHOOK_S: Final = 15.0
 _MAX_BODY: Final = 65_536
+_AFTER_STALL_S: Final = 0.01
 _Form = Sequence[tuple[str, str]]
 
 
@@ -81,7 +83,8 @@ class Found:
     """What the calls found while they were measured. Times in milliseconds.
 
     ``headroom`` is what was left to be played when the next piece of an utterance arrived; ``late`` how late this
-    process's own clock was at worst, which bounds how exact all of it is.
+    process's own clock was at worst, which bounds how exact all of it is. ``doubtful`` counts the breaks that ended
+    while this process itself did not run; they are no underruns of the box, as far as anybody can tell.
     """
 
     calls: int
@@ -89,6 +92,7 @@ class Found:
     seconds: float
     speech_min: float
     underruns: int
+    doubtful: int
     turns: int
     latency_p50_ms: float
     latency_p95_ms: float
@@ -159,9 +163,13 @@ class Load:
         """Let them talk for so long, and say what was found in that time."""
         metronome = Metronome.of_loop()
         metronome.worst_s = 0.0
-        began = time.monotonic()
-        await asyncio.sleep(seconds)
-        return found_between(self, began, time.monotonic())
+        gc.disable()  # a collection among so many pieces of audio would take longer than a frame
+        try:
+            began = time.monotonic()
+            await asyncio.sleep(seconds)
+            return found_between(self, began, time.monotonic())
+        finally:
+            gc.enable()
 
     async def _call(self, number: int, placed: asyncio.Event) -> None:
         try:
@@ -229,7 +237,8 @@ class Load:
 
 def found_between(load: Load, began: float, ended: float) -> Found:
     """What the calls of a load found between two times of ``time.monotonic``."""
-    gaps, played = 0, 0.0
+    gaps, doubtful, played = 0, 0, 0.0
+    stalls = list(Metronome.of_loop().stalls)
     turns: list[float] = []
     leads: list[float] = []
     headroom: list[float] = []
@@ -237,7 +246,11 @@ def found_between(load: Load, began: float, ended: float) -> Found:
     lost = 0
     for caller in load.callers:
         playout = caller.playout
-        gaps += sum(began <= gap.at < ended for gap in playout.gaps)
+        for gap in playout.gaps:
+            if began <= gap.at < ended:
+                over = gap.at + gap.seconds
+                asleep = any(start <= over <= end + _AFTER_STALL_S for start, end in stalls)
+                gaps, doubtful = gaps + (not asleep), doubtful + asleep
         turns += [first - asked for asked, first in playout.turns if began <= asked and first < ended]
         for came, lead, length in zip(playout.arrivals, playout.leads, playout.lengths, strict=True):
             if began <= came < ended:
@@ -254,6 +267,7 @@ def found_between(load: Load, began: float, ended: float) -> Found:
 
     return Found(
         calls=load.calls, lost=lost, seconds=round(ended - began, 1), speech_min=round(played / 60, 2), underruns=gaps,
+        doubtful=doubtful,
         turns=len(turns), latency_p50_ms=at(turns, 50), latency_p95_ms=at(turns, 95), lead_p50_ms=at(leads, 50),
         lead_p99_ms=at(leads, 99), lead_max_ms=at(leads, 100), headroom_p1_ms=at(headroom, 1),
         headroom_min_ms=at(headroom, 0), late_ms=round(Metronome.of_loop().worst_s * 1e3, 1),
