@@ -259,6 +259,8 @@ class Carrier(Protocol):
         """Place a call.
 
         Raises:
-            DialError: it cannot be placed; the message says why, ``status`` what it would be in SIP.
+            DialError: it cannot be placed; the message says why, ``status`` what it would be in SIP. After 408, 500 to
+                599 and the cause "no_route" the next trunk is tried; not after the cause "unsure", with which it may
+                have been placed all the same, and ring.
         """
         ...

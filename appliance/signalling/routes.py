@@ -32,6 +32,9 @@ NO_ROOM: Final = 503
 REFUSALS: Final = ("no_route", "malformed", "denied", "prefix", "premium", "shared_cost", "satellite", "emergency")
 """Causes for which a number is not dialled, as metrics name them."""
 
+UNSURE: Final = "unsure"
+"""Cause for which a carrier's call may have been placed, and ring: nobody else is asked to place it."""
+
 _E164: Final = re.compile(r"\+[1-9][0-9]{2,14}")
 
 
@@ -260,6 +263,13 @@ def goes_on(cause: HangupCause, rang: bool) -> bool:
     return cause.code == 408 or 500 <= cause.code <= 599
 
 
+def _goes_on_unplaced(error: DialError) -> bool:
+    """The same, of a call that a carrier would not place."""
+    if error.cause == UNSURE:
+        return False
+    return error.cause == "no_route" or goes_on(HangupCause("agent", error.status, str(error)), rang=False)
+
+
 class Dial(Protocol):
     """What places one INVITE: the SIP endpoint."""
 
@@ -350,7 +360,7 @@ class Dialler:
                 self._trunks.give_back(name)
                 logger.info("call not placed: %s by trunk %s: %s", attempt.number, name, error)
                 problem = error
-                if not goes_on(HangupCause("agent", error.status, str(error)), rang=False):
+                if not _goes_on_unplaced(error):
                     break
                 continue
             except (OSError, LocalSipError, RemoteSipError) as error:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from appliance.errors import DialError
 
-UNSURE: Final = "unreachable"
+UNSURE: Final = "unsure"
 """Cause of a DialError after which nobody knows whether Twilio did what was asked."""
 
 UNDER_WAY: Final = ("queued", "initiated", "ringing", "in-progress")

@@ -527,10 +527,12 @@ def test_a_carrier_is_asked_to_place_the_call() -> None:
 
 
 NOT_NOW = DialError("the API does not answer", status=503, cause="unreachable")
+PLACES_NONE = DialError("a PBX only calls", status=404, cause="no_route")
+UNSURE = DialError("the API fell silent", status=503, cause="unsure")
 NO_SUCH = DialError("Twilio knows no such number", status=404, cause="failed")
 
 
-@pytest.mark.parametrize("down", [NOT_NOW, OSError("no route to host"), Outgoing(503)])
+@pytest.mark.parametrize("down", [NOT_NOW, PLACES_NONE, OSError("no route"), Outgoing(503)])
 def test_a_call_goes_on_from_a_carrier_to_sip_and_back(down: Any) -> None:
     answered, trunks, _ = dial(Wire("answers"), [down], TWILIO, B)
     assert answered.trunk == "b"
@@ -545,6 +547,11 @@ def test_what_a_carrier_says_of_the_number_is_final() -> None:
     assert (error, trunks.state("twilio").calls) == (NO_SUCH, 0)
     error, _, _ = dial(Wire(), [Outgoing(486)], TWILIO, B)
     assert error.status == 486
+
+
+def test_what_may_ring_all_the_same_is_asked_of_nobody_else() -> None:
+    error, trunks, _ = dial(Wire(), [UNSURE], TWILIO, B)
+    assert (error, trunks.state("twilio").calls, trunks.state("b").calls) == (UNSURE, 0, 0)
 
 
 def test_without_carriers_in_this_process_none_is_asked() -> None:
