@@ -110,6 +110,11 @@ class Metrics:
         self._rtp_concealed = Counter(
             "appliance_rtp_frames_concealed", "20 ms frames made up for lost audio", registry=r
         )
+        self._streams = Gauge("appliance_streams", "Media streams of carriers, PBXs and browsers", registry=r)
+        self._streams_ended = Counter(
+            "appliance_streams_ended_badly", "Media streams refused, closed for what they sent, or broken", ["how"],
+            registry=r,
+        )  # fmt: skip
         self._underruns = Counter(
             "appliance_playout_underruns", "20 ms frames of silence in the middle of an utterance", registry=r
         )
@@ -213,6 +218,11 @@ class Metrics:
         self._rtcp.labels("sent").inc(stats.rtcp_sent)
         self._rtcp.labels("received").inc(stats.rtcp_received)
         self._underruns.inc(stats.underruns)
+        self._streams.set(stats.streams)
+        for how, count in (
+            ("refused", stats.streams_refused), ("faulted", stats.streams_faulted), ("broken", stats.streams_broken)
+        ):  # fmt: skip
+            self._streams_ended.labels(how).inc(count)
         self._queue_depth.labels("media").set(stats.outbox)
         self._drops.labels("media").inc(stats.dropped)
         for bucket, count in enumerate(stats.lateness[: len(self._lateness)]):

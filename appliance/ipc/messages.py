@@ -318,7 +318,8 @@ class MediaStats(Message, frozen=True):
     """Once a second: what happened since the last one. ``lateness`` is a histogram of how late ticks began.
 
     ``dropped`` are datagrams that were nothing of their call's; ``rtcp_sent`` and ``rtcp_received`` are compound RTCP
-    packets.
+    packets. ``streams`` are the connections of carriers, PBXs and browsers now; those refused were not taken at all,
+    those faulted closed because of what they sent, those broken cut off without a goodbye in a call.
     """
 
     ticks: int
@@ -334,6 +335,10 @@ class MediaStats(Message, frozen=True):
     outbox: int
     rtcp_sent: int = 0
     rtcp_received: int = 0
+    streams: int = 0
+    streams_refused: int = 0
+    streams_faulted: int = 0
+    streams_broken: int = 0
 
 
 # --- control <-> engine workers -----------------------------------------------------------------------------------

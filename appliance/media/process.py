@@ -99,7 +99,7 @@ class MediaProcess:
 
     def send_stats(self) -> None:
         outbox = self._control.outbox_depth if self._control is not None else 0
-        self._publish(self.clock.take_stats(outbox))
+        self._publish(self.streams.add_stats(self.clock.take_stats(outbox)))
 
     def _publish(self, message: AnyMessage) -> None:
         if self._control is not None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from appliance.api import Audio, Key, Marked, Message, Started, Stopped, StreamKind, StreamProtocol, StreamRequest
@@ -26,7 +27,7 @@ from appliance.api.streams import MAX_MESSAGE, printable
 from appliance.carriers.forwarded import client_address, within
 from appliance.config import Settings
 from appliance.errors import ApplianceError, CarrierError
-from appliance.ipc.messages import AnyMessage, ConnectStream, StreamEnded, StreamOffered, StreamStarted
+from appliance.ipc.messages import AnyMessage, ConnectStream, MediaStats, StreamEnded, StreamOffered, StreamStarted
 from appliance.media.leg import MediaLeg
 from appliance.media.stream_leg import StreamEnd
 from appliance.media.stream_links import Link, TcpLink, WebSocketLink
@@ -135,6 +136,7 @@ class StreamServer:
         self._listeners: list[asyncio.Server] = []
         self.closed = 0
         """Connections that ended so far."""
+        self._refused = self._faulted = self._broken = 0
 
     # --- listening ------------------------------------------------------------------------------------------------
 
@@ -200,6 +202,18 @@ class StreamServer:
             connection.leg = None
             self._clock.end_stream(leg)
             self._end(connection, "the call is over", say_goodbye=True)
+
+    def add_stats(self, stats: MediaStats) -> MediaStats:
+        """``stats`` with what happened to streams since the last call."""
+        counts = (self._refused, self._faulted, self._broken)
+        self._refused = self._faulted = self._broken = 0
+        return msgspec.structs.replace(
+            stats,
+            streams=len(self._connections),
+            streams_refused=counts[0],
+            streams_faulted=counts[1],
+            streams_broken=counts[2],
+        )
 
     def sweep(self) -> None:
         """End what takes too long; to be called about once a second."""
@@ -294,6 +308,7 @@ class StreamServer:
         elif sum(1 for one in self._connections if one.address == address and one.started is None) >= MAX_STARTING:
             found = 429, f"{address} has {MAX_STARTING} streams that have not said what they are"
         if found is not None:
+            self._refused += 1
             self._log("%s stream from %s refused: %s", name, address, found[1])
             if not self._addresses[address]:
                 del self._addresses[address]
@@ -395,6 +410,7 @@ class StreamServer:
     def _fault(self, connection: Connection, reason: str) -> None:
         """The peer has done wrong."""
         if not connection.over:
+            self._faulted += 1
             self._log("%s stream from %s is closed: %s", connection.kind, connection.source, reason)
             self._end(connection, reason, fault=True)
 
@@ -433,6 +449,7 @@ class StreamServer:
         leg, connection.leg = connection.leg, None
         if leg is None:
             return
+        self._broken += not orderly
         del self._by_leg[leg]
         self._clock.end_stream(leg)
         self._publish(StreamEnded(leg.slot, leg.generation, orderly, reason[:200]))

@@ -261,18 +261,15 @@ class AudioClock:
         """An event or comfort noise."""
         try:
             if payload_type == leg.dtmf_payload_type_in:
-                self._key(leg, payload, timestamp, marker, sequence)
+                digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
+                if digit is not None:
+                    self.pressed(leg, digit, "rfc4733")
             elif leg.noise is None:
                 leg.noise = ComfortNoise(payload, leg.slot)
             else:
                 leg.noise.update(payload)
         except RtpError:
             self._dropped += 1
-
-    def _key(self, leg: MediaLeg, payload: bytes, timestamp: int, marker: bool, sequence: int) -> None:
-        digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
-        if digit is not None:
-            self.pressed(leg, digit, "rfc4733")
 
     def pressed(self, leg: MediaLeg, digit: str, way: str) -> None:
         """The caller pressed a key: say so once however it came, and pass it on over a bridge."""
