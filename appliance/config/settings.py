@@ -300,7 +300,11 @@ class Settings(Section):
         """A mistake about ``key`` (``engines.asr.delay_ms``), found later, at the line where it was written."""
         path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         document = self._document or Document("appliance.yaml")
-        return Mistake(*document.origin(locate(document.data, path)), dotted(path), what, hint)
+        written = locate(document.data, path)
+        gathered_from = (*written, "options", *path[len(written) :])
+        if len(written) < len(path) and locate(document.data, gathered_from) == gathered_from:
+            path = written = gathered_from
+        return Mistake(*document.origin(written), dotted(path), what, hint)
 
 
 def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]]:

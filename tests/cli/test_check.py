@@ -105,6 +105,21 @@ limits: {streams_per_address: 0}
     ]
 
 
+def test_options_are_named_as_they_were_written(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("box.yaml").write_text(
+        "engines:\n  asr:\n    provider: fake\n    options:\n      dely_ms: 1\n"
+        "trunks:\n  c:\n    kind: browser\n    options:\n      hosts: 5\n      host: x\n    hots: y\n"
+    )
+    assert run("-c", "box.yaml") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "box.yaml:5: engines.asr.options.dely_ms: unknown option; did you mean 'delay_ms'? "
+        "provider 'fake' takes delay_ms, text",
+        "box.yaml:10: trunks.c.options.hosts: must be a list, not 5",
+        "box.yaml:11: trunks.c.options.host: unknown key; did you mean 'hosts'?",
+        "box.yaml:12: trunks.c.hots: unknown key; did you mean 'hosts'?",
+    ]
+
+
 def test_a_kind_that_comes_by_tcp_needs_a_socket(capsys: pytest.CaptureFixture[str]) -> None:
     Path("box.yaml").write_text("trunks:\n  c: {kind: audiosocket, allow: 10.0.0.5}\n")
     run("-c", "box.yaml")
