@@ -15,6 +15,8 @@ from typing import Any
 import aiohttp
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+NAME = "box.test"
+"""A name of this machine that a browser does not take for local."""
 _START_S = 30.0
 _COMMAND_S = 20.0
 
@@ -47,8 +49,12 @@ class Page:
             await self.command(f"{domain}.enable")
         await self.resize(width, height)
         await self.scheme(dark)
+        await self.go(url)
+
+    async def go(self, url: str) -> None:
+        """Open another page in the same tab."""
         await self.command("Page.navigate", url=url)
-        await self.until("document.readyState === 'complete'")
+        await self.until(f"location.href === {url!r} && document.readyState === 'complete'")
 
     async def resize(self, width: int, height: int) -> None:
         await self.command(
@@ -111,7 +117,11 @@ async def chromium(folder: Path, microphone: Path | None = None, *, allowed: boo
 
     Not ``allowed``: the page is refused the microphone.
     """
-    flags = ["--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required"]
+    flags = [
+        "--use-fake-device-for-media-stream",
+        "--autoplay-policy=no-user-gesture-required",
+        f"--host-resolver-rules=MAP {NAME} 127.0.0.1",
+    ]
     if allowed:
         flags.append("--use-fake-ui-for-media-stream")
     else:
