@@ -92,7 +92,9 @@ class StreamOffer:
 class IncomingCall:
     """Who calls whom. All of it comes from outside; the box bounds it and makes it printable.
 
-    ``offered`` is what dialplans may match on and the record keeps, by name.
+    ``offered`` is what dialplans may match on and the record keeps, by name. ``verstat`` is the network's verdict on
+    the caller's number in the words that SIP has for it ("TN-Validation-Passed"), ``diverted`` whom the call was meant
+    for before; "" where nothing is said.
     """
 
     call_id: str
@@ -101,6 +103,8 @@ class IncomingCall:
     calling_name: str = ""
     source: str = ""
     offered: Mapping[str, str] = field(default_factory=dict)
+    verstat: str = ""
+    diverted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

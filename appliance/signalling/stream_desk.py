@@ -15,6 +15,7 @@ from appliance.api import BoxCall, CallRequest, Carrier, CarrierCall, IncomingCa
 from appliance.carriers.forwarded import Network, client_address, within
 from appliance.errors import DialError
 from appliance.ipc.messages import RefuseStream, StreamOffered
+from appliance.signalling.headers import CallHeaders, Diversion
 from appliance.signalling.leg import CallInfo, Leg, MediaSlot
 from appliance.signalling.routes import Attempt
 from appliance.signalling.stream_legs import StreamCall, StreamLeg
@@ -85,6 +86,10 @@ class Box:
             source=printable(incoming.source, 64),
             protocol_call_id=printable(incoming.call_id, 256),
             headers={},
+            about=CallHeaders(
+                verstat=printable(incoming.verstat, 64),
+                diversions=(Diversion(printable(incoming.diverted, 128)),) if incoming.diverted else (),
+            ),
             offered=offered,
             can_transfer=call.can_transfer,
         )

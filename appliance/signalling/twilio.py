@@ -42,6 +42,9 @@ _EVENTS: Final = ["initiated", "ringing", "answered", "completed"]
 _WITHHELD: Final = {"+266696687", "+7378742833", "+2562533", "+8566696", "+86282452253"}
 """What Twilio gives for a number that it was not given: letters on a telephone's keys."""
 
+_VERDICTS: Final = ("TN-Validation-Passed", "TN-Validation-Failed", "No-TN-Validation")
+"""Twilio's have the attestation's letter behind them, and more."""
+
 _SIP_HEADER: Final = "SipHeader_"
 _OFFERED: Final = (
     "StirVerstat",
@@ -328,6 +331,8 @@ def _incoming(form: Form, source: str) -> IncomingCall:
         calling_name=printable(form.get("CallerName", "")),
         source=source,
         offered=_offered(form),
+        verstat=next((word for word in _VERDICTS if form.get("StirVerstat", "").startswith(word)), ""),
+        diverted=_party(form.get("ForwardedFrom", "")),
     )
 
 

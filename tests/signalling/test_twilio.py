@@ -90,6 +90,7 @@ async def test_what_the_network_says_is_offered_to_the_dialplan() -> None:
         assert (incoming.calling, incoming.called, incoming.calling_name) == ("alice", "support", "ALICE")
         assert incoming.offered["StirVerstat"] == "TN-Validation-Passed-A"
         assert incoming.offered["ForwardedFrom"] == "+4930333"
+        assert (incoming.verstat, incoming.diverted) == ("TN-Validation-Passed", "+4930333")
         assert incoming.offered["X-Account"] == "17"
         assert "CallToken" not in incoming.offered
         assert len(incoming.offered) <= 40 and max(map(len, incoming.offered.values())) <= 256
