@@ -28,7 +28,7 @@ def _pbx(request: StreamRequest) -> StreamProtocol:
     """``?rate=16000&call=ID&called=100&calling=200``, each of which may be left out."""
     given = request.query
     return PbxStream(
-        number_of(given.get("rate", "8000"), "rate"),
+        number_of(given.get("rate", "0"), "rate"),
         *(printable(given.get(name, "")) for name in ("call", "called", "calling")),
     )
 

@@ -3,7 +3,9 @@
 Two programs speak so. Asterisk's ``chan_websocket`` (20.16, 21.11, 22.6, 23.0 and later) begins with ``MEDIA_START``,
 as a line of words or as JSON, and answers commands in the same manner. FreeSWITCH's ``mod_audio_stream`` begins with
 whatever text its ``uuid_audio_stream`` was given, or with audio at once; it sends L16, and plays binary messages (from
-version 1.0.3). Which of them it is shows in the first message. Sources: Asterisk's documents, "WebSocket channel
+version 1.0.3). Which of them it is shows in the first messages. Marks came
+to Asterisk with JSON or before, so that they are asked for in JSON only: one that is never answered would hold the
+audio back. Sources: Asterisk's documents, "WebSocket channel
 driver"; the README of mod_audio_stream.
 """
 
@@ -36,6 +38,8 @@ _FORMATS: Final = {
     "ulaw": ("pcmu", 8_000), "alaw": ("pcma", 8_000), "slin": ("l16", 8_000), "slin16": ("l16", 16_000),
     "slin24": ("l16", 24_000), "slin32": ("l16", 32_000), "slin48": ("l16", 48_000),
 }  # fmt: skip
+_EARLY: Final = 10
+"""Audio messages that Asterisk may send before MEDIA_START, which it should not (its issue 1712)."""
 _PASSED_OVER: Final = frozenset({"MEDIA_XON", "MEDIA_XOFF", "STATUS", "MEDIA_BUFFERING_COMPLETED", "QUEUE_DRAINED"})
 
 
@@ -43,18 +47,20 @@ class PbxStream:
     """One connection of a PBX.
 
     Args:
-        rate_hz: of FreeSWITCH's audio, which it does not say itself: from the URL that it was given.
+        rate_hz: of FreeSWITCH's audio, which it does not say itself: from the URL that it was given; 0 where that says
+            nothing, which is 8000.
         call_id, called, calling: from the URL too; "" where it says nothing.
     """
 
     name: ClassVar[str] = "pbx"
 
-    def __init__(self, rate_hz: int = 8_000, call_id: str = "", called: str = "", calling: str = "") -> None:
-        if rate_hz not in RATES:
+    def __init__(self, rate_hz: int = 0, call_id: str = "", called: str = "", calling: str = "") -> None:
+        if rate_hz and rate_hz not in RATES:
             raise CarrierError(f"rate={rate_hz} is not among {', '.join(map(str, RATES))}")
         self.frame_bytes = 0
         self.marks = self.clears = False
-        self._rate_hz = rate_hz
+        self._rate_hz = rate_hz or RATES[0]
+        self._early = 0 if rate_hz else _EARLY
         self._call_id = call_id
         self._parties = called, calling
         self._json = False
@@ -80,10 +86,13 @@ class PbxStream:
 
     def _audio(self, payload: bytes) -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        if not self.frame_bytes:
-            events.append(self._begin("l16", self._rate_hz, {}))
         if len(payload) > MAX_PAYLOAD * 6:
             raise CarrierError(f"{len(payload)} bytes of audio in one message; at most {MAX_PAYLOAD * 6} are taken")
+        if not self.frame_bytes:
+            self._early -= 1
+            if self._early >= 0:
+                return []
+            events.append(self._begin("l16", self._rate_hz, {}))
         if payload:
             self._number += 1
             events.append(Audio(self._number, payload))
@@ -112,8 +121,8 @@ class PbxStream:
                 raise CarrierError(
                     f"format {printable(form)[:20]!r} is not taken; dial with c(ulaw), c(alaw) or c(slin16)"
                 )
-            self._asterisk = self.marks = self.clears = True
-            self._json = bool(words.pop("json", False))
+            self._asterisk = self.clears = True
+            self._json = self.marks = bool(words.pop("json", False))
             self._call_id = self._call_id or printable(str(words.get("channel_id") or words.get("connection_id") or ""))
             given = words.get("channel_variables")
             named = {name: value for name, value in words.items() if isinstance(value, str)}
@@ -135,7 +144,7 @@ class PbxStream:
         return payload
 
     def mark(self, name: str) -> list[Message]:
-        return self._command("MARK_MEDIA", name) if self._asterisk else []
+        return self._command("MARK_MEDIA", name) if self.marks else []
 
     def clear(self) -> list[Message]:
         if self._asterisk:

@@ -96,6 +96,14 @@ class WebSocketLink:
         if self._transport is not None:
             self._abort = asyncio.get_running_loop().call_later(_ABORT_S, self._transport.abort)
 
+    async def shut(self) -> None:
+        """Close now, from the task that reads: what the peer is still sending is read, or it would miss the reason."""
+        if self._closing is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            code, reason = self._closing
+            await self._socket.close(code=code, message=reason)
+
     async def finish(self) -> None:
         """The peer is gone, or the handler ends: stop writing."""
         if self._abort is not None:

@@ -264,7 +264,10 @@ class StreamServer:
             connection.link = link
             async for message in socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    was_over = connection.over
                     self._take(connection, message.data)
+                    if connection.over and not was_over:
+                        await link.shut()
                 elif message.type is WSMsgType.ERROR:
                     reason = str(socket.exception() or "")
         except (ConnectionError, web.HTTPException) as error:

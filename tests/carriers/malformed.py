@@ -181,6 +181,8 @@ def telnyx_start() -> str:
 
 _UUID: Final = message(0x01, CALL.bytes)
 _SOUND: Final = message(0x10, bytes(320))
+AUDIOSOCKET_CALL: Final = _UUID + _SOUND
+"""A good one."""
 AUDIOSOCKET: Final = [
     refused("another protocol", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     refused("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
@@ -250,7 +252,7 @@ PBX: Final = [
     refused("a format that is an object", _event("MEDIA_START", format={"ulaw": 1})),
     refused("MEDIA_START twice", _MEDIA_START, _MEDIA_START),
     refused("MEDIA_START twice, in both manners", _MEDIA_START, _event("MEDIA_START", format="ulaw")),
-    refused("MEDIA_START in the midst of audio", bytes(320), _MEDIA_START),
+    refused("MEDIA_START in the midst of audio", *[bytes(320)] * 11, _MEDIA_START),
     refused("a key before MEDIA_START", "DTMF_END digit:1"),
     refused("a key before MEDIA_START, in JSON", _event("DTMF_END", digit="1")),
     refused("a mark before MEDIA_START", "MEDIA_MARK_PROCESSED id:1"),
@@ -289,7 +291,7 @@ PBX: Final = [
     taken("empty audio first", b"", bytes(320)),
     taken("half a sample", b"\0", bytes(321), bytes(319)),
     taken("much audio", START, bytes(16_000)),
-    taken("audio before MEDIA_START is FreeSWITCH's", _ULAW, _ULAW),
+    taken("audio before MEDIA_START", _ULAW, _ULAW, _MEDIA_START, _ULAW),
     taken("an unknown event", START, "NEWS a:b c", _event("NEWS", a=[None])),
     taken("more colons", START, "STATUS a:b:c :d e: : ::"),
     taken("a mark that nobody made", START, "MEDIA_MARK_PROCESSED", "MEDIA_MARK_PROCESSED id:\u0661.\u0661"),
