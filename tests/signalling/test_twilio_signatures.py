@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlencode
 
 import aiohttp
@@ -16,6 +18,7 @@ from multidict import MultiDict, MultiDictProxy
 from twilio.request_validator import RequestValidator
 
 from appliance.signalling.twilio_webhooks import Webhooks
+from tests.certificates import Authority
 from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, Edge, answer, edge, running
 
 CALL = {"AccountSid": ACCOUNT, "CallSid": "CA1", "From": "+4930111", "To": "+4930222", "CallStatus": "ringing"}
@@ -145,23 +148,27 @@ async def test_a_name_that_is_none_is_refused_though_it_is_signed(call_id: str) 
 
 
 @asynccontextmanager
-async def proxied(twilio: Edge) -> AsyncIterator[int]:
-    """A proxy as in docs/twilio.md: it knows the public name, and passes requests on to the box by plain HTTP."""
+async def proxied(twilio: Edge, authority: Authority) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
+    """A proxy as in docs/twilio.md: it ends TLS, and passes requests on to the box by plain HTTP, under another name.
+
+    Gives its port, and what trusts its certificate.
+    """
 
     async def forward(request: web.Request) -> web.Response:
-        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": request.host}
-        kept = {
+        headers = {
             name: request.headers[name] for name in ("X-Twilio-Signature", "Content-Type") if name in request.headers
         }
-        status, text = await twilio.raw(
-            request.raw_path, await request.read(), {**headers, **kept, "Host": request.host}
-        )
+        headers |= {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9", "Host": "127.0.0.1:8080"}
+        status, text = await twilio.raw(request.raw_path, await request.read(), headers)
         return web.Response(status=status, text=text, content_type="text/xml")
 
+    pair = authority.issue("voice.example.com")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", forward)
-    async with running(app) as port:
-        yield port
+    async with running(app, context) as port:
+        yield port, ssl.create_default_context(cafile=str(authority.ca))
 
 
 @pytest.mark.parametrize(
@@ -171,16 +178,24 @@ async def proxied(twilio: Edge) -> AsyncIterator[int]:
         (PUBLIC, PUBLIC + ":443", 200),
         (PUBLIC + ":8443", PUBLIC + ":8443", 200),
         (PUBLIC + ":8443", PUBLIC, 200),
+        (PUBLIC, "http://voice.example.com", 403),
         (PUBLIC, "http://127.0.0.1:8080", 403),
         (PUBLIC, "https://evil.example", 403),
     ],
 )
-async def test_behind_a_proxy_the_public_address_counts(public: str, told: str, status: int) -> None:
-    async with edge(public) as twilio, proxied(twilio) as port:
+async def test_behind_a_proxy_that_ends_tls_the_public_address_counts(
+    public: str, told: str, status: int, tmp_path: Path
+) -> None:
+    async with edge(public) as twilio, proxied(twilio, Authority(tmp_path)) as (port, trust):
         twilio.box.decide = answer
         headers = {**signed("/twilio/voice", CALL, public=told), "Host": told.partition("//")[2]}
-        url = f"http://127.0.0.1:{port}/twilio/voice"
-        async with twilio.http.post(url, data=urlencode(CALL), headers=headers) as response:
+        async with twilio.http.post(
+            f"https://127.0.0.1:{port}/twilio/voice",
+            data=urlencode(CALL),
+            headers=headers,
+            ssl=trust,
+            server_hostname="voice.example.com",
+        ) as response:
             assert response.status == status
 
 

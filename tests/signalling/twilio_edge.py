@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -172,11 +173,11 @@ class Edge:
 
 
 @asynccontextmanager
-async def running(app: web.Application) -> AsyncIterator[int]:
+async def running(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         yield runner.addresses[0][1]
     finally:
