@@ -36,7 +36,9 @@ MAX_STALLS: Final = 10_000
 MAX_BUFFER_S: Final = 600.0
 """Twilio throws away what is sent beyond ten minutes (warning 31931)."""
 _CATCH_UP: Final = 100
-_SPEECH_PEAK: Final = 1000
+_SPEECH_RANGE: Final = 10 ** (-30 / 20)
+"""Speech is what is within 30 dB of the loudest of it."""
+_LEAST_SPEECH: Final = 10.0
 
 
 # --- the clock ----------------------------------------------------------------------------------------------------
@@ -130,7 +132,8 @@ class Wire(Protocol):
 class Speech:
     """Something to say, coded once for however many callers.
 
-    ``frames`` are of 20 ms; ``last`` is the index of the last one with speech in it, -1 where there is none.
+    ``frames`` are of 20 ms; ``last`` is the index of the last one with speech in it, -1 where there is none. An answer
+    is timed from the moment at which that one is sent.
     """
 
     frames: Sequence[bytes]
@@ -143,8 +146,9 @@ class Speech:
         padded = np.concatenate((pcm.astype(np.int16), np.zeros(-len(pcm) % FRAME_SAMPLES, np.int16)))
         size = codec.rate_hz // 50 * codec.sample_bytes
         coded = codec.encode(padded)
-        peaks = np.abs(padded.reshape(-1, FRAME_SAMPLES).astype(np.int32)).max(axis=1, initial=0)
-        loud = (peaks >= _SPEECH_PEAK).tolist()
+        levels = np.sqrt(np.mean(np.square(padded.reshape(-1, FRAME_SAMPLES).astype(np.float64)), axis=1))
+        least = max(levels.max(initial=0.0) * _SPEECH_RANGE, _LEAST_SPEECH)
+        loud = (levels >= least).tolist()
         frames = [coded[at : at + size] for at in range(0, len(coded) // size * size, size)]
         last = max((number for number, is_loud in enumerate(loud[: len(frames)]) if is_loud), default=-1)
         return cls(frames, last, loud)
@@ -270,14 +274,14 @@ class CarrierCaller(ABC):
                 if saying.speech.loud[saying.at]:
                     self.playout.caller_active(now)
                 if saying.at == saying.speech.last:
-                    self.speech_ends.append(now + FRAME_S)
-                    self.playout.caller_finished(now + FRAME_S)
+                    self.speech_ends.append(now)
+                    self.playout.caller_finished(now)
                 saying.at += 1
             if saying.at >= len(saying.speech.frames):
                 self._saying.popleft()
-                self.said.append((self._said_from, now + FRAME_S))
+                self.said.append((self._said_from, now))
                 if not saying.said.done():
-                    saying.said.set_result(now + FRAME_S)
+                    saying.said.set_result(now)
         self.frames += 1
         for message in self.audio(payload, self.frames):
             self._send(message)

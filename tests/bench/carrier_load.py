@@ -1,10 +1,10 @@
 """Bar 3.5: calls by Twilio's protocol on one core of audio, and beside them Pipecat's in the same run.
 
-The callers speak recorded sentences in real time and play what they hear as Twilio does. An underrun is a break
-within what is being said (``appliance.cli.playout``); the headroom is what was left to be played when more came. The
-engines are the standard fakes. ``--pipecat PYTHON`` is an interpreter with Pipecat 1.14.0 in an environment of its own
-(``pip install "pipecat-ai[websocket,runner,silero]==1.14.0"``): the same callers call it, its process on the one core
-that is otherwise our audio's.
+The callers ask a recorded question in real time, again whenever they have been answered, and play what they hear as
+Twilio does. An underrun is a break within what is being said (``appliance.cli.playout``); the headroom is what was
+left to be played when more came. The engines are the standard fakes. ``--pipecat PYTHON`` is an interpreter with
+Pipecat 1.14.0 in an environment of its own (``pip install "pipecat-ai[websocket,runner,silero]==1.14.0"``): the same
+callers call it, its process on the one core that is otherwise our audio's.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def appliance(bar: Bar, calls: int, seconds: float, held_to: int) -> None:
         with box:
             words = ["--webhook", f"http://{HOST}:{box.http_port}/twilio/voice", "--account-sid", account]
             words += ["--to", lines.TALKER]
-            found, used = call(words, calls, seconds, lines.human_speech(folder), box.processes, token)
+            found, used = call(words, calls, seconds, [lines.question(folder)], box.processes, token)
             told(bar, f"{calls} calls", found, used)
             bound = calls <= held_to
             bar.require(not found["failures"] and not found["lost"], f"{calls} calls: not all of them held")
@@ -140,7 +140,7 @@ def pipecat_server(python: Path) -> Iterator[tuple[str, int]]:
 
 def pipecat(bar: Bar, python: Path, calls: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="carrier-load-") as name, pipecat_server(python) as (url, pid):
-        speech = lines.human_speech(Path(name))
+        speech = [lines.question(Path(name))]
         found, used = call(["--url", url, "--settle", "8"], calls, seconds, speech, lambda: {"pipecat": pid})
         told(bar, f"Pipecat, {calls} calls", found, used)
 
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--held-to", type=int, default=48, help="calls up to which underruns are held to the bar")
     parser.add_argument("--pipecat", type=Path, metavar="PYTHON", help="measure Pipecat too, with this interpreter")
-    parser.add_argument("--pipecat-calls", type=int, nargs="+", default=[1, 12, 24])
+    parser.add_argument("--pipecat-calls", type=int, nargs="+", default=[1, 12, 24, 48])
     args = parser.parse_args()
     bar = Bar("3.5", "calls by Twilio's protocol, audio on one core")
     for calls in args.calls:
