@@ -114,6 +114,7 @@ class BrowserCarrier:
     """The call control of one trunk of kind ``browser``.
 
     * ``POST /calls`` with ``{"called": "100"}`` gives ``{"call", "token", "media_url"}`` once the call is answered
+    * ``POST /calls/{call}/stream`` gives ``{"token", "media_url"}`` for a stream in place of one that broke
     * ``DELETE /calls/{call}`` hangs up
     """
 
@@ -127,7 +128,11 @@ class BrowserCarrier:
         return self._box.trunk
 
     def routes(self) -> Sequence[web.RouteDef]:
-        return [web.post("/calls", _answering(self._call)), web.delete("/calls/{call}", _answering(self._hang_up))]
+        return [
+            web.post("/calls", _answering(self._call)),
+            web.post("/calls/{call}/stream", _answering(self._stream_again)),
+            web.delete("/calls/{call}", _answering(self._hang_up)),
+        ]
 
     async def start(self) -> None:
         """There is nobody to be asked."""
@@ -228,6 +233,14 @@ class BrowserCarrier:
             reason = printable(decision.reason) or f"status {decision.status}"
             raise Refused(status, words.format(called=called, trunk=self._box.trunk, reason=reason))
         answer = {"call": call.call_id, "token": decision.token, "media_url": self.media_url(request)}
+        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+    async def _stream_again(self, request: web.Request) -> web.Response:
+        self.check(request)
+        box_call = self._calls.get(request.match_info["call"])
+        if box_call is None or box_call.ended:
+            raise Refused(404, "there is no such call; it has ended")
+        answer = {"token": box_call.new_stream().token, "media_url": self.media_url(request)}
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
     async def _hang_up(self, request: web.Request) -> web.Response:

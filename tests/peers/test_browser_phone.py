@@ -130,6 +130,26 @@ async def test_a_page_that_is_closed_ends_its_call(start_box: Callable[..., Box]
         assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
 
 
+async def test_a_stream_that_breaks_is_opened_again(start_box: Callable[..., Box], tmp_path: Path) -> None:
+    box = await asyncio.to_thread(start_box)
+    async with page_of(box, tmp_path) as page:
+        await page.js(
+            "(() => { const Before = WebSocket; window.made = [];"
+            " window.WebSocket = class extends Before { constructor(url) { super(url); made.push(this); } } })()"
+        )
+        await page.js("document.getElementById('call').click()")
+        await page.until("document.querySelector('.bubble.agent.speaking')")
+        await page.js("made[0].close(4000, 'the network changed')")
+        await page.until("made.length === 2 && made[1].readyState === WebSocket.OPEN")
+        await page.until("document.getElementById('doing').dataset.doing === 'listening'", 40)
+        await page.key("2")
+        await page.until("document.getElementById('turns').textContent.includes('noon until eleven')")
+        await page.js("document.getElementById('hangup').click()")
+        await page.until("document.body.dataset.state === 'after'")
+    (record,) = await settled(box)
+    assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
+
+
 async def notice(page: Page) -> str:
     await page.until("!document.getElementById('notice').hidden")
     text: str = await page.js("document.getElementById('notice').innerText")

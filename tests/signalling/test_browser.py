@@ -143,6 +143,18 @@ async def test_a_call_is_hung_up(phone: Phone) -> None:
         assert got.status == 404
 
 
+async def test_a_stream_in_place_of_one_that_broke(phone: Phone) -> None:
+    _, said = await phone.call()
+    where = f"/browser/calls/{said['call']}/stream"
+    async with phone.client.post(where, headers=phone.headers()) as got:
+        assert await got.json() == {"token": "again", "media_url": "ws://127.0.0.1:8081/browser/media"}
+    async with phone.client.post(where, headers=phone.headers(Origin="http://evil.example")) as got:
+        assert got.status == 403
+    phone.box.calls[0].ended = True
+    async with phone.client.post(where, headers=phone.headers()) as got:
+        assert got.status == 404
+
+
 async def test_calls_that_are_over_are_forgotten(phone: Phone) -> None:
     _, first = await phone.call()
     await phone.box.carrier_calls[0].hangup()

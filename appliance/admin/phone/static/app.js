@@ -120,7 +120,7 @@ async function dial() {
   doing("microphone");
   setState("call");
   $("hangup").focus();
-  const call = state.call = new Call(state.trunk, called, { told, level, over: (problem) => ended(call, problem) });
+  const call = state.call = new Call(state.trunk, called, { told, level, again, over: (problem) => ended(call, problem) });
   try {
     await call.start();
   } catch (error) {
@@ -160,6 +160,12 @@ function told(event) {
   }
 }
 
+function again(trying) {
+  $("doing").classList.toggle("broken", trying);
+  if (trying) $("doing-text").textContent = "Connecting again …";
+  else doing(state.doing);
+}
+
 function ended(call, problem) {
   if (state.call !== call) return;
   state.call = null;
@@ -186,6 +192,7 @@ function ended(call, problem) {
 function doing(what) {
   state.doing = what;
   $("doing").dataset.doing = what;
+  $("doing").classList.remove("broken");
   $("doing-text").textContent = DOING[what] ?? "";
   transcript.doing(what);
 }

@@ -4,6 +4,7 @@ import { Sound } from "./audio.js";
 
 const OPEN_MS = 8000;
 const GOODBYE_MS = 2500;
+const AGAIN_MS = [200, 1000, 2000]; // when a stream that broke is opened anew; the box waits some seconds for it
 const MOST_UNSENT_S = 1;
 
 /** A call that did not come about or broke; the message is for people. */
@@ -18,7 +19,7 @@ const TITLES = { 403: "This page may not call", 404: "Nobody answers there", 486
 
 export class Call {
   /**
-   * on: {told(event), level(who, value), over({title, text} | null)}. `over` comes once, with what went wrong, if
+   * on: {told(event), level(who, value), again(trying), over({title, text} | null)}. `over` comes once, with what went wrong, if
    * anything; the call's own "ended" event comes before it wherever the box can still be reached.
    */
   constructor(trunk, called, on) {
@@ -90,14 +91,39 @@ export class Call {
         resolve();
       };
       socket.onmessage = ({ data }) => this.take(data);
-      socket.onclose = ({ code, reason, wasClean }) => {
+      socket.onclose = ({ code, reason }) => {
         clearTimeout(timer);
         if (!this.streaming) { unreachable(); return; }
         this.streaming = false;
-        const broken = !wasClean || code >= 1002;
-        this.waitForEnd(broken ? { title: "The audio broke off", text: sentence(reason || `the connection to ${url} was lost (${code})`) } : null);
+        if (this.goodbye) this.waitForEnd(null);
+        else this.again({ title: "The audio broke off", text: sentence(reason || `the connection to ${url} was lost (${code})`) });
       };
     });
+  }
+
+  /** Open another stream for the call, in place of one that broke. */
+  async again(problem) {
+    for (const wait of AGAIN_MS) {
+      if (this.isOver || this.waiting) return;
+      this.on.again(true);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      if (this.isOver || this.waiting) return;
+      try {
+        const response = await fetch(this.where("/stream"), { method: "POST" });
+        if (response.status === 404) break;
+        if (!response.ok) continue;
+        const { token, media_url: mediaUrl } = await response.json();
+        this.sound.clear();
+        await this.open(mediaUrl, token);
+        this.on.again(false);
+        return;
+      } catch { /* the next try */ }
+    }
+    this.waitForEnd(problem);
+  }
+
+  where(what = "") {
+    return new URL(`browser/${encodeURIComponent(this.trunk)}/calls/${encodeURIComponent(this.id)}${what}`, document.baseURI);
   }
 
   take(data) {
@@ -105,6 +131,7 @@ export class Call {
     const message = JSON.parse(data);
     if (message.event === "mark") this.sound.mark(message.name);
     else if (message.event === "clear") this.sound.clear();
+    else if (message.event === "goodbye") this.goodbye = true;
   }
 
   send(samples) {
@@ -153,8 +180,7 @@ export class Call {
     }
     if (!keepEvents) this.events?.close();
     if (this.id && !this.ended) {
-      const where = new URL(`browser/${encodeURIComponent(this.trunk)}/calls/${encodeURIComponent(this.id)}`, document.baseURI);
-      fetch(where, { method: "DELETE", keepalive: true }).catch(() => {}); // the end of the stream says it too
+      fetch(this.where(), { method: "DELETE", keepalive: true }).catch(() => {}); // the end of the stream says it too
     }
   }
 }
