@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 TRANSFER_RING_S: Final = 30
 """A transfer's target rings this long."""
 
-_TRANSFER_SLACK_S: Final = 15.0
+_TRANSFER_SLACK_S: Final = 8.0
+"""Twilio may let it ring for 5 s more; the box itself gives a transfer up 10 s after the line's time for it."""
+
 _MAX_REOPENED: Final = 5
 _MAX_STRAYS: Final = 8
 _GONE: Final = 481
