@@ -399,17 +399,20 @@ class CarrierCaller(ABC):
         """
         since = time.monotonic() if after is None else after
         deadline = time.monotonic() + timeout_s
-        seen = 0
         while True:
-            pieces = self.playout.pieces
-            while seen < len(pieces):
-                if pieces[seen].loud and pieces[seen].start >= since:
-                    return pieces[seen].start
-                seen += 1
-            seen = min(seen, len(pieces))
-            await self._wait_news(deadline, "nothing was heard")
-            if len(self.playout.pieces) < seen:
-                seen = 0
+            first = None
+            for piece in reversed(self.playout.pieces):
+                if piece.start < since:
+                    break
+                first = piece.start if piece.loud else first
+            if first is None:
+                await self._wait_news(deadline, "nothing was heard")
+            elif first <= time.monotonic():
+                return first
+            else:  # a clear may come before it is played
+                await asyncio.sleep(min(first, deadline) - time.monotonic())
+                if first > deadline:
+                    raise CarrierError(f"{self.name}: nothing was heard in time")
 
     async def wait_quiet(self, quiet_s: float = 0.6, timeout_s: float = 30.0) -> float:
         """Wait until nothing has been played for ``quiet_s``; gives when the last of it was played.

@@ -204,6 +204,37 @@ async def test_a_severed_stream_is_lost_at_both_ends() -> None:
         assert "stop" not in socket.events
 
 
+async def test_a_network_that_stands_still_loses_nothing() -> None:
+    async with Peer() as peer:
+        caller = await TwilioCaller.open(peer.media_url)
+        socket = await _socket(peer)
+        await caller.freeze(0.3)
+        sent = caller.frames
+        await socket.until(lambda: len(socket.of("media")) >= sent)
+        chunks = [int(message["media"]["chunk"]) for message in socket.of("media")]
+        assert chunks == list(range(1, len(chunks) + 1))
+        await caller.hang_up()
+
+
+async def test_what_was_heard_before_a_clear_is_still_found() -> None:
+    async def script(socket: Socket) -> None:
+        await socket.until(lambda: "start" in socket.events)
+        await socket.say(tone(1.0))
+        await socket.until(lambda: "dtmf" in socket.events)
+        await socket.clear()
+        await socket.say(tone(0.1))
+
+    async with Peer(script) as peer:
+        caller = await TwilioCaller.open(peer.media_url)
+        first = await caller.wait_heard(after=0.0)
+        caller.press("1")
+        second = await caller.wait_heard(after=first + 0.0001)
+        assert second > first
+        with pytest.raises(CarrierError, match="nothing was heard in time"):
+            await caller.wait_heard(after=second + 5, timeout_s=0.2)
+        await caller.hang_up()
+
+
 # --- calls --------------------------------------------------------------------------------------------------------
 
 

@@ -355,7 +355,10 @@ class SimCall:
             finally:
                 await caller.hang_up()
                 self.sim.mistakes += [f"{self.sid}: {what}" for what in caller.violations]
-            if told:
+            if told and caller.ended_by == "lost":
+                outcome = {"StreamEvent": "stream-error", "StreamError": "31921 Stream - WebSocket - Close Error"}
+                await self._tell_stream(noun, caller.stream_sid, outcome)
+            elif told:
                 await self._tell_stream(noun, caller.stream_sid, {"StreamEvent": "stream-stopped"})
             self.changed.set()
         if verb.get("action"):
