@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from appliance.api import CarrierCall, CarrierError
+from appliance.signalling import twilio_calls
 from tests.signalling.test_twilio import CALL, HANGUP, call_in, connect
 from tests.signalling.test_twilio_placing import hurry, request
 from tests.signalling.twilio_edge import Asked, Edge, FakeBoxCall, edge
@@ -189,3 +190,13 @@ async def test_a_transfer_that_is_given_up_brings_the_caller_back() -> None:
         assert connect(back.form["Twiml"])[1] == {"token": "again-1"}
         over = await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="canceled")
         assert "<Redirect" in over[1] and box_call.streams == 1
+
+
+async def test_without_word_that_it_came_to_nothing_the_target_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twilio waits with the caller until it is told what to do, so this word is not lost; that of the answer may be."""
+    monkeypatch.setattr(twilio_calls, "_TRANSFER_SLACK_S", 0.05 - twilio_calls.TRANSFER_RING_S)
+    async with edge() as twilio:
+        transfer, box_call, dial = await transferring(twilio)
+        assert await transfer == 200
+        over = await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="completed", DialBridged="true")
+        assert over == (200, HANGUP) and not box_call.streams
