@@ -92,9 +92,9 @@ class StreamOffer:
 class IncomingCall:
     """Who calls whom. All of it comes from outside; the box bounds it and makes it printable.
 
-    ``offered`` is what dialplans may match on and the record keeps, by name. ``verstat`` is the network's verdict on
-    the caller's number in the words that SIP has for it ("TN-Validation-Passed"), ``diverted`` whom the call was meant
-    for before; "" where nothing is said.
+    ``offered`` is what else is known, by name: what the trunk's ``headers_in`` lists of it dialplans may match on, and
+    the record keeps. ``verstat`` is the network's verdict on the caller's number in the words that SIP has for it
+    ("TN-Validation-Passed"), ``diverted`` whom the call was meant for before; "" where nothing is said.
     """
 
     call_id: str

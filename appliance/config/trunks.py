@@ -198,6 +198,12 @@ class Trunk(Section):
         "numbers are known by their country code only.",
     )
     caller_id: str | None = Field(default=None, max_length=64, description="Number or name shown to those called.")
+    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        max_length=32,
+        description="What comes with a call, by name, that is offered to the dialplan and kept on record: headers of "
+        "SIP, or what a carrier says besides (its page lists the names).",
+    )
     transfer: Literal["auto", "refer", "bridge"] = Field(
         default="auto",
         description="How the box hands a call of this trunk on. auto: the carrier connects the caller where it can "
@@ -233,9 +239,6 @@ class SipTrunk(Trunk):
     )
     media_timeout: Literal["end", "keep"] = Field(
         default="end", description="What follows when no RTP comes for `media.rtp_timeout_s`: end the call, or keep it."
-    )
-    headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
-        default=(), max_length=32, description="Headers of incoming calls offered to the dialplan and kept on record."
     )
     proxy: Annotated[tuple[Annotated[str, AfterValidator(_sip_uri)], ...], BeforeValidator(one_or_many)] = Field(
         default=(),

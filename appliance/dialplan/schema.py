@@ -91,8 +91,7 @@ class Match(Section):
     )
     headers: dict[str, Patterns] = Field(
         default={},
-        description="Headers that the trunk's `headers_in` lists, or what a carrier says beside the call: name to a "
-        "value, exact, or a prefix such as `gold*`.",
+        description="Headers that the trunk's `headers_in` lists: name to a value, exact, or a prefix such as `gold*`.",
     )
 
 

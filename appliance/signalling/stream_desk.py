@@ -25,7 +25,6 @@ from appliance.sip.uri import printable
 logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 15.0
-_MAX_OFFERED: Final = 64
 _MAX_VALUE: Final = 1024
 
 
@@ -72,10 +71,8 @@ class Box:
 
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> BoxCall:
         assert self.carrier is not None
-        offered = {
-            printable(name, 64): printable(value, _MAX_VALUE)
-            for name, value in list(incoming.offered.items())[:_MAX_OFFERED]
-        }
+        said = {name.lower(): value for name, value in incoming.offered.items()}
+        wanted = (name for name in self._rule.headers_in if name.lower() in said)
         info = CallInfo(
             leg_id=secrets.token_hex(8),
             protocol=self._rule.kind,
@@ -90,7 +87,7 @@ class Box:
                 verstat=printable(incoming.verstat, 64),
                 diversions=(Diversion(printable(incoming.diverted, 128)),) if incoming.diverted else (),
             ),
-            offered=offered,
+            offered={name: printable(said[name.lower()], _MAX_VALUE) for name in wanted},
             can_transfer=call.can_transfer,
         )
         leg = StreamLeg(call, info, self.carrier, offer)

@@ -91,6 +91,7 @@ class TrunkRule:
                 region=trunk.region,
                 caller_id=trunk.caller_id or "",
                 transfer=trunk.transfer,
+                headers_in=trunk.headers_in,
             )
         return cls(
             name=name,

@@ -31,6 +31,7 @@ PLAN: list[dict[str, object]] = [
         "name": "front-desk",
         "match": {"called": NUMBER},
         "greeting": "Good morning, and welcome.",
+        "record": True,
         "no_input": {"after_s": 60},
         "flow": {
             "what": {
