@@ -22,17 +22,26 @@ async def telnyx() -> AsyncIterator[TelnyxSim]:
         yield sim
 
 
-@pytest.fixture
-async def telnyx_box(telnyx: TelnyxSim, start_box: Callable[..., Box], tmp_path: Path) -> Box:
-    trunk = {
+def trunk(telnyx: TelnyxSim) -> dict[str, object]:
+    """Settings of a trunk at that account."""
+    return {
         "kind": "telnyx", "api_key": telnyx.api_key, "public_key": telnyx.public_key, "public_url": PUBLIC,
         "connection_id": telnyx.connection_id, "api_url": telnyx.api_url, "allow_prefixes": ["+49"],
         "caller_id": "+4930111",
     }  # fmt: skip
-    settings = {**lines.settings(tmp_path), "trunks": {"telnyx": trunk}}
-    box = await asyncio.to_thread(start_box, settings)
+
+
+def reach(telnyx: TelnyxSim, box: Box) -> None:
+    """Lead the public address to the box."""
     media = f"ws://{HOST}:{box.settings['listen.media.port']}"
     telnyx.reach = {PUBLIC: f"http://{HOST}:{box.http_port}", PUBLIC.replace("https", "wss"): media}
+
+
+@pytest.fixture
+async def telnyx_box(telnyx: TelnyxSim, start_box: Callable[..., Box], tmp_path: Path) -> Box:
+    settings = {**lines.settings(tmp_path), "trunks": {"telnyx": trunk(telnyx)}}
+    box = await asyncio.to_thread(start_box, settings)
+    reach(telnyx, box)
     return box
 
 
