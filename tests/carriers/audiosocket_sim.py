@@ -1,7 +1,7 @@
 """Asterisk's end of an AudioSocket: a UUID, then what the channel says as signed linear audio, keys, a hang-up.
 
-Asterisk has no buffer to speak of for what comes back: a frame is queued to the channel, which plays 20 ms of it every
-20 ms. Source: Asterisk's documents, "AudioSocket".
+Asterisk has no buffer of its own for what comes back: each frame goes out to the telephone as it came, and what is sent
+ahead fills the telephone's jitter buffer. Source: Asterisk's documents, "AudioSocket", and its ``app_audiosocket``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from appliance.errors import CarrierError
 
 HANGUP, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
 KINDS: Final = {8000: 0x10, 12_000: 0x11, 16_000: 0x12, 24_000: 0x13, 32_000: 0x14, 44_100: 0x15, 48_000: 0x16}
+
+JITTER_BUFFER_S: Final = 0.25
+"""What a telephone holds at most; Asterisk's own jitter buffer holds 200 ms."""
 
 
 def message(kind: int, payload: bytes = b"") -> bytes:
@@ -115,6 +118,8 @@ class AudioSocketCaller(CarrierCaller):
             if not payload or len(payload) % 2:
                 raise CarrierError(f"{len(payload)} bytes of audio are no whole samples")
             self.heard_audio(payload, now)
+            if self.playout.end - now > JITTER_BUFFER_S:
+                raise CarrierError(f"{self.playout.end - now:.3f} s ahead: telephones throw that away")
         elif kind == HANGUP:
             if payload:
                 raise CarrierError("a hang-up with a payload")

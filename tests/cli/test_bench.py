@@ -78,3 +78,12 @@ def test_nobody_at_the_address_is_no_success(capsys: pytest.CaptureFixture[str])
     words = ["bench", "--url", "ws://127.0.0.1:9/media", "--calls", "1", "--seconds", "0.1", "--json"]
     assert main(words) == 1
     assert json.loads(capsys.readouterr().out)["failures"]
+
+
+@pytest.mark.peer
+def test_a_box_of_its_own_holds_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--calls", "2", "--seconds", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["calls"], found["lost"], found["failures"], found["violations"]) == (2, 0, {}, {})
+    assert found["speech_min"] > 0
+    assert 0 < found["lead_p99_ms"] <= 200
