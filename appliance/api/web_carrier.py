@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, TypeVar
@@ -26,6 +27,22 @@ _READ_S: Final = 5.0
 Form = TypeVar("Form")
 
 
+class Sparing:
+    """Lets so many lines about strangers into the log in a while, since anybody may knock."""
+
+    def __init__(self, lines: int = 20, within_s: float = 20.0) -> None:
+        self._lines, self._within_s = lines, within_s
+        self._since, self._said = -within_s, 0
+
+    def warn(self, logger: logging.Logger, words: str, *values: object) -> None:
+        now = time.monotonic()
+        if now - self._since >= self._within_s:
+            self._since, self._said = now, 0
+        self._said += 1
+        if self._said <= self._lines:
+            logger.warning(words, *values)
+
+
 class WebCarrier(ABC):
     """The part of ``appliance.api.Carrier`` that does not depend on the carrier.
 
@@ -39,6 +56,7 @@ class WebCarrier(ABC):
     def __init__(self, box: CarrierBox, public_url: str, media_url: str) -> None:
         self.box = box
         self._media_origin = media_origin(media_url, public_url, box.media_port)
+        self._sparing = Sparing()
         self._seen: dict[str, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -73,7 +91,8 @@ class WebCarrier(ABC):
         try:
             self.verify(request.headers, body)
         except CarrierError as error:
-            logger.warning("%s: a webhook from %s was refused: %s", self.box.trunk, request.remote, error)
+            source = printable(self.box.client_of(request))
+            self._sparing.warn(logger, "%s: a webhook from %s was refused: %s", self.box.trunk, source, error)
             raise web.HTTPForbidden(text=str(error)) from None
         try:
             return msgspec.json.decode(body, type=form)

@@ -20,6 +20,7 @@ from pydantic import ConfigDict
 
 from appliance.api import CallRequest, CarrierBox, CarrierCall, IncomingCall, StreamAddress, StreamOffer
 from appliance.api.streams import printable
+from appliance.api.web_carrier import Sparing
 from appliance.errors import DialError
 from appliance.hookspecs import ProviderOptions
 
@@ -95,6 +96,7 @@ class PbxCarrier:
     ) -> None:
         self._kind, self._options, self._box, self._now = kind, options, box, now
         self._announced: dict[str, _Announced] = {}
+        self._sparing = Sparing()
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [web.post("/calls", self._announce)]
@@ -125,7 +127,7 @@ class PbxCarrier:
                 f"not announced in the last {ANNOUNCED_S:.0f} s (POST /{self._kind}/calls), and trunk "
                 f"{self._box.trunk} has no 'called'"
             )
-            logger.warning("a stream from %s is refused: %s", offer.source, reason)
+            self._sparing.warn(logger, "a stream from %s is refused: %s", offer.source, reason)
             self._box.refuse(offer, reason)
             return
         call_id = offer.call_id or str(uuid.uuid4())
@@ -141,7 +143,7 @@ class PbxCarrier:
         source = self._box.client_of(request)
         if not self._box.allows(source):
             text = f"{printable(source)} is not in 'allow' of trunk {self._box.trunk!r}; add it there"
-            logger.warning("an announcement is refused: %s", text)
+            self._sparing.warn(logger, "an announcement is refused: %s", text)
             return web.Response(status=403, text=text + "\n")
         try:
             said = await self._said(request)

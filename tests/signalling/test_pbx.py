@@ -169,6 +169,14 @@ async def test_a_pbx_cannot_be_called() -> None:
         assert refused.value.status == 404
 
 
+async def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with pbx() as found:
+        found.box.allowed = ()
+        for _ in range(30):
+            assert (await found.announce("?called=1"))[0] == 403
+        assert sum("an announcement is refused" in line for line in caplog.messages) == 20
+
+
 async def test_a_form_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("appliance.signalling.pbx._READ_S", 0.05)
     async with pbx() as found:
