@@ -233,6 +233,7 @@ class TelnyxCarrier(WebCarrier):
         }  # fmt: skip
         try:
             call.call_id = str((await self.ask("", body))["data"]["call_control_id"])
+            self.is_new(call.call_id)
         except (CarrierApiError, LookupError, TypeError) as error:
             self.forget(call)
             text = str(error) if isinstance(error, CarrierApiError) else "Telnyx: the call has no name"
@@ -256,6 +257,8 @@ class TelnyxCarrier(WebCarrier):
         elif (call := self._calls.get(call_id) or self._placed.get(state)) is not None:
             call.call_id = call_id
             self._told(call, name, said)
+        elif name == "streaming.stopped" and self.is_new(call_id):
+            self.spawn(TelnyxCall(self, call_id).hangup())  # of a call from before a restart: nobody is there for it
         return web.Response()
 
     def _incoming(self, call_id: str, said: _Payload, source: str) -> None:

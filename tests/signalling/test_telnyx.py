@@ -312,10 +312,25 @@ async def test_webhooks_that_are_none(body: bytes) -> None:
 @pytest.mark.parametrize(
     "event", ["", "call.machine.detection.ended", "call.hangup", "call.bridged", "streaming.failed", "call.answered"]
 )
-async def test_events_of_calls_that_we_do_not_have(event: str) -> None:
+async def test_events_that_are_none_of_ours(event: str) -> None:
     async with edge() as found:
         await found.tell(event, "v3:nobody", client_state="???", digit="5")
         assert found.box.admitted == found.asked == []
+
+
+async def test_a_call_from_before_a_restart_is_hung_up_when_its_stream_breaks() -> None:
+    async with edge() as found:
+        await found.tell("streaming.stopped", "v3:old")
+        await found.tell("streaming.stopped", "v3:old")
+        assert [asked[:2] for asked in await found.asked_for(1)] == [("hangup", "v3:old")]
+        await found.incoming("v3:ours")
+        await found.box.admitted[0].call.hangup()
+        placed = await found.carrier.place(request(found))
+        await placed.hangup()
+        for call_id in ("v3:ours", "v3:placed"):
+            await found.tell("streaming.stopped", call_id)
+        await found.tell("call.cost", "v3:ours")
+        assert [command for command, _, _ in found.asked] == ["hangup", "hangup", "dial", "hangup"]
 
 
 @pytest.mark.parametrize(
