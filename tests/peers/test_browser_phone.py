@@ -25,7 +25,7 @@ RATE = 48_000
 LOOPBACK = ["127.0.0.0/8"]
 TRUNKS = {
     "phone": {"kind": "browser", "allow": LOOPBACK, "hosts": [NAME], "max_calls": 1},
-    "lost": {"kind": "browser", "allow": ["127.0.0.1/32"], "media_url": "ws://127.0.0.1:9"},
+    "lost": {"kind": "browser", "allow": ["127.0.0.1/32"], "media_url": "ws://127.0.0.1:49150"},
     "closed": {"kind": "browser", "allow": ["192.0.2.0/24"]},
 }
 
@@ -175,7 +175,7 @@ async def test_what_goes_wrong_is_said_in_words(start_box: Callable[..., Box], t
         await page.until("document.getElementById('trunk').textContent === 'trunk lost'")
         await page.js("document.getElementById('call').click()")
         text = await notice(page)
-        assert "ws://127.0.0.1:9/browser/media" in text and "media_url of trunk lost" in text
+        assert "ws://127.0.0.1:49150/browser/media" in text and "media_url of trunk lost" in text
         await page.go(f"{url}/phone?trunk=closed")
         assert "add that address to trunks.closed.allow" in await notice(page)
     async with page_of(box, tmp_path, host=NAME) as page:

@@ -119,7 +119,7 @@ async function dial() {
   $("timer").textContent = "0:00";
   doing("microphone");
   setState("call");
-  $("hangup").focus();
+  $("who").focus(); // not a button: whoever dialled with Enter would press it at once
   const call = state.call = new Call(state.trunk, called, { told, level, again, over: (problem) => ended(call, problem) });
   try {
     await call.start();
@@ -185,7 +185,6 @@ function ended(call, problem) {
   record.replaceChildren();
   if (state.recordId) record.append("On the box: ", make("code", "", `appliance calls show ${state.recordId}`));
   setState("after");
-  transcript.showNewest();
   $("after-title").focus();
 }
 
@@ -227,10 +226,8 @@ function setMuted(muted) {
 }
 
 function showKeypad(shown) {
-  const stuck = transcript.atBottom();
   $("keys").setAttribute("aria-expanded", String(shown));
   $("keypad").classList.toggle("shown", shown);
-  if (stuck) transcript.showNewest();
 }
 
 function press(key) {

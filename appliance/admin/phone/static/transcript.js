@@ -16,6 +16,9 @@ const SVG = "http://www.w3.org/2000/svg";
 export class Transcript {
   constructor({ list, scroll, empty, live, figures }) {
     Object.assign(this, { list, scroll, empty, live, figures });
+    this.stuck = true; // to the newest, until somebody scrolls up
+    scroll.addEventListener("scroll", () => { this.stuck = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60; });
+    new ResizeObserver(() => this.toNewest()).observe(scroll);
     this.clear();
   }
 
@@ -24,13 +27,13 @@ export class Transcript {
     this.list.replaceChildren();
     this.empty.hidden = false;
     this.figures.textContent = "";
+    this.stuck = true;
     this.doing("");
   }
 
   /** Show a turn as far as it is known; `over`: it will not change any more. */
   show(turn, over, speaking = false) {
     if (!turn.caller_text && !turn.agent_text) return;
-    const stuck = this.atBottom();
     let shown = this.turns.get(turn.number);
     if (!shown) {
       shown = new ShownTurn(turn.number);
@@ -40,30 +43,25 @@ export class Transcript {
     }
     shown.update(turn, over, speaking);
     this.sum();
-    if (stuck) this.toBottom();
+    this.toNewest();
   }
 
   /** What goes on right now; "" where there is no call. */
   doing(what) {
-    const stuck = this.atBottom();
     this.live.hidden = !["caller_speaks", "thinking"].includes(what);
     this.live.className = `live ${what === "caller_speaks" ? "caller" : "agent"}`;
-    if (stuck) this.toBottom();
+    this.toNewest();
   }
 
   sum() {
     const times = [...this.turns.values()].map((shown) => shown.latency).filter((ms) => ms !== null).sort((a, b) => a - b);
     if (!times.length) return;
-    const middle = times[Math.floor((times.length - 1) / 2)];
+    const middle = (times[Math.floor((times.length - 1) / 2)] + times[Math.ceil((times.length - 1) / 2)]) / 2;
     this.figures.textContent = times.length === 1 ? `answered in ${time(middle)}`
       : `${times.length} answers · median ${time(middle)} · slowest ${time(times.at(-1))}`;
   }
 
-  /** Show the newest, whatever was looked at. */
-  showNewest() { requestAnimationFrame(() => this.toBottom()); }
-
-  atBottom() { return this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight < 60; }
-  toBottom() { this.scroll.scrollTop = this.scroll.scrollHeight; }
+  toNewest() { if (this.stuck) this.scroll.scrollTop = this.scroll.scrollHeight; }
 }
 
 class ShownTurn {
@@ -139,17 +137,18 @@ function waterfall(turn, open) {
   const table = make("table", "stages");
   const head = make("thead", "");
   const titles = make("tr", "");
-  for (const title of ["stage", "from", "to", "takes"]) titles.append(make("th", "", title));
+  for (const title of ["stage", "from", "to", "takes ms"]) titles.append(make("th", "", title));
   head.append(titles);
   const body = make("tbody", "");
   for (const [stage, name] of stages) {
     const [from, to] = turn.waterfall_ms[stage];
     const row = make("tr", `stage-${stage}`);
-    row.append(make("th", "", name), make("td", "", time(from)), make("td", "", time(to)), make("td", "", time(to - from)));
+    row.append(make("th", "", name), ...[from, to, to - from].map((ms) => make("td", "", String(Math.round(ms)))));
     body.append(row);
   }
   table.append(head, body);
-  details.append(table, make("p", "note", "ms after the last sound of your words; stages overlap where work is done ahead."));
+  details.append(table, make("p", "note", turn.by === "key" ? "From the last key; stages overlap where work is done ahead."
+    : "From the last sound of your words; stages overlap where work is done ahead."));
   return details;
 }
 
