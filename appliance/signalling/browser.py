@@ -30,6 +30,7 @@ from appliance.api.carriers import (
     StreamOffer,
 )
 from appliance.api.streams import printable
+from appliance.api.web_carrier import Sparing
 from appliance.errors import DialError
 from appliance.signalling.browser_options import HOST, BrowserOptions
 
@@ -122,6 +123,7 @@ class BrowserCarrier:
         self._options = options
         self._box = box
         self._calls: dict[str, BoxCall] = {}
+        self._sparing = Sparing()
 
     @property
     def trunk(self) -> str:
@@ -161,6 +163,14 @@ class BrowserCarrier:
         Raises:
             Refused: it does not; the words say which key to set.
         """
+        try:
+            self._check(request)
+        except Refused as refused:
+            source = printable(self._box.client_of(request))
+            self._sparing.warn(logger, "%s %s from %s refused: %s", request.method, request.path, source, refused)
+            raise
+
+    def _check(self, request: web.Request) -> None:
         source = self._box.client_of(request)
         trunk = f"trunks.{self._box.trunk}"
         if not self._box.allows(source):
@@ -269,15 +279,13 @@ def _answering(
         try:
             return await handler(request)
         except Refused as refused:
-            return refusal(request, refused)
+            return refusal(refused)
 
     return answer
 
 
-def refusal(request: web.Request, refused: Refused) -> web.Response:
+def refusal(refused: Refused) -> web.Response:
     """What a page is told that is not served: ``{"error": "..."}``."""
-    if refused.status == 403:
-        logger.warning("%s %s from %s refused: %s", request.method, request.path, request.remote, refused)
     return web.json_response({"error": str(refused)}, status=refused.status, headers={"Cache-Control": "no-store"})
 
 

@@ -184,3 +184,49 @@ async def test_what_goes_wrong_is_said_in_words(start_box: Callable[..., Box], t
     async with page_of(box, tmp_path, allowed=False) as page:
         await page.js("document.getElementById('call').click()")
         assert "The microphone is blocked" in await notice(page)
+
+
+WORKLET = """(async () => {
+  const context = new OfflineAudioContext(1, 48000, 48000);
+  await context.audioWorklet.addModule('phone/worklet.js');
+  const node = new AudioWorkletNode(context, 'playback', {numberOfInputs: 0, outputChannelCount: [1]});
+  node.connect(context.destination);
+  const marks = [];
+  node.port.onmessage = ({data}) => { if (data.mark) marks.push([data.mark, context.currentTime]); };
+  const piece = (length, value) => node.port.postMessage({samples: new Int16Array(length).fill(value).buffer});
+  const pause = () => new Promise((resolve) => setTimeout(resolve, 200));
+  context.suspend(0).then(async () => {
+    piece(9600, 8192); node.port.postMessage({mark: 'a'}); await pause(); context.resume();
+  });
+  context.suspend(0.5).then(async () => {
+    await pause(); piece(24000, -8192); node.port.postMessage({mark: 'b'}); await pause(); context.resume();
+  });
+  context.suspend(0.64).then(async () => {
+    await pause(); node.port.postMessage({mark: 'c'}); node.port.postMessage({clear: true}); await pause();
+    context.resume();
+  });
+  const sound = (await context.startRendering()).getChannelData(0);
+  await pause();
+  const at = (from, to) => [...sound.slice(from * 48000, to * 48000)];
+  return {
+    marks,
+    first: Math.min(...at(0.001, 0.199)),
+    dies: Math.max(...at(0.21, 0.5)),
+    second: Math.max(...at(0.51, 0.639)),
+    cleared: Math.max(...at(0.65, 1).map(Math.abs)),
+    step: Math.max(...at(0.6, 0.7).map((value, index, all) => index ? Math.abs(value - all[index - 1]) : 0)),
+  };
+})()"""
+
+
+async def test_marks_come_back_when_the_sound_has_been_played(box: Box, tmp_path: Path) -> None:
+    async with page_of(box, tmp_path) as page:
+        heard = await page.js(WORKLET)
+    (first, played_at), (second, _), (third, _) = heard["marks"]
+    assert (first, second, third) == ("a", "b", "c"), "a clear gives back the marks of what it threw away"
+    assert played_at >= 0.2
+    assert heard["first"] == pytest.approx(0.25)
+    assert heard["dies"] < 0.01
+    assert heard["second"] == pytest.approx(-0.25)
+    assert heard["cleared"] < 0.001, "silence within 10 ms"
+    assert heard["step"] < 0.01, "without a click"

@@ -173,6 +173,6 @@ def _answering(
         try:
             return await handler(request)
         except Refused as refused:
-            return refusal(request, refused)
+            return refusal(refused)
 
     return answer

@@ -25,7 +25,7 @@ const ENDINGS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const transcript = new Transcript({ list: $("turns"), scroll: $("scroll"), empty: $("empty"), live: $("live"), figures: $("figures") });
+const transcript = new Transcript({ list: $("turns"), scroll: $("scroll"), empty: $("empty"), live: $("live"), figures: $("figures"), understood: $("understood") });
 const state = { trunk: "", lines: [], call: null, doing: "", recordId: "", answeredAt: 0, timer: 0, ending: null, muted: false };
 
 function setState(name) { document.body.dataset.state = name; for (const [id, when] of [["dial", "idle"], ["incall", "call"], ["after", "after"]]) $(id).hidden = name !== when; }

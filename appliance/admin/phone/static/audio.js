@@ -2,6 +2,8 @@
 
 const RATES = [8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]; // that the box takes
 
+const LAST_SOUND_MS = 250; // what the device still plays when the box has been told that all has been
+
 /** Why there is no sound; the message is for people. */
 export class SoundError extends Error {
   constructor(title, text) {
@@ -53,14 +55,22 @@ export class Sound {
       this.stream = await navigator.mediaDevices.getUserMedia({
         audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
       });
+      this.stopIfClosed();
       await this.context.resume();
       await this.context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
-      if (this.closed) throw new DOMException("hung up", "AbortError");
+      this.stopIfClosed();
       this.connect();
     } catch (error) {
       this.close();
       throw whyNot(error);
     }
+  }
+
+  /** Whoever hung up while the browser asked for the microphone does not want it open. */
+  stopIfClosed() {
+    if (!this.closed) return;
+    for (const track of this.stream.getTracks()) track.stop();
+    throw new DOMException("hung up", "AbortError");
   }
 
   makeContext() {
@@ -99,9 +109,12 @@ export class Sound {
   mute(muted) { this.capture.port.postMessage({ muted }); }
 
   close() {
+    if (this.closed) return;
     this.closed = true;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     for (const node of [this.capture, this.playback]) if (node) node.port.onmessage = null;
-    if (this.context && this.context.state !== "closed") this.context.close();
+    this.microphone?.disconnect();
+    const { context } = this;
+    if (context) setTimeout(() => context.close(), LAST_SOUND_MS);
   }
 }

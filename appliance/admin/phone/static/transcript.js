@@ -14,8 +14,8 @@ const SLOW_MS = 1800;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Transcript {
-  constructor({ list, scroll, empty, live, figures }) {
-    Object.assign(this, { list, scroll, empty, live, figures });
+  constructor({ list, scroll, empty, live, figures, understood }) {
+    Object.assign(this, { list, scroll, empty, live, figures, understood });
     this.stuck = true; // to the newest, until somebody scrolls up
     scroll.addEventListener("scroll", () => { this.stuck = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60; });
     new ResizeObserver(() => this.toNewest()).observe(scroll);
@@ -27,6 +27,7 @@ export class Transcript {
     this.list.replaceChildren();
     this.empty.hidden = false;
     this.figures.textContent = "";
+    this.understood.textContent = "";
     this.stuck = true;
     this.doing("");
   }
@@ -40,6 +41,8 @@ export class Transcript {
       this.turns.set(turn.number, shown);
       this.list.append(shown.element);
       this.empty.hidden = true;
+      // For those who do not see the page: what the agent says they hear.
+      if (turn.by === "voice") this.understood.textContent = `${turn.accepted ? "Understood" : "Not understood"}: ${turn.caller_text}`;
     }
     shown.update(turn, over, speaking);
     this.sum();
