@@ -144,7 +144,7 @@ class Ways:
 
     def __init__(self) -> None:
         self.twilio = at_twilio.twilio_account()
-        self.telnyx = TelnyxSim(f"{at_twilio.PUBLIC}/telnyx/call")
+        self.telnyx = TelnyxSim(f"{at_twilio.PUBLIC}/telnyx/webhook")
         self.audiosocket_port = free_port()
         self._stack = contextlib.AsyncExitStack()
 
