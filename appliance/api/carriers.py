@@ -155,8 +155,11 @@ class CarrierCall(Protocol):
         """End the call. To be done as well as can be, also where it has ended."""
         ...
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         """Have the carrier connect the caller with ``number``; with ``other``, a call placed to it, where given.
+
+        It rings for ``ring_timeout_s`` at most, and what it came to is said no later than 8 s after that. Cancelled,
+        the caller is to be here again.
 
         The stream ends when the carrier does so. If it comes to nothing the carrier opens one again, at an address
         from :meth:`BoxCall.new_stream`.

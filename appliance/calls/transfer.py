@@ -173,7 +173,7 @@ class Transfers:
             return None
         await leg.settled()
         if target:
-            outcome = await _final(leg.transfer(target), transfer.timeout_s)
+            outcome = await _final(leg.transfer(target, None, transfer.timeout_s), transfer.timeout_s)
             if outcome.done:
                 return f"transferred to {attempts[0].number}"
             logger.info("call %s: REFER to %s came to %d", leg.info.leg_id, target, outcome.status)
@@ -231,7 +231,7 @@ class Transfers:
             if transfer.announce:
                 await _announce(other, second, transfer.announce, voicing)
             if refers and outgoing.trunk == leg.info.trunk and not outgoing.ended:
-                outcome = await _final(leg.transfer(outgoing.uri, outgoing), transfer.timeout_s)
+                outcome = await _final(leg.transfer(outgoing.uri, outgoing, transfer.timeout_s), transfer.timeout_s)
                 if outcome.done:
                     joined_there = True
                     return f"transferred to {attempts[0].number}"

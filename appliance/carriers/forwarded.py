@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -27,6 +27,16 @@ def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) ->
         except ValueError:
             break
     return address
+
+
+def from_a_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page in a browser makes the request, which may be anybody's page: it comes from whoever looks at it.
+
+    A page cannot choose these headers. Programs that open WebSockets may send an Origin too, but are no Mozilla.
+    """
+    origin = headers.get("Origin", "")
+    browser = headers.get("User-Agent", "").startswith("Mozilla/")
+    return origin == "null" or (bool(origin) and browser) or headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 def within(address: str, networks: Sequence[Network]) -> bool:

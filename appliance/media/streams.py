@@ -24,7 +24,7 @@ from aiohttp import WSMsgType, web
 
 from appliance.api import Audio, Key, Marked, Message, Started, Stopped, StreamKind, StreamProtocol, StreamRequest
 from appliance.api.streams import MAX_MESSAGE, printable
-from appliance.carriers.forwarded import client_address, within
+from appliance.carriers.forwarded import client_address, from_a_page, within
 from appliance.config import Settings
 from appliance.errors import ApplianceError, CarrierError
 from appliance.ipc.messages import AnyMessage, ConnectStream, MediaStats, StreamEnded, StreamOffered, StreamStarted
@@ -240,8 +240,10 @@ class StreamServer:
             return web.Response(status=404, text=f"there is no trunk of kind {name[:40]!r} here\n")
         proxies = self._settings.listen.proxies
         peer = request.remote or ""
-        address = client_address(peer, request.headers.get("X-Forwarded-For", ""), proxies)
+        address = client_address(peer, ",".join(request.headers.getall("X-Forwarded-For", [])), proxies)
         refusal = self._refusal(name, kind, address)
+        if refusal is None and kind.unasked and from_a_page(request.headers):
+            refusal = self._refuse(name, address, 403, "a page in a browser is no PBX")
         if refusal is not None:
             return web.Response(status=refusal[0], text=refusal[1] + "\n")
         query = {key[:64]: value[:256] for key, value in list(request.query.items())[:32]}
@@ -310,12 +312,14 @@ class StreamServer:
             found = 429, f"{address} has {limit} streams (limits.streams_per_address)"
         elif sum(1 for one in self._connections if one.address == address and one.started is None) >= MAX_STARTING:
             found = 429, f"{address} has {MAX_STARTING} streams that have not said what they are"
-        if found is not None:
-            self._refused += 1
-            self._log("%s stream from %s refused: %s", name, address, found[1])
-            if not self._addresses[address]:
-                del self._addresses[address]
-        return found
+        if not self._addresses[address]:
+            del self._addresses[address]
+        return found if found is None else self._refuse(name, address, *found)
+
+    def _refuse(self, name: str, address: str, status: int, why: str) -> tuple[int, str]:
+        self._refused += 1
+        self._log("%s stream from %s refused: %s", name, address, why)
+        return status, why
 
     def _trunk_of(self, kind: str, address: str) -> str:
         """The trunk of this kind that an address belongs to, by the smallest network that holds it; "" for none."""

@@ -100,7 +100,7 @@ class BrowserCall:
         self._forget(self._call_id)
         self._decide(_Refusal(480, "the call was ended before it was answered"))
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         return 501
 
     async def send_digits(self, digits: str) -> None:

@@ -184,8 +184,13 @@ class Leg(Protocol):
         """Send keys beside the audio, where the far end takes them so; false where media has to send them."""
         ...
 
-    def transfer(self, target: str, replaces: Any = None) -> asyncio.Future[TransferOutcome]:
-        """Ask the far end to call ``target`` itself, in place of ``replaces``, a call that we placed."""
+    def transfer(
+        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]:
+        """Ask the far end to call ``target`` itself, in place of ``replaces``, a call that we placed.
+
+        A carrier lets it ring for ``ring_timeout_s``; a SIP peer knows for itself how long.
+        """
         ...
 
     def become(self, outgoing: Any) -> None:

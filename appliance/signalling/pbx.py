@@ -77,7 +77,7 @@ class PbxCall:
     async def hangup(self) -> None:
         """The stream's own goodbye ends it."""
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         return 501
 
     async def send_digits(self, digits: str) -> None:

@@ -160,7 +160,9 @@ class _SipSide:
         self._driver.pump()
         return True
 
-    def transfer(self, target: str, replaces: _SipSide | None = None) -> asyncio.Future[TransferOutcome]:
+    def transfer(
+        self, target: str, replaces: _SipSide | None = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]:
         """Ask the far end to call ``target``, in place of ``replaces`` where that is given (REFER)."""
         done: asyncio.Future[TransferOutcome] = asyncio.get_running_loop().create_future()
         self._reported = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -25,6 +26,7 @@ from appliance.sip.uri import printable
 logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 15.0
+_LAST_S: Final = 5.0
 _MAX_VALUE: Final = 1024
 
 
@@ -43,6 +45,8 @@ class Desk:
     proxies: Sequence[Network]
     on_call: Callable[[Leg], None]
     send: Callable[[RefuseStream], None]
+    pending: set[asyncio.Task[None]] = field(default_factory=set)
+    """What carriers have been asked for and have not done yet."""
 
 
 class Box:
@@ -66,7 +70,7 @@ class Box:
         return within(host, self._rule.allow)
 
     def client_of(self, request: web.Request) -> str:
-        forwarded = request.headers.get("X-Forwarded-For", "")
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", []))
         return client_address(request.remote or "", forwarded, self._desk.proxies)
 
     def admit(self, call: CarrierCall, incoming: IncomingCall, offer: StreamOffer | None = None) -> BoxCall:
@@ -90,7 +94,7 @@ class Box:
             offered={name: printable(said[name.lower()], _MAX_VALUE) for name in wanted},
             can_transfer=call.can_transfer,
         )
-        leg = StreamLeg(call, info, self.carrier, offer)
+        leg = StreamLeg(call, info, self.carrier, self._desk.pending, offer)
         try:
             self._desk.on_call(leg)
         except Exception:
@@ -126,7 +130,7 @@ class StreamDesk:
     ) -> None:
         timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
         self._http = aiohttp.ClientSession(timeout=timeout)
-        desk = Desk(self._http, media_port, proxies, on_call, send)
+        desk = self._desk = Desk(self._http, media_port, proxies, on_call, send)
         self._carriers: dict[str, Carrier] = {}
         self._kinds: dict[str, str] = {}
         for rule in rules:
@@ -156,7 +160,9 @@ class StreamDesk:
             await carrier.start()
 
     async def close(self) -> None:
-        """The box stops."""
+        """The box stops: what its last calls still ask of their carriers, to be hung up above all, is waited for."""
+        if self._desk.pending:
+            await asyncio.wait(set(self._desk.pending), timeout=_LAST_S)
         for carrier in self._carriers.values():
             await carrier.close()
         await self._http.close()
@@ -190,7 +196,16 @@ class StreamDesk:
         if carrier is None:
             raise DialError(f"trunk {rule.name!r} has no carrier", status=404, cause="no_route")
         key = secrets.token_hex(8)
-        call = StreamCall(rule.kind, carrier, key, media, ring_timeout_s, rule.name, attempt.uri)
+        call = StreamCall(
+            rule.kind,
+            carrier,
+            key,
+            self._desk.pending,
+            media=media,
+            ring_timeout_s=ring_timeout_s,
+            trunk=rule.name,
+            uri=attempt.uri,
+        )
         request = CallRequest(attempt.number, rule.caller_id, ring_timeout_s, call.new_stream(), key, call, values)
         try:
             call.placed(await carrier.place(request))

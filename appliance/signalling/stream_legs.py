@@ -38,12 +38,14 @@ class _StreamSide:
         kind: of the trunk.
         carrier: knows the address of a stream.
         key: unique in this box.
+        pending: where what the carrier has been asked for is kept until it is done.
     """
 
     needs_rtp = False
 
-    def __init__(self, kind: str, carrier: Carrier, key: str) -> None:
+    def __init__(self, kind: str, carrier: Carrier, key: str, pending: set[asyncio.Task[None]]) -> None:
         self.key = key
+        self._pending = pending
         self.on_digits: Callable[[str], None] | None = None
         self.on_held: Callable[[bool], None] | None = None
         self._kind = kind
@@ -164,10 +166,18 @@ class _StreamSide:
         if self._call is not None and not self._leaves:
             self._ask(self._call.hangup, "be hung up")
 
+    def _stays(self) -> None:
+        """The carrier has not connected it elsewhere after all: where it was given up meanwhile, it is hung up now."""
+        self._leaves = False
+        if self._over and self._call is not None:
+            self._ask(self._call.hangup, "be hung up")
+
     def _ask(self, what: Callable[[], Awaitable[Any]], named: str, failed: Callable[[str], None] | None = None) -> None:
         """Have the carrier do something, after what it was asked before."""
         before = self._asked
         self._asked = asyncio.create_task(self._asking(before, what, named, failed), name=f"carrier {self.key}")
+        self._pending.add(self._asked)
+        self._asked.add_done_callback(self._pending.discard)
 
     async def _asking(
         self,
@@ -201,11 +211,20 @@ class StreamLeg(_StreamSide):
     Args:
         call: the carrier's side of it.
         info: who calls whom.
+        carrier: knows the address of a stream.
+        pending: where what the carrier has been asked for is kept until it is done.
         offer: the stream that is there already, where it came unasked.
     """
 
-    def __init__(self, call: CarrierCall, info: CallInfo, carrier: Carrier, offer: StreamOffer | None = None) -> None:
-        super().__init__(info.protocol, carrier, info.leg_id)
+    def __init__(
+        self,
+        call: CarrierCall,
+        info: CallInfo,
+        carrier: Carrier,
+        pending: set[asyncio.Task[None]],
+        offer: StreamOffer | None = None,
+    ) -> None:
+        super().__init__(info.protocol, carrier, info.leg_id, pending)
         self.info = info
         self.on_hangup: Callable[[HangupCause], None] | None = None
         self.on_transfer: Callable[[TransferRequest], None] | None = None
@@ -255,7 +274,9 @@ class StreamLeg(_StreamSide):
     def resume(self) -> None:
         """See :meth:`hold`."""
 
-    def transfer(self, target: str, replaces: Any = None) -> asyncio.Future[TransferOutcome]:
+    def transfer(
+        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]:
         """Have the carrier connect the caller with ``target``, or with ``replaces``, a call of the same carrier."""
         done: asyncio.Future[TransferOutcome] = asyncio.get_running_loop().create_future()
         other = replaces if isinstance(replaces, StreamCall) else None
@@ -265,7 +286,8 @@ class StreamLeg(_StreamSide):
         self._leaves = True
         if other is not None:
             other._leaves = True
-        task = asyncio.create_task(self._transferring(target.removeprefix("tel:"), other), name=f"transfer {self.key}")
+        transferring = self._transferring(target.removeprefix("tel:"), other, ring_timeout_s)
+        task = asyncio.create_task(transferring, name=f"transfer {self.key}")
 
         def tell(task: asyncio.Task[TransferOutcome]) -> None:
             if not done.done() and not task.cancelled():
@@ -275,10 +297,11 @@ class StreamLeg(_StreamSide):
         done.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
         return done
 
-    async def _transferring(self, number: str, other: StreamCall | None) -> TransferOutcome:
+    async def _transferring(self, number: str, other: StreamCall | None, ring_timeout_s: float) -> TransferOutcome:
         taken, status = True, 500
         try:
-            status = await self._call.transfer(number, other.carrier_call if other is not None else None)
+            there = other.carrier_call if other is not None else None
+            status = await self._call.transfer(number, there, ring_timeout_s)
         except ApplianceError as error:
             taken = False
             logger.warning("call %s could not be transferred: %s", self.key, error)
@@ -287,9 +310,9 @@ class StreamLeg(_StreamSide):
             logger.exception("call %s: a fault of ours in its transfer", self.key)
         finally:
             if not (taken and 200 <= status < 300):
-                self._leaves = False
+                self._stays()
                 if other is not None:
-                    other._leaves = False
+                    other._stays()
         return TransferOutcome(status, taken)
 
     def become(self, outgoing: Any) -> None:
@@ -315,11 +338,21 @@ class StreamCall(_StreamSide):
     """
 
     def __init__(
-        self, kind: str, carrier: Carrier, key: str, media: MediaSlot, ring_timeout_s: float, trunk: str, uri: str
+        self,
+        kind: str,
+        carrier: Carrier,
+        key: str,
+        pending: set[asyncio.Task[None]],
+        *,
+        media: MediaSlot,
+        ring_timeout_s: float,
+        trunk: str,
+        uri: str,
     ) -> None:
-        super().__init__(kind, carrier, key)
-        self.on_ringing: Callable[[int], None] | None = None
+        super().__init__(kind, carrier, key, pending)
         self.trunk, self.uri = trunk, uri
+        self._on_ringing: Callable[[int], None] | None = None
+        self._rang = False
         self._media = media
         self._ring_timeout_s = ring_timeout_s
         loop = asyncio.get_running_loop()
@@ -336,10 +369,23 @@ class StreamCall(_StreamSide):
         if self._over and not self._leaves:
             self._ask(call.hangup, "be hung up")
 
+    @property
+    def on_ringing(self) -> Callable[[int], None] | None:
+        """Told once that it rings, also where it did so before anybody asked."""
+        return self._on_ringing
+
+    @on_ringing.setter
+    def on_ringing(self, told: Callable[[int], None] | None) -> None:
+        self._on_ringing = told
+        if told is not None and self._rang:
+            told(180)
+
     def ringing(self) -> None:
-        """The one called is being alerted."""
-        if self.on_ringing is not None and not self._answered.done():
-            self.on_ringing(180)
+        """The one called is being alerted, or has answered."""
+        if not self._rang:
+            self._rang = True
+            if self._on_ringing is not None and not self._over:
+                self._on_ringing(180)
 
     async def wait_answered(self) -> object | None:
         """True once the stream is there; None where the call ended before."""

@@ -27,7 +27,7 @@ from appliance.errors import CarrierApiError, CarrierError, DialError
 logger = logging.getLogger(__name__)
 REPLAY_S: Final = 300
 """A webhook whose timestamp is further off is refused."""
-_TRANSFER_S: Final = 60
+_TRANSFER_SLACK_S: Final = 8.0
 _STREAMS: Final = 4
 """How often a call's stream is asked for where Telnyx cannot open it, or it breaks."""
 _AGAIN_S: Final = 0.5
@@ -149,7 +149,7 @@ class TelnyxCall:
             if error.status not in _GONE:
                 raise
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         """Connect the two at Telnyx. The caller's stream goes on until that is done."""
         self.outcome = asyncio.get_running_loop().create_future()
         state = _state(f"transfer of {self.call_id}")
@@ -159,8 +159,10 @@ class TelnyxCall:
                 await self.command("bridge", call_control_id=other.call_id)
             else:
                 self._carrier.transfers[state] = self
-                await self.command("transfer", to=number, timeout_secs=_TRANSFER_S, target_leg_client_state=state)
-            status = await asyncio.wait_for(self.outcome, _TRANSFER_S + 10)
+                await self.command(
+                    "transfer", to=number, timeout_secs=round(ring_timeout_s), target_leg_client_state=state
+                )
+            status = await asyncio.wait_for(self.outcome, ring_timeout_s + _TRANSFER_SLACK_S)
         except TimeoutError:
             status = 408
         finally:

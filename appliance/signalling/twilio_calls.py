@@ -125,7 +125,7 @@ class TwilioCall:
         elif self.call_id:
             await self._host.api.end(self.call_id)
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         if self.done:
             return _GONE
         if other is not None:

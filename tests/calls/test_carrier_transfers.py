@@ -82,7 +82,9 @@ class CarrierLeg:
     def send_digits(self, digits: str) -> bool:
         return False
 
-    def transfer(self, target: str, replaces: Any = None) -> asyncio.Future[TransferOutcome]:
+    def transfer(
+        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]:
         self.told.append((target, replaces))
         done = asyncio.get_running_loop().create_future()
         done.set_result(TransferOutcome(self.status, taken=self.status != 405))

@@ -142,7 +142,7 @@ class AcmeCall:
         if self._carrier.calls.pop(self.call_id, None) is not None:
             await self.command("hangup")
 
-    async def transfer(self, number: str, other: CarrierCall | None) -> int:
+    async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         return 501
 
     async def send_digits(self, digits: str) -> None: ...
