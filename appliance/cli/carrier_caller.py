@@ -84,19 +84,20 @@ class Metronome:
             self._task = None
 
     async def _run(self) -> None:
-        began, number = time.monotonic(), 0
+        began, number, step = time.monotonic(), 0, FRAME_S / PHASES
         while True:
-            due = began + number * (FRAME_S / PHASES)
-            late = time.monotonic() - due
-            if late < 0:
-                await asyncio.sleep(-late)
-            elif late > FRAME_S:
-                await asyncio.sleep(0)
+            due = began + number * step
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
             self.worst_s = max(self.worst_s, now - due)
             if now - due > STALL_S:
+                # Everybody at once: one by one, what was late would stay so.
                 self.stalls.append((due, now))
-            for caller in tuple(self._phases[number % PHASES]):
+                number += int((now - due) / step)
+                waiting = [caller for phase in self._phases for caller in phase]
+            else:
+                waiting = list(self._phases[number % PHASES])
+            for caller in waiting:
                 caller.tick(now)
             number += 1
             while not self._phases[number % PHASES] and any(self._phases):
