@@ -86,7 +86,8 @@ async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> 
         assert callers == "i'd like to book a table | 2 | half past seven | yes please"
         agents = " ".join(await shown(page, ".bubble.agent"))
         assert "Wonderful, your table is booked." in agents
-        assert await shown(page, ".turn[data-turn='0'] s.unheard"), "what was not heard is struck out"
+        (greeting,) = await shown(page, ".turn[data-turn='0'] .bubble.agent p:not(.note)")
+        (unheard,) = await shown(page, ".turn[data-turn='0'] s.unheard")
         badges = await shown(page, ".badge")
         assert len(badges) == 4 and all(badge.endswith(" ms") for badge in badges)
         assert {"recognition", "end of turn", "voice"} <= set(await shown(page, ".stages tbody th"))
@@ -99,6 +100,9 @@ async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> 
     assert (record["disposition"], record["hangup_by"]) == ("completed", "agent")
     assert [turn["by"] for turn in record["turns"]] == ["none", "voice", "key", "voice", "voice"]
     assert record["turns"][0]["interrupted"]
+    assert greeting == f"{record['turns'][0]['heard_text']} {unheard}", "what was not heard is struck out"
+    latencies = [turn["latency_ms"] for turn in record["turns"][1:]]
+    assert [int(badge.split()[0]) for badge in badges] == pytest.approx(latencies, abs=1.0)
     assert records.recording_seconds(record["recording_path"], box.recordings) > 15.0
 
 
