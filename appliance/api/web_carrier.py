@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from appliance.api.carriers import CarrierBox, StreamOffer
 from appliance.api.streams import printable
@@ -23,8 +25,43 @@ from appliance.errors import CarrierApiError, CarrierError
 logger = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 10_000
+MAX_BODY: Final = 65_536
+"""Bytes of a webhook's body, unpacked."""
 _READ_S: Final = 5.0
+_BROKEN: Final = (web.RequestPayloadError, HttpProcessingError, ClientError, zlib.error, OSError, EOFError, ValueError)
 Form = TypeVar("Form")
+
+
+async def read_body(request: web.Request, limit_s: float = _READ_S) -> bytes:
+    """The body of a webhook.
+
+    Raises:
+        web.HTTPRequestEntityTooLarge: it has more than MAX_BODY bytes.
+        web.HTTPRequestTimeout: it has not come within ``limit_s``.
+        web.HTTPBadRequest: it breaks off, or is not packed as its Content-Encoding says.
+    """
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limit_s):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
+    except TimeoutError:
+        raise _closing(web.HTTPRequestTimeout(text="the body took too long")) from None
+    except _BROKEN:
+        request.content.feed_eof()  # else the server reads on to the end, and logs the fault as its own
+        text = "the body breaks off, or is not as its Content-Encoding says"
+        raise _closing(web.HTTPBadRequest(text=text)) from None
+    return bytes(body)
+
+
+def _closing(answer: web.HTTPException) -> web.HTTPException:
+    """The connection is good for nothing more."""
+    answer.force_close()
+    return answer
 
 
 class Sparing:
@@ -52,6 +89,8 @@ class WebCarrier(ABC):
     """
 
     kind: ClassVar[str]
+    signature_header: ClassVar[str] = ""
+    """Without this header nothing of a webhook is read; "" where the signature stands elsewhere."""
 
     def __init__(self, box: CarrierBox, public_url: str, media_url: str) -> None:
         self.box = box
@@ -86,9 +125,12 @@ class WebCarrier(ABC):
         Raises:
             web.HTTPForbidden: it is not; that is logged.
             web.HTTPBadRequest: it is none of ``form``.
+            HTTPRequestEntityTooLarge, HTTPRequestTimeout: see :func:`read_body`.
         """
-        body = await asyncio.wait_for(request.read(), _READ_S)
         try:
+            if self.signature_header and self.signature_header not in request.headers:
+                raise CarrierError(f"it is not signed: it has no {self.signature_header}")
+            body = await read_body(request)
             self.verify(request.headers, body)
         except CarrierError as error:
             source = printable(self.box.client_of(request))

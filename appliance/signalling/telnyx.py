@@ -186,6 +186,7 @@ class TelnyxCarrier(WebCarrier):
     """The calls of one trunk."""
 
     kind = "telnyx"
+    signature_header = "telnyx-signature-ed25519"
 
     def __init__(self, options: TelnyxOptions, box: CarrierBox, now: Callable[[], float] = time.time) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -7,7 +7,6 @@ anybody can write them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from multidict import MultiDict, MultiDictProxy
 from twilio.request_validator import RequestValidator
 
 from appliance.api.streams import printable
+from appliance.api.web_carrier import read_body
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,7 @@ SIGNATURE: Final = "X-Twilio-Signature"
 Form = MultiDictProxy[str]
 
 _FORM_TYPE: Final = "application/x-www-form-urlencoded"
-_MAX_BODY: Final = 65_536
 _MAX_FIELDS: Final = 256
-_BODY_TIMEOUT_S: Final = 5.0
 _LOG_EVERY_S: Final = 10.0
 _CALL: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
@@ -98,17 +96,7 @@ class Webhooks:
 async def _form(request: web.Request) -> Form:
     if request.content_type != _FORM_TYPE:
         raise web.HTTPUnsupportedMediaType(text=f"send {_FORM_TYPE}")
-    if (request.content_length or 0) > _MAX_BODY:
-        raise web.HTTPRequestEntityTooLarge(_MAX_BODY, request.content_length or 0)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > _MAX_BODY:
-                    raise web.HTTPRequestEntityTooLarge(_MAX_BODY, len(body))
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text="the form took too long") from None
+    body = await read_body(request)
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS, separator="&"
