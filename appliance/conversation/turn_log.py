@@ -50,8 +50,10 @@ class TurnLog:
         return not self.caller_text and not any(utterance.clauses for utterance in self.utterances)
 
     def so_far(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
-        """The turn while it goes on, with all of the reply that is known."""
-        return replace(self.finished(call_id, answered_at, now_utc), agent_text=" ".join(self.meant))
+        """The turn while it goes on; once the reply is to be heard, with all of it that is known."""
+        heard = any(utterance.started_at is not None for utterance in self.utterances)
+        meant = " ".join(self.meant) if heard else ""
+        return replace(self.finished(call_id, answered_at, now_utc), agent_text=meant)
 
     def finished(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
         """The turn as the record and the metrics take it."""

@@ -155,6 +155,8 @@ def test_a_conversation_is_told_as_it_happens() -> None:
         ]
         speaking = next(event for event in told if event.turn.number == 1 and event.doing is Doing.AGENT_SPEAKS)
         assert speaking.turn.caller_text == "tea please"
+        silent = [event for event in told if event.turn.number == 1 and event.doing is Doing.THINKING]
+        assert silent[0].turn.agent_text == "", "nothing is shown before it can be heard"
         assert speaking.turn.agent_text == "Please enter your four digit code."
         assert speaking.turn.latency_s == made.log.turns[1].latency_s, "known as soon as the reply begins"
         assert [event.turn.caller_text for event in told if event.turn.number == 2][-1] == "12"

@@ -78,6 +78,7 @@ async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> 
         await page.until(
             "[...document.querySelectorAll('.bubble.agent')].some((b) => b.textContent.includes('people'))"
         )
+        await page.until("document.querySelector(\".turn[data-turn='1'] .badge\")")
         await page.key("2")
         await page.until("document.querySelector('.pressed kbd')?.textContent === '2'")
         await page.until("document.body.dataset.state === 'after'", 60)
