@@ -36,7 +36,7 @@ _FRAME_MS: Final = 20
 
 class Media(msgspec.Struct):
     payload: str
-    chunk: str | int = 0
+    chunk: str | int | None = None
     track: str = "inbound"
 
 
@@ -71,6 +71,7 @@ class JsonStream(ABC, Generic[Start]):
         self._decoder: msgspec.json.Decoder[Frame[Start]] = msgspec.json.Decoder(self.frame_type)
         self._unknowns = Unknowns()
         self._over = False
+        self._chunk = -1
 
     @abstractmethod
     def started(self, start: Start) -> Started:
@@ -111,7 +112,9 @@ class JsonStream(ABC, Generic[Start]):
             media = _part(frame.media, event)
             if media.track != "inbound":
                 return []
-            return [Audio(number_of(media.chunk, "chunk"), audio_of(media.payload))]
+            # Audio that has no number is the next.
+            self._chunk = self._chunk + 1 if media.chunk is None else number_of(media.chunk, "chunk")
+            return [Audio(self._chunk, audio_of(media.payload))]
         if event == "dtmf":
             return [Key(key_of(_part(frame.dtmf, event).digit))]
         if event == "mark":

@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from appliance.api import CallRequest, CarrierBox, CarrierCall, IncomingCall, StreamAddress, StreamOffer
 from appliance.api.streams import printable
 from appliance.api.web_carrier import Sparing
+from appliance.carriers.forwarded import from_a_page
 from appliance.errors import DialError
 from appliance.hookspecs import ProviderOptions
 
@@ -124,8 +125,8 @@ class PbxCarrier:
         called, calling = called or self._options.called, calling or self._options.calling
         if not called:
             reason = (
-                f"not announced in the last {ANNOUNCED_S:.0f} s (POST /{self._kind}/calls), and trunk "
-                f"{self._box.trunk} has no 'called'"
+                f"not announced in the last {ANNOUNCED_S:.0f} s (POST /{self._kind}/{self._box.trunk}/calls), and "
+                f"trunk {self._box.trunk} has no 'called'"
             )
             self._sparing.warn(logger, "a stream from %s is refused: %s", offer.source, reason)
             self._box.refuse(offer, reason)
@@ -141,6 +142,10 @@ class PbxCarrier:
         What a header says of the address is believed of the proxies in ``listen.proxies`` alone.
         """
         source = self._box.client_of(request)
+        if from_a_page(request.headers):
+            text = f"{printable(source)} asks as a page in a browser does; calls are announced by a PBX's own client"
+            self._sparing.warn(logger, "an announcement is refused: %s", text)
+            return web.Response(status=403, text=text + "\n")
         if not self._box.allows(source):
             text = f"{printable(source)} is not in 'allow' of trunk {self._box.trunk!r}; add it there"
             self._sparing.warn(logger, "an announcement is refused: %s", text)

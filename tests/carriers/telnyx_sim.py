@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import json
-import random
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
 import aiohttp
-import msgspec
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from appliance.cli.carrier_caller import CarrierCaller, Message
-from appliance.cli.playout import Codec
-from appliance.cli.stream_caller import connect, mulaw_of
+from appliance.cli.stream_caller import connect
 from appliance.errors import CarrierError
+from tests.carriers.telnyx_caller import Disorder, TelnyxCaller, now_text
 
-_LEAST_S, _MOST_S = 0.02, 30.0
 _STREAM: Final = {
     "stream_url", "stream_track", "stream_codec", "stream_bidirectional_mode", "stream_bidirectional_codec",
     "stream_bidirectional_target_legs", "stream_bidirectional_sampling_rate", "stream_auth_token", "custom_parameters",
@@ -56,129 +50,6 @@ _REJECTIONS: Final = {
     "CALL_REJECTED": "call_rejected", "USER_BUSY": "user_busy", "NOT_FOUND": "not_found",
     "TEMPORARILY_UNAVAILABLE": "unspecified",
 }  # fmt: skip
-_CODECS: Final = {"PCMU": "pcmu", "PCMA": "pcma", "L16": "l16"}
-
-
-class _Payload(msgspec.Struct, forbid_unknown_fields=True):
-    payload: str
-
-
-class _Name(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-
-
-class _Media(msgspec.Struct, tag_field="event", tag="media", forbid_unknown_fields=True):
-    media: _Payload
-    stream_id: str = ""
-
-
-class _Mark(msgspec.Struct, tag_field="event", tag="mark", forbid_unknown_fields=True):
-    mark: _Name
-    stream_id: str = ""
-
-
-class _Clear(msgspec.Struct, tag_field="event", tag="clear", forbid_unknown_fields=True):
-    stream_id: str = ""
-
-
-_FROM_BOX: Final = msgspec.json.Decoder(_Media | _Mark | _Clear)
-
-
-@dataclass
-class Disorder:
-    """What a network does to the caller's audio: shares of chunks that are lost, doubled, or late by one."""
-
-    lost: float = 0.0
-    doubled: float = 0.0
-    late: float = 0.0
-    seed: int = 1
-
-
-class TelnyxCaller(CarrierCaller):
-    """One bidirectional stream of Telnyx's."""
-
-    name = "telnyx"
-
-    def __init__(
-        self, call_control_id: str = "", *, codec: str = "PCMU", disorder: Disorder | None = None, **start: str
-    ) -> None:
-        super().__init__(Codec(_CODECS[codec], 16_000 if codec == "L16" else 8_000))
-        self.stream_id = str(uuid.uuid4()).upper()
-        self.call_control_id = call_control_id or f"v3:{uuid.uuid4().hex}"
-        self.marks_answered: list[tuple[float, str]] = []
-        self._codec_name = codec
-        self._start = start
-        self._sequence = 0
-        self._disorder = disorder or Disorder()
-        self._chance = random.Random(self._disorder.seed)
-        self._late: list[Message] = []
-
-    @classmethod
-    async def open(cls, url: str, session: aiohttp.ClientSession | None = None, **more: Any) -> TelnyxCaller:
-        """Raises: CarrierError where nobody answers, or not with a WebSocket."""
-        caller = cls(**more)
-        caller.begin(await connect(url, session=session))
-        return caller
-
-    def hello(self) -> list[Message]:
-        form = {"encoding": self._codec_name, "sample_rate": self.codec.rate_hz, "channels": 1}
-        start = {
-            "user_id": str(uuid.uuid4()), "call_control_id": self.call_control_id,
-            "call_session_id": str(uuid.uuid4()), "from": "+491711234567", "to": "+4930123456", "client_state": "",
-            "media_format": form, **self._start,
-        }  # fmt: skip
-        return [json.dumps({"event": "connected", "version": "1.0.0"}), self._event("start", start=start)]
-
-    def audio(self, payload: bytes, number: int) -> list[Message]:
-        coded = binascii.b2a_base64(payload, newline=False).decode("ascii")
-        media = {"track": "inbound", "chunk": str(number), "timestamp": str(number * 20), "payload": coded}
-        message = self._event("media", media=media)
-        late, self._late = self._late, []
-        if self._chance.random() < self._disorder.lost:
-            return late
-        if self._chance.random() < self._disorder.late:
-            self._late = [message]
-            return late
-        return [message, *late] + ([message] if self._chance.random() < self._disorder.doubled else [])
-
-    def key(self, digit: str) -> list[Message]:
-        return [self._event("dtmf", occurred_at=_now(), dtmf={"digit": digit})]
-
-    def marked(self, name: str) -> list[Message]:
-        self.marks_answered.append((time.monotonic(), name))
-        return [self._event("mark", mark={"name": name})]
-
-    def goodbye(self) -> list[Message]:
-        return [self._event("stop", stop={"user_id": str(uuid.uuid4()), "call_control_id": self.call_control_id})]
-
-    def take(self, message: Message, now: float) -> None:
-        if isinstance(message, bytes):
-            raise CarrierError(f"a binary message of {len(message)} bytes; media streams are text")
-        try:
-            said = _FROM_BOX.decode(message)
-        except msgspec.MsgspecError as error:
-            # Telnyx says so, and goes on.
-            told = {"code": 100003, "title": "malformed_frame", "detail": str(error)}
-            self._send(json.dumps({"event": "error", "payload": told, "stream_id": self.stream_id}))
-            raise CarrierError(f"{error}: {message[:120]!r}") from None
-        if said.stream_id and said.stream_id != self.stream_id:
-            raise CarrierError(f"stream_id {said.stream_id[:40]!r} is not of this stream")
-        if isinstance(said, _Media):
-            payload = mulaw_of(said.media.payload)
-            seconds = len(payload) / self.codec.rate_hz / self.codec.sample_bytes
-            if not _LEAST_S <= seconds <= _MOST_S:
-                raise CarrierError(f"a chunk of {seconds * 1000:.1f} ms; 20 ms to 30 s are taken")
-            self.heard_audio(payload, now)
-        elif isinstance(said, _Mark):
-            self.heard_mark(said.mark.name, now)
-        else:
-            self.heard_clear(now)
-
-    def _event(self, event: str, **parts: object) -> str:
-        self._sequence += 1
-        return json.dumps(
-            {"event": event, "sequence_number": str(self._sequence), **parts, "stream_id": self.stream_id}
-        )
 
 
 @dataclass
@@ -220,6 +91,7 @@ class SimCall:
         self.client_state: str | None = None
         self.answered = False
         self.cause = ""
+        self.stream_url = ""
         self.streams: list[TelnyxCaller] = []
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.webhooks: list[Sent] = []
@@ -271,8 +143,10 @@ class SimCall:
         for caller in self.streams:
             await caller.hang_up()
         if self.streams:
-            await self.tell("streaming.stopped")
-        await self.tell("call.hangup", hangup_cause=cause, hangup_source=source, sip_hangup_cause=sip, end_time=_now())
+            await self.tell("streaming.stopped", stream_url=self.stream_url)
+        await self.tell(
+            "call.hangup", hangup_cause=cause, hangup_source=source, sip_hangup_cause=sip, end_time=now_text()
+        )
         if self.peer is not None:
             await self.peer.end("normal_clearing", "callee")
 
@@ -290,7 +164,8 @@ class SimCall:
         if body.get("stream_bidirectional_mode") != "rtp":
             self.sim.mistakes.append("a stream without stream_bidirectional_mode rtp: the caller would hear nothing")
         codec = body.get("stream_bidirectional_codec", "PCMU")
-        url = self.sim.reached(body["stream_url"])
+        self.stream_url = body["stream_url"]
+        url = self.sim.reached(self.stream_url)
         more = {"client_state": self.client_state or "", "from": self.from_, "to": self.to}
         try:
             caller = TelnyxCaller(self.id, codec=codec, disorder=self.sim.disorder, **more)
@@ -389,7 +264,7 @@ class TelnyxSim:
         """A person dials ``to``; gives the call at once, its webhook on the way."""
         call = SimCall(self, "incoming", to, from_)
         self.calls[call.id] = call
-        more = {"direction": "incoming", "state": "parked", "start_time": _now(), "calling_party_type": "pstn"}
+        more = {"direction": "incoming", "state": "parked", "start_time": now_text(), "calling_party_type": "pstn"}
         self.spawn(call.tell("call.initiated", **more, **({"caller_id_name": caller_name} if caller_name else {})))
         return call
 
@@ -415,7 +290,7 @@ class TelnyxSim:
 
     async def post(self, call: SimCall, event: str, payload: Mapping[str, Any]) -> None:
         data = {
-            "event_type": event, "id": str(uuid.uuid4()), "occurred_at": _now(), "payload": payload,
+            "event_type": event, "id": str(uuid.uuid4()), "occurred_at": now_text(), "payload": payload,
             "record_type": "event",
         }  # fmt: skip
         for attempt in range(2 if self.twice else 1):
@@ -493,7 +368,7 @@ class TelnyxSim:
 
     async def _ring(self, call: SimCall, body: Mapping[str, Any], timeout_s: float) -> bool:
         """Alert the one called; gives whether it answered."""
-        await call.tell("call.initiated", direction="outgoing", state="bridging", start_time=_now())
+        await call.tell("call.initiated", direction="outgoing", state="bridging", start_time=now_text())
         callee = self.callees.get(call.to, Callee())
         wait_s = timeout_s if callee.outcome == "no-answer" else callee.ring_s
         with contextlib.suppress(TimeoutError):
@@ -505,7 +380,7 @@ class TelnyxSim:
             await call.end(cause, "callee", sip)
             return False
         call.answered = True
-        await call.tell("call.answered", start_time=_now())
+        await call.tell("call.answered", start_time=now_text())
         if body.get("stream_url"):
             self.spawn(call.open_stream(body))
         return True
@@ -572,7 +447,7 @@ class TelnyxSim:
         elif action == "streaming_stop":
             for caller in call.streams:
                 self.spawn(caller.hang_up())
-            self.spawn(call.tell("streaming.stopped"))
+            self.spawn(call.tell("streaming.stopped", stream_url=call.stream_url))
         elif action == "bridge":
             other = self.calls.get(body.get("call_control_id", ""))
             if other is None or other.ended.is_set():
@@ -585,7 +460,7 @@ class TelnyxSim:
         return ok
 
     async def _answered(self, call: SimCall, body: Mapping[str, Any]) -> None:
-        await call.tell("call.answered", start_time=_now())
+        await call.tell("call.answered", start_time=now_text())
         if body.get("stream_url"):
             await call.open_stream(body)
 
@@ -605,7 +480,3 @@ class TelnyxSim:
 
 def _refused(status: int, code: str, title: str) -> web.Response:
     return web.json_response({"errors": [{"code": code, "title": title, "detail": title}]}, status=status)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

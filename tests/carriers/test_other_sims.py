@@ -20,7 +20,8 @@ from tests.carriers import audiosocket_sim as audiosocket
 from tests.carriers.audiosocket_sim import AudioSocketCaller
 from tests.carriers.pbx_sim import AsteriskCaller, FreeSwitchCaller
 from tests.carriers.peer import Peer, Socket, mulaw, tone
-from tests.carriers.telnyx_sim import Callee, Disorder, TelnyxCaller, TelnyxSim
+from tests.carriers.telnyx_caller import Disorder, TelnyxCaller
+from tests.carriers.telnyx_sim import Callee, TelnyxSim
 
 OUR, THEIR = "+4930123456", "+491711234567"
 STREAM = {"stream_track": "inbound_track", "stream_bidirectional_mode": "rtp", "stream_bidirectional_codec": "PCMU"}

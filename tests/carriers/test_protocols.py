@@ -81,6 +81,18 @@ def test_telnyx() -> None:
 
 
 @pytest.mark.parametrize(("start", "make"), [(TWILIO_START, TwilioStream), (TELNYX_START, TelnyxStream)])
+def test_audio_without_a_number_is_the_next(start: str, make: type[TwilioStream | TelnyxStream]) -> None:
+    stream = make()
+    stream.receive(start)
+
+    def media(**more: object) -> str:
+        return json.dumps({"event": "media", "media": {"payload": text_of(FRAME), **more}})
+
+    told = [media(), media(), media(chunk="7"), media(), media(chunk=None)]
+    assert [event for text in told for event in stream.receive(text)] == [Audio(n, FRAME) for n in (0, 1, 7, 8, 9)]
+
+
+@pytest.mark.parametrize(("start", "make"), [(TWILIO_START, TwilioStream), (TELNYX_START, TelnyxStream)])
 @pytest.mark.parametrize(
     ("texts", "words"),
     [

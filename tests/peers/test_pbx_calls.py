@@ -100,6 +100,6 @@ async def test_a_stream_that_nobody_announced_is_closed(pbx_box: Box) -> None:
     caller = await AudioSocketCaller.open(HOST, port)
     await caller.wait_ended(10.0)
     await caller.hang_up()
-    assert "not announced in the last 30 s (POST /audiosocket/calls), and trunk asterisk has no 'called'" in (
+    assert "not announced in the last 30 s (POST /audiosocket/asterisk/calls), and trunk asterisk has no 'called'" in (
         pbx_box.log.read_text()
     )

@@ -75,7 +75,7 @@ async def test_an_announcement_lasts_half_a_minute() -> None:
         found.offer(two)
         assert [call.incoming.called for call in found.box.admitted] == ["1"]
         assert found.box.refused == [
-            "not announced in the last 30 s (POST /audiosocket/calls), and trunk pstn has no 'called'"
+            "not announced in the last 30 s (POST /audiosocket/pstn/calls), and trunk pstn has no 'called'"
         ]
 
 
@@ -105,6 +105,23 @@ async def test_from_elsewhere_nothing_is_announced() -> None:
         assert (await found.announce("?called=1", **{"X-Forwarded-For": "192.0.2.9"}))[0] == 200
         assert (await found.announce("?called=1", **{"X-Forwarded-For": "192.0.2.9, 192.0.2.8"}))[0] == 403
         assert text == "127.0.0.1 is not in 'allow' of trunk 'pstn'; add it there\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example", "User-Agent": "Mozilla/5.0 (X11)"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+async def test_a_page_announces_nothing(headers: dict[str, str]) -> None:
+    """Whoever looks at it may be within ``allow``; the page is anybody's."""
+    async with pbx() as found:
+        status, text = await found.announce("", {"called": "100"}, **headers)
+        assert status == 403
+        assert text == "127.0.0.1 asks as a page in a browser does; calls are announced by a PBX's own client\n"
+        assert (await found.announce("?called=1", **{"User-Agent": "Asterisk", "Origin": "http://pbx"}))[0] == 200
 
 
 @pytest.mark.parametrize(
