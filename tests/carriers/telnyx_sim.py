@@ -431,7 +431,8 @@ class TelnyxSim:
                 return _refused(422, "90034", "Call already answered")
             if body.get("cause") not in _REJECTIONS:
                 return _refused(422, "10015", f"Invalid value for cause: one of {', '.join(_REJECTIONS)}")
-            self.spawn(call.end(_REJECTIONS[body["cause"]], "callee", "486"))
+            cause, sip = _REJECTIONS[body["cause"]]
+            self.spawn(call.end(cause, "callee", sip))
         elif not call.answered:
             return _refused(422, "90034", "This call is not answered yet")
         elif action == "send_dtmf":

@@ -108,6 +108,17 @@ async def test_telnyx_transfers_come_to_what_the_callee_does(outcome: str) -> No
         sim.check()
 
 
+@pytest.mark.parametrize(("cause", "sip"), [("USER_BUSY", "486"), ("NOT_FOUND", "404"), ("TIRED", "")])
+async def test_telnyx_calls_are_rejected_for_known_causes(cause: str, sip: str) -> None:
+    async with Peer() as peer, TelnyxSim(f"{peer.url}/telnyx") as sim:
+        call = await sim.call(OUR, THEIR)
+        status, _ = await command(sim, call.id, "reject", cause=cause)
+        assert status == (200 if sip else 422)
+        if sip:
+            await until(lambda: "call.hangup" in events(peer))
+            assert peer.posted[-1][1]["data"]["payload"]["sip_hangup_cause"] == sip  # type: ignore[index]
+
+
 async def test_telnyx_commands_are_done_once_per_command_id() -> None:
     async with Peer() as peer, TelnyxSim(f"{peer.url}/telnyx") as sim:
         body = {"connection_id": sim.connection_id, "to": THEIR, "from": OUR, "command_id": "k"}
