@@ -29,6 +29,17 @@ def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) ->
     return address
 
 
+def subscriber(address: str) -> str:
+    """What counts as one address: of IPv6 the network of a subscriber, who has 2**64 addresses to choose from."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((int(known) >> 64 << 64, 64)))
+    return address
+
+
 def from_a_page(headers: Mapping[str, str]) -> bool:
     """Whether a page in a browser makes the request, which may be anybody's page: it comes from whoever looks at it.
 

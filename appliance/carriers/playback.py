@@ -41,6 +41,12 @@ class _Piece:
     utterance: int
     start: int
     end: int = -1
+    others: int = 0
+    """Samples sent meanwhile that are not its own: keys, music."""
+
+    def until(self, position: int) -> int:
+        """Samples of it that lie before a position."""
+        return max(0, position - self.start - self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class Playback:
             self._pieces.append(last)
             if len(self._pieces) > _MAX_PIECES:
                 self._pieces.popleft()
+        if last is not None and utterance < 0 and last.end < 0:
+            last.others += FRAME
         if last is not None and ends:
             last.end = self.sent + samples
         self.sent += FRAME
@@ -166,8 +174,25 @@ class Playback:
         over = []
         while self._pieces and 0 <= self._pieces[0].end <= reached:
             piece = self._pieces.popleft()
-            over.append(Heard(piece.utterance, piece.end - piece.start))
+            over.append(Heard(piece.utterance, piece.until(piece.end)))
         return over
+
+    def over_by(self, now: float) -> list[Heard]:
+        """Utterances that will have been played to their end when a clear arrives; each once, as by ``finished``."""
+        at = self.played(now) if self._clears else self.sent
+        over = []
+        while self._pieces and 0 <= self._pieces[0].end <= at:
+            piece = self._pieces.popleft()
+            over.append(Heard(piece.utterance, piece.until(piece.end)))
+        return over
+
+    def ahead(self, now: float) -> int:
+        """Samples that the peer has and has not played."""
+        return self.sent - self.played(now)
+
+    def held_s(self, now: float) -> float:
+        """For how long the peer seems to have stood still."""
+        return now - self._held_since(now)
 
     def clear(self, now: float) -> Heard:
         """A clear is sent: what was being played, and how much of it has been heard when that arrives.
@@ -179,7 +204,7 @@ class Playback:
         for piece in self._pieces:
             if piece.start <= at:
                 end = piece.end if piece.end >= 0 else self.sent
-                heard = Heard(piece.utterance, min(at, end) - piece.start)
+                heard = Heard(piece.utterance, piece.until(min(at, end)))
         self._pieces.clear()
         if not self._clears:
             return heard
@@ -192,8 +217,8 @@ class Playback:
 
     def abandon(self) -> tuple[list[Heard], Heard]:
         """The peer is gone: the utterances that had been sent to their end, and what was sent of the one under way."""
-        ended = [Heard(piece.utterance, piece.end - piece.start) for piece in self._pieces if piece.end >= 0]
-        under_way = [Heard(piece.utterance, self.sent - piece.start) for piece in self._pieces if piece.end < 0]
+        ended = [Heard(piece.utterance, piece.until(piece.end)) for piece in self._pieces if piece.end >= 0]
+        under_way = [Heard(piece.utterance, piece.until(self.sent)) for piece in self._pieces if piece.end < 0]
         self._pieces.clear()
         return ended, under_way[-1] if under_way else Heard(-1, 0)
 

@@ -123,6 +123,8 @@ class Dialogue:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        if self._speaker is not None and self._speaker.speaking:
+            await self._speaker.stop()  # the leg is still open, and says how much of it was heard
         self._finish_turn()
         self._listening = self._speaker = self._reply = self._stopping = None
 

@@ -143,6 +143,15 @@ class AudioRings:
         header[rows, _HEARD] = np.where(heard, place + 1, after)
         header[rows, _FRAMES] = frames + 1
 
+    def pass_by(self, rows: NDArray[np.int64], frames: int) -> None:
+        """Write so many frames in which nothing was heard or said; of more than the ring holds, only the last."""
+        if frames > RING_FRAMES:
+            self.frames[rows] += frames - RING_FRAMES
+        silence = np.zeros((len(rows), FRAME_SAMPLES), np.int16)
+        unheard = np.full(len(rows), -1, np.int64)
+        for _ in range(min(frames, RING_FRAMES)):
+            self.record(rows, silence, silence, unheard, unheard < 0)
+
     @property
     def frames(self) -> NDArray[np.int64]:
         """[slot] frames written so far: of both directions, before it is added to."""

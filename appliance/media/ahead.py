@@ -49,7 +49,10 @@ class SpeakingAhead:
             bridged: what the caller of the other leg has just said, int16 [160]; None where there is no bridge.
         """
         now = time.monotonic()
-        if bridged is not None and leg.tones_out is None:
+        if bridged is not None:
+            if leg.tones_out is not None:
+                bridged = np.empty(FRAME_SAMPLES, np.int16)
+                leg.next_tone(bridged)
             stream.send_live(bridged, now)
             self.sent += 1
         else:
@@ -99,14 +102,21 @@ class SpeakingAhead:
         """Stop at once: (utterance that was being heard or -1, its samples that were)."""
         waiting, _ = leg.playout.flush()
         self._rings.tts_played[leg.slot] = leg.playout.position
-        heard = stream.clear(time.monotonic())
-        return (heard.utterance, heard.samples) if heard.utterance >= 0 else (waiting, 0)
+        now = time.monotonic()
+        for over in stream.over_by(now):
+            self._over(leg, over.utterance, over.samples)
+        heard = stream.clear(now)
+        if heard.utterance >= 0:
+            return heard.utterance, heard.samples
+        return waiting, leg.carried.samples if leg.carried.utterance == waiting else 0
 
     def part(self, leg: MediaLeg, stream: StreamEnd) -> None:
         """The leg's stream is gone: what was sent on it is over, and what was cut short goes on with the next one."""
-        over, leg.carried = stream.leave(time.monotonic())
+        over, under_way = stream.leave(time.monotonic())
         for heard in over:
             self._over(leg, heard.utterance, heard.samples)
+        if under_way.utterance >= 0 or leg.carried.utterance != leg.playout.current:
+            leg.carried = under_way
 
     def _over(self, leg: MediaLeg, utterance: int, samples: int) -> None:
         frame = int(self._rings.frames[leg.slot])

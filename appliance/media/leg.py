@@ -60,6 +60,7 @@ class MediaLeg:
         "ahead",
         "alaw",
         "alternative_in",
+        "away_from",
         "carried",
         "cn_payload_type",
         "codec",
@@ -124,6 +125,8 @@ class MediaLeg:
         self.stream: StreamEnd | None = None
         self.carried = Heard(-1, 0)
         """What went over its stream before of the utterance that was cut short with that."""
+        self.away_from = -1
+        """The tick in which its last stream ended; -1 where it had none."""
         self.sendto: Callable[[bytes | memoryview, Address], int] = _nowhere if pair is None else pair.rtp.sendto
         self.playout = playout
         self.ssrc = ssrc

@@ -182,6 +182,7 @@ class MediaProcess:
                 self._close(leg)
 
     def _connect(self, leg: MediaLeg, message: ConnectLeg) -> None:
+        self.streams.forget(leg)  # a carrier may have been tried on the slot before
         first = not leg.connected
         try:
             leg.connect(message.rtp, time.monotonic())
@@ -296,8 +297,11 @@ async def _housekeeping(media: MediaProcess) -> None:
     collected = 0
     while True:
         await asyncio.sleep(_STATS_EVERY_S)
-        media.send_stats()
-        media.streams.sweep()
+        try:
+            media.send_stats()
+            media.streams.sweep()
+        except Exception:
+            logger.exception("a fault of ours between two ticks")
         seconds += _STATS_EVERY_S
         if seconds >= _COLLECT_EVERY_S:
             seconds = 0.0

@@ -24,6 +24,7 @@ from appliance.rtp.jitter import JitterBuffer
 CODECS: Final = ("pcmu", "pcma", "l16")
 _SLACK: Final = 2
 """Frames of silence before audio that comes in real time, from another call: what either network may stutter."""
+_QUIET: Final = 300
 _MAX_UNSENT_S: Final = 0.25
 """So much that the network has not taken means that it stands still; only asked where the peer tells nothing."""
 _MAX_JUMP: Final = 50
@@ -113,7 +114,7 @@ class StreamEnd:
 
     def _hear_linear(self, audio: Audio, jitter: JitterBuffer, now: float) -> None:
         """Samples are brought to 8 kHz in the order in which they come."""
-        if audio.number < self._next:
+        if 0 <= self._next - audio.number - 1 <= _MAX_JUMP:
             jitter.duplicate += 1
             return
         self._next = audio.number + 1
@@ -153,10 +154,15 @@ class StreamEnd:
         self._post(messages)
 
     def send_live(self, frame: NDArray[np.int16], now: float) -> None:
-        """Send 20 ms of what is just being said elsewhere; dropped where the peer stands still."""
+        """Send 20 ms of what is just being said elsewhere; dropped where the peer stands still.
+
+        What is ahead beyond the slack (of what was sent before, of a clock that runs fast) is taken back in silence.
+        """
         if self._playback.dry(now):
             for _ in range(_SLACK):
                 self.send(np.zeros(FRAME, np.int16), now)
+        elif self._playback.ahead(now) > (_SLACK + 2) * FRAME and int(np.abs(frame).max()) < _QUIET:
+            return
         if self.room(now):
             self.send(frame, now)
 
@@ -172,6 +178,14 @@ class StreamEnd:
     def finished(self, now: float) -> list[Heard]:
         """Utterances that have been heard to their end since the last call."""
         return [self._with_carried(heard) for heard in self._playback.finished(now)]
+
+    def over_by(self, now: float) -> list[Heard]:
+        """Utterances that will have been heard to their end when a clear arrives."""
+        return [self._with_carried(heard) for heard in self._playback.over_by(now)]
+
+    def deaf_s(self, now: float) -> float:
+        """For how long the peer has played nothing of what it was sent."""
+        return self._playback.held_s(now)
 
     def clear(self, now: float) -> Heard:
         """Have the peer forget what it has not played: what it was playing, and how much of that was heard."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from appliance.api.streams import Message
 
@@ -55,7 +55,7 @@ class WebSocketLink:
     Args:
         socket: aiohttp's.
         transport: below it.
-        overflow: called once when the peer does not read.
+        overflow: called once, soon, when the peer does not read.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class WebSocketLink:
         self._socket = socket
         self._transport = transport
         self._overflow = overflow
+        self._overflown = False
         self._queue: deque[Message] = deque()
         self._wake = asyncio.Event()
         self._closing: tuple[int, bytes] | None = None
@@ -72,13 +73,15 @@ class WebSocketLink:
         self._writer = asyncio.create_task(self._write())
 
     def post(self, messages: Sequence[Message]) -> None:
-        if self._closing is not None:
+        if self._closing is not None or self._overflown:
             return
         self._queue.extend(messages)
         self._wake.set()
         if len(self._queue) > MAX_QUEUED:
+            # Whoever posts may be in the middle of a tick over all calls, which must not lose one meanwhile.
+            self._overflown = True
             self._queue.clear()
-            self._overflow()
+            asyncio.get_running_loop().call_soon(self._overflow)
 
     def unsent(self) -> int:
         return sum(len(message) for message in self._queue) + _unsent(self._transport)
@@ -96,22 +99,37 @@ class WebSocketLink:
         if self._transport is not None:
             self._abort = asyncio.get_running_loop().call_later(_ABORT_S, self._transport.abort)
 
-    async def shut(self) -> None:
-        """Close now, from the task that reads: what the peer is still sending is read, or it would miss the reason."""
-        if self._closing is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-            code, reason = self._closing
-            await self._socket.close(code=code, message=reason)
+    async def run(self, taken: Callable[[Message], None]) -> str:
+        """Hand on what comes, until either side has closed the connection; what broke it, "" where nothing did."""
+        reader = asyncio.create_task(self._read(taken))
+        try:
+            await asyncio.wait({reader, self._writer}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done() and self._closing is not None:
+                # aiohttp waits for the other side's close, and reads what that still sends, where nobody else reads: a
+                # connection that is cut off with something unread never delivers the reason.
+                reader.cancel()
+                await asyncio.wait({reader})
+                code, reason = self._closing
+                await self._socket.close(code=code, message=reason)
+                return ""
+            return await reader
+        finally:
+            if self._abort is not None:
+                self._abort.cancel()
+            for task in (reader, self._writer):
+                task.cancel()
+            await asyncio.gather(reader, self._writer, return_exceptions=True)
 
-    async def finish(self) -> None:
-        """The peer is gone, or the handler ends: stop writing."""
-        if self._abort is not None:
-            self._abort.cancel()
-        self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
+    async def _read(self, taken: Callable[[Message], None]) -> str:
+        async for message in self._socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                taken(message.data)
+            elif message.type is WSMsgType.ERROR:
+                return str(self._socket.exception() or "an error")
+        return ""
 
     async def _write(self) -> None:
+        """Until there is no more to say; returns when the connection is to be closed."""
         socket, queue = self._socket, self._queue
         try:
             while True:
@@ -127,10 +145,10 @@ class WebSocketLink:
                 await self._wake.wait()
             if self._lingers:
                 await asyncio.sleep(_LINGER_S)
-            code, reason = self._closing
-            await socket.close(code=code, message=reason)
         except (ConnectionError, RuntimeError) as error:
             logger.debug("a stream could not be written to: %s", error)
+            if self._transport is not None:
+                self._transport.abort()
 
 
 class TcpLink(asyncio.Protocol):
@@ -185,9 +203,9 @@ class TcpLink(asyncio.Protocol):
         if goodbye:
             with contextlib.suppress(OSError, RuntimeError):
                 self._transport.write_eof()
-            asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
         else:
             self._transport.close()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
 
 
 def _unsent(transport: Any) -> int:

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from appliance.api import Audio, Key, Marked, Message, Started, Stopped, StreamKind, StreamProtocol, StreamRequest
 from appliance.api.streams import MAX_MESSAGE, printable
-from appliance.carriers.forwarded import client_address, from_a_page, within
+from appliance.carriers.forwarded import client_address, from_a_page, subscriber, within
 from appliance.config import Settings
 from appliance.errors import ApplianceError, CarrierError
 from appliance.ipc.messages import AnyMessage, ConnectStream, MediaStats, StreamEnded, StreamOffered, StreamStarted
@@ -40,6 +40,8 @@ START_S: Final = 5.0
 OFFER_S: Final = 10.0
 """So long control may take to want an offered stream."""
 HEARTBEAT_S: Final = 20.0
+MAX_SILENT: Final = 256
+"""Sockets at ``listen.media`` that have asked for nothing."""
 MAX_STARTING: Final = 32
 """Connections from one address that have not said what they are."""
 MESSAGES_PER_S: Final = 200.0
@@ -47,6 +49,13 @@ MESSAGES_PER_S: Final = 200.0
 MESSAGE_BURST: Final = 1000.0
 """What a connection may make up for after the network stood still."""
 _SPARE_SOCKETS: Final = 64
+_ORDERLY: Final = (1000, 1001, 1005)
+"""Codes of a close that is a goodbye."""
+AUDIO_PER_S: Final = 1.25
+AUDIO_BURST_S: Final = 6.0
+"""Seconds of audio that may come at once, after a network that stood still; more is not what somebody says."""
+DEAF_S: Final = 10.0
+"""A peer that has played nothing for so long, of what it was sent, has no listener."""
 _LOGGED_PER_S: Final = 1.0
 _LOG_BURST: Final = 20.0
 
@@ -60,12 +69,12 @@ class _Allowance:
         self._per_s, self._burst, self._left = per_s, burst, burst
         self._at = 0.0
 
-    def take(self, now: float) -> bool:
+    def take(self, now: float, amount: float = 1.0) -> bool:
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) if self._at else self._burst
         self._at = now
-        if self._left < 1.0:
+        if self._left < amount:
             return False
-        self._left -= 1.0
+        self._left -= amount
         return True
 
 
@@ -91,6 +100,7 @@ class Connection:
         self.kind = kind
         self.protocol = protocol
         self.address = address
+        self.counted = subscriber(address)
         self.source = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.began = now
         self.link: Link | None = None
@@ -99,6 +109,8 @@ class Connection:
         self.offered = ""
         self.over = False
         self.allowance = _Allowance(MESSAGES_PER_S, MESSAGE_BURST)
+        self.audio = _Allowance(AUDIO_PER_S, AUDIO_BURST_S)
+        self.bytes_per_s = 1.0
 
 
 class StreamServer:
@@ -131,6 +143,9 @@ class StreamServer:
         self._offers: dict[str, Connection] = {}
         self._addresses: Counter[str] = Counter()
         self._most = settings.limits.max_calls * 2 + _SPARE_SOCKETS
+        self._transports: set[asyncio.BaseTransport | None] = set()
+        """Of the WebSockets among the connections."""
+        self._silent: dict[web.RequestHandler, float] = {}
         self._log_allowance = _Allowance(_LOGGED_PER_S, _LOG_BURST)
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
@@ -152,7 +167,9 @@ class StreamServer:
         app = web.Application(client_max_size=0)
         app.router.add_get("/{kind}/media", self._websocket)
         app.router.add_get("/{kind}/media/{path:.*}", self._websocket)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        # aiohttp tells every broken request with a traceback; anybody can send those.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=0.0)
         await self._runner.setup()
         with _naming(f"listen.media {where.host}:{where.port}"):
             await web.TCPSite(self._runner, where.host, where.port).start()
@@ -183,6 +200,10 @@ class StreamServer:
         offered = self._offers.pop(message.token, None)
         if offered is not None and offered.kind == message.kind:
             self._attach(offered, leg)
+            return
+        kind = self._kinds.get(message.kind)
+        if kind is None or kind.unasked:
+            self._publish(StreamEnded(leg.slot, leg.generation, True, "the peer has gone"))
             return
         self._expected[message.token] = _Expected(leg, message.kind, time.monotonic() + message.timeout_s)
         self._waiting[leg] = message.token
@@ -228,8 +249,28 @@ class StreamServer:
             age = now - connection.began
             if connection.started is None and age > START_S and not connection.over:
                 self._fault(connection, f"nothing was said within {START_S:.0f} s of connecting")
+            elif connection.leg is not None and connection.leg.stream is not None:
+                if connection.leg.stream.deaf_s(now) > DEAF_S:
+                    self._end(connection, f"the peer has played nothing for {DEAF_S:.0f} s")
             elif connection.offered in self._offers and age > START_S + OFFER_S:
                 self.refuse(connection.offered, "the box did not decide in time")
+        self._sweep_sockets(now)
+
+    def _sweep_sockets(self, now: float) -> None:
+        """Cut off who has connected and asked for nothing, of whom aiohttp takes any number, for any time."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None:
+            return
+        silent = {}
+        for handler in server.connections:
+            transport = handler.transport
+            if transport is not None and transport not in self._transports:
+                silent[handler] = self._silent.get(handler, now)
+        self._silent = silent
+        crowd = len(silent) - MAX_SILENT
+        for number, (handler, since) in enumerate(sorted(silent.items(), key=lambda item: item[1])):
+            if (now - since > START_S or number < crowd) and handler.transport is not None:
+                handler.transport.abort()
 
     # --- a connection's life --------------------------------------------------------------------------------------
 
@@ -237,7 +278,12 @@ class StreamServer:
         name = request.match_info["kind"]
         kind = self._kinds.get(name)
         if kind is None or kind.transport != "websocket":
-            return web.Response(status=404, text=f"there is no trunk of kind {name[:40]!r} here\n")
+            return _answer(404, f"there is no trunk of kind {name[:40]!r} here")
+        socket = web.WebSocketResponse(
+            protocols=kind.subprotocols, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE, compress=False, timeout=3.0
+        )
+        if not socket.can_prepare(request):
+            return _answer(426, "this is a WebSocket")
         proxies = self._settings.listen.proxies
         peer = request.remote or ""
         address = client_address(peer, ",".join(request.headers.getall("X-Forwarded-For", [])), proxies)
@@ -245,40 +291,29 @@ class StreamServer:
         if refusal is None and kind.unasked and from_a_page(request.headers):
             refusal = self._refuse(name, address, 403, "a page in a browser is no PBX")
         if refusal is not None:
-            return web.Response(status=refusal[0], text=refusal[1] + "\n")
+            return _answer(*refusal)
         query = {key[:64]: value[:256] for key, value in list(request.query.items())[:32]}
         try:
             protocol = kind.open(StreamRequest(request.match_info.get("path", "")[:256], query))
         except CarrierError as error:
-            return web.Response(status=400, text=f"{error}\n")
+            return _answer(400, str(error))
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
         connection = self._add(name, protocol, address, peername[1] if peername else 0)
-        socket = web.WebSocketResponse(
-            protocols=kind.subprotocols, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE, compress=False, timeout=3.0
-        )
-        reason = ""
-        link: WebSocketLink | None = None
+        broken = "the connection could not be made"
+        transport = request.transport
+        self._transports.add(transport)
         try:
             await socket.prepare(request)
-            link = WebSocketLink(
+            link = connection.link = WebSocketLink(
                 socket, request.transport, lambda: self._fault(connection, "the peer does not read what it is sent")
             )
-            connection.link = link
-            async for message in socket:
-                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    was_over = connection.over
-                    self._take(connection, message.data)
-                    if connection.over and not was_over:
-                        await link.shut()
-                elif message.type is WSMsgType.ERROR:
-                    reason = str(socket.exception() or "")
-        except (ConnectionError, web.HTTPException) as error:
-            reason = str(error)
+            broken = await link.run(lambda message: self._take(connection, message))
+        except (ConnectionError, RuntimeError) as error:
+            broken = str(error) or type(error).__name__
         finally:
-            if link is not None:
-                await link.finish()
-            orderly = socket.close_code in (1000, 1001, 1005) and not reason
-            self._gone(connection, orderly, reason or f"the connection was closed ({socket.close_code})")
+            self._transports.discard(transport)
+            orderly = socket.close_code in _ORDERLY and not broken
+            self._gone(connection, orderly, broken or f"the connection was closed ({socket.close_code})")
         return socket
 
     def _tcp(self, name: str) -> TcpLink:
@@ -303,17 +338,17 @@ class StreamServer:
     def _refusal(self, name: str, kind: StreamKind, address: str) -> tuple[int, str] | None:
         """Why a connection is not taken: an HTTP status, and words for its peer; None where it is."""
         limit = self._settings.limits.streams_per_address
+        counted = subscriber(address)
+        starting = [one for one in self._connections if one.started is None]
         found: tuple[int, str] | None = None
         if kind.unasked and not self._trunk_of(name, address):
             found = 403, f"{address} is not within allow of any trunk of kind {name}"
-        elif len(self._connections) >= self._most:
+        elif len(self._connections) - len(starting) >= self._most or len(starting) >= MAX_SILENT:
             found = 503, "the box has no room for another stream"
-        elif self._addresses[address] >= limit:
+        elif self._addresses.get(counted, 0) >= limit:
             found = 429, f"{address} has {limit} streams (limits.streams_per_address)"
-        elif sum(1 for one in self._connections if one.address == address and one.started is None) >= MAX_STARTING:
+        elif sum(1 for one in starting if one.counted == counted) >= MAX_STARTING:
             found = 429, f"{address} has {MAX_STARTING} streams that have not said what they are"
-        if not self._addresses[address]:
-            del self._addresses[address]
         return found if found is None else self._refuse(name, address, *found)
 
     def _refuse(self, name: str, address: str, status: int, why: str) -> tuple[int, str]:
@@ -335,7 +370,7 @@ class StreamServer:
     def _add(self, kind: str, protocol: StreamProtocol, address: str, port: int) -> Connection:
         connection = Connection(kind, protocol, address, port, time.monotonic())
         self._connections.add(connection)
-        self._addresses[address] += 1
+        self._addresses[connection.counted] += 1
         return connection
 
     def _take(self, connection: Connection, message: Message) -> None:
@@ -357,6 +392,8 @@ class StreamServer:
     def _on(self, connection: Connection, event: Started | Audio | Key | Marked | Stopped) -> None:
         leg = connection.leg
         if isinstance(event, Audio):
+            if not connection.audio.take(time.monotonic(), len(event.payload) / connection.bytes_per_s):
+                raise CarrierError("more audio than anybody can say in the time")
             if leg is not None:
                 self._clock.hear(leg, event)
         elif isinstance(event, Marked):
@@ -372,6 +409,7 @@ class StreamServer:
 
     def _start(self, connection: Connection, started: Started) -> None:
         connection.started = started
+        connection.bytes_per_s = float(max(1, started.rate_hz) * (2 if started.codec == "l16" else 1))
         kind = self._kinds[connection.kind]
         expected = self._expected.pop(started.token, None) if started.token else None
         if expected is not None and expected.kind == connection.kind:
@@ -446,9 +484,9 @@ class StreamServer:
         if connection in self._connections:
             self._connections.remove(connection)
             self.closed += 1
-            self._addresses[connection.address] -= 1
-            if self._addresses[connection.address] <= 0:
-                del self._addresses[connection.address]
+            self._addresses[connection.counted] -= 1
+            if self._addresses[connection.counted] <= 0:
+                del self._addresses[connection.counted]
 
     def _part(self, connection: Connection, orderly: bool, reason: str) -> None:
         if connection.offered:
@@ -465,6 +503,13 @@ class StreamServer:
         """A line about a peer, as long as there are not too many of them."""
         if self._log_allowance.take(time.monotonic()):
             logger.warning(words, *values)
+
+
+def _answer(status: int, words: str) -> web.Response:
+    """To a request that is not served."""
+    response = web.Response(status=status, text=words + "\n")
+    response.force_close()
+    return response
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from appliance.ipc.messages import (
     PlayoutStarted,
     Tick,
 )
-from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
+from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
 from appliance.media.ahead import SpeakingAhead
 from appliance.media.hearing import SILENCE, Hearing
 from appliance.media.leg import MediaLeg
@@ -187,7 +187,7 @@ class AudioClock:
         legs = self.legs
         for key, data, source in self.receiver.drain():
             leg = legs[key if key >= 0 else ~key]
-            if not leg.connected:
+            if not leg.connected or leg.stream is not None:
                 continue
             try:
                 if key >= 0:
@@ -211,7 +211,10 @@ class AudioClock:
             plain = data if srtp is None or is_rtcp(data) else srtp.unprotect(data)
             payload_type, marker, sequence, timestamp, ssrc, payload = parse(plain)
         except RtpError:
-            self._no_rtp(leg, data, source, now)
+            if leg.rtcp_mux and is_rtcp(data):
+                self.reports.receive(leg, data, source, now)
+            else:
+                self._dropped += 1
             return
         voice = payload_type == leg.payload_type_in
         if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
@@ -248,12 +251,6 @@ class AudioClock:
             leg.heard_at = now
             leg.received += 1
             self._received += 1
-
-    def _no_rtp(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
-        if leg.rtcp_mux and is_rtcp(data):
-            self.reports.receive(leg, data, source, now)
-        else:
-            self._dropped += 1
 
     def _no_voice(
         self, leg: MediaLeg, payload_type: int, payload: bytes, timestamp: int, marker: bool, sequence: int
@@ -464,7 +461,12 @@ class AudioClock:
             self.reports.begin(leg, time.monotonic())
 
     def begin_stream(self, leg: MediaLeg) -> None:
-        """The leg's audio is a stream from now on; see :meth:`MediaLeg.connect_stream`."""
+        """The leg's audio is a stream from now on; see :meth:`MediaLeg.connect_stream`.
+
+        The time since its last one has passed for its recording too.
+        """
+        if leg.away_from >= 0:
+            self.rings.pass_by(np.array([leg.slot], np.int64), self.number - leg.away_from)
         self._staged[leg.slot] = 0
         self._staged_samples[leg.slot] = 0
         self._queued.pop(leg.slot, None)
@@ -477,6 +479,7 @@ class AudioClock:
         if leg.stream is not None:
             self._ahead.part(leg, leg.stream)
             leg.part_from_stream()
+            leg.away_from = self.number
             self.legs_changed()
 
     def changed(self, leg: MediaLeg) -> None:
@@ -559,12 +562,7 @@ class AudioClock:
                 leg.jitter.pop(True)
             if leg.packetiser is not None:
                 leg.packetiser.clear()
-        silence = np.zeros((len(rows), FRAME_SAMPLES), np.int16)
-        unheard = np.full(len(rows), -1, np.int64)
-        for _ in range(min(ticks, RING_FRAMES)):
-            self.rings.record(rows, silence, silence, unheard, unheard < 0)
-        if ticks > RING_FRAMES:
-            self.rings.frames[rows] += ticks - RING_FRAMES
+        self.rings.pass_by(rows, ticks)
         self._timestamp[rows] += np.uint32(ticks * FRAME_SAMPLES & 0xFFFFFFFF)
         self.number += ticks
         self._skipped += ticks

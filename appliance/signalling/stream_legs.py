@@ -90,6 +90,7 @@ class _StreamSide:
         """An address for the next stream of this call; the one before is void."""
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         if self._media is not None and not self._over:
+            self._stop_waiting()
             self._media.connect_stream(self._kind, token, self._patience_s(), self._told)
         return StreamAddress(self._carrier.stream_url(token), token)
 

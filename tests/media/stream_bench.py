@@ -57,6 +57,7 @@ class StreamBench:
         self.clock.legs[slot] = self.leg
         self.sent: list[Message] = []
         self.unsent = 0
+        self.answers_marks = True
         self.buffer: deque[np.ndarray | str] = deque()
         self.heard: list[np.ndarray] = []
         self.connect(protocol, codec, rate_hz)
@@ -105,7 +106,9 @@ class StreamBench:
 
     def _return_marks(self) -> None:
         while self.buffer and isinstance(self.buffer[0], str):
-            self.stream.marked(str(self.buffer.popleft()), self.time.now)
+            name = str(self.buffer.popleft())
+            if self.answers_marks:
+                self.stream.marked(name, self.time.now)
 
     @property
     def lead(self) -> int:

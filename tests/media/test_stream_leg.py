@@ -232,3 +232,82 @@ def test_an_utterance_goes_on_with_the_next_stream(bench: StreamBench) -> None:
     done = bench.of_type(PlayoutDone)[-1]
     assert sent_before > 0
     assert (done.utterance, done.played) == (2, 60 * FRAME_SAMPLES)
+
+
+def test_what_went_over_two_broken_streams_is_counted(bench: StreamBench) -> None:
+    bench.synthesise(200 * FRAME_SAMPLES)
+    bench.leg.playout.add(1, 0, 200 * FRAME_SAMPLES, True)
+    bench.tick(20)
+    bench.clock.end_stream(bench.leg)
+    sent = bench.leg.playout.played
+    bench.connect()
+    bench.clock.end_stream(bench.leg)
+    bench.connect()
+    assert bench.clock.flush(bench.leg) == (1, sent)
+
+
+def test_what_was_heard_whole_is_told_though_the_next_is_cut_short(bench: StreamBench) -> None:
+    """The last mark of an utterance is on its way while the next one is stopped."""
+    bench.synthesise(200 * FRAME_SAMPLES)
+    bench.leg.playout.add(1, 0, 20 * FRAME_SAMPLES, True)
+    bench.leg.playout.add(2, 20 * FRAME_SAMPLES, 100 * FRAME_SAMPLES, True)
+    bench.tick(18)
+    bench.answers_marks = False
+    bench.tick(10)
+    utterance, samples = bench.clock.flush(bench.leg)
+    assert [(done.utterance, done.played) for done in bench.of_type(PlayoutDone)] == [(1, 20 * FRAME_SAMPLES)]
+    assert utterance == 2
+    assert 0 < samples < 80 * FRAME_SAMPLES
+
+
+def test_keys_within_an_utterance_are_none_of_it(bench: StreamBench) -> None:
+    bench.synthesise(100 * FRAME_SAMPLES)
+    bench.leg.playout.add(1, 0, 40 * FRAME_SAMPLES, True)
+    bench.tick(5)
+    bench.clock.send_digits(bench.leg, "12")
+    bench.tick(90)
+    assert [(done.utterance, done.played) for done in bench.of_type(PlayoutDone)] == [(1, 40 * FRAME_SAMPLES)]
+
+
+def test_a_key_over_a_bridge_leaves_no_delay_behind(bench: StreamBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = StreamBench(monkeypatch, clock=bench.clock, slot=3)
+    bench.leg.partner, other.leg.partner = other.leg, bench.leg
+    for number in range(1, 150):
+        if number == 30:
+            other.leg.send_digits("5")
+        level = 8000 if number < 100 else 0
+        bench.say(number, tone(level).astype(np.int16))
+        bench.time.now += 0.02
+        bench.play()
+        if other.buffer:
+            other.buffer.popleft()
+        while other.buffer and isinstance(other.buffer[0], str):
+            other.stream.marked(str(other.buffer.popleft()), bench.time.now)
+        bench.clock.run(1, 0.0)
+    assert other.lead <= 4
+
+
+def test_linear_audio_whose_numbers_begin_anew_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = BrowserStream()
+    protocol.receive('{"event":"start","token":"t","rate":16000}')
+    bench = StreamBench(monkeypatch, protocol, "l16", 16_000)
+    try:
+        line = tone(8000, 320).astype("<i2").tobytes()
+        for number in [*range(1000, 1010), *range(1, 40)]:
+            bench.clock.hear(bench.leg, Audio(number, line))
+            bench.time.now += 0.02
+            bench.clock.run(1, 0.0)
+        assert np.abs(bench.heard_of_caller()[-10:]).max() > 2000
+    finally:
+        bench.close()
+
+
+def test_time_passes_for_the_recording_while_there_is_no_stream(bench: StreamBench) -> None:
+    bench.tick(10)
+    bench.clock.end_stream(bench.leg)
+    for _ in range(50):
+        bench.time.now += 0.02
+        bench.clock.run(1, 0.0)
+    bench.connect()
+    bench.tick(1)
+    assert int(bench.rings.frames[bench.slot]) == 61

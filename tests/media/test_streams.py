@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from appliance.carriers.audiosocket import message
 from appliance.cli.box import free_port
@@ -293,20 +296,119 @@ async def test_those_that_have_not_begun_are_limited(media: Media, monkeypatch: 
     assert len(held) == 2
 
 
-async def test_there_is_room_for_so_many_streams_at_all(
-    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_there_is_room_for_so_many_streams(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_SPARE_SOCKETS", 0)
     media = await make(limits={"max_calls": 1})
+    held = []
+    for slot in (1, 2):
+        leg = media.leg(slot)
+        media.expect(leg, f"secret{slot}")
+        held.append(await media.dial())
+        await held[-1].send_str(start(f"secret{slot}"))
+        await media.until(lambda leg=leg: leg.connected)
+    assert await media.refused() == 503
+
+
+async def test_those_that_have_not_begun_take_no_room_of_calls(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MAX_SILENT", 2)
+    media = await make()
     held = [await media.dial(), await media.dial()]
     assert await media.refused() == 503
-    assert len(held) == 2
+    await held.pop().close()
+    await media.until(lambda: media.server.closed == 1)
+    held.append(await media.dial())
+
+
+async def test_a_socket_that_asks_for_nothing_is_cut_off(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", media.port)
+    media.server.sweep()
+    monkeypatch.setattr(streams, "START_S", 0.0)
+    await asyncio.sleep(0.01)
+    media.server.sweep()
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_what_is_no_websocket_is_told_so_and_let_go(media: Media, caplog: pytest.LogCaptureFixture) -> None:
+    async with media.http.get(f"http://127.0.0.1:{media.port}/twilio/media") as reply:
+        assert (reply.status, reply.headers["Connection"]) == (426, "close")
+    reader, writer = await asyncio.open_connection("127.0.0.1", media.port)
+    writer.write(b"\x16\x03\x01 not HTTP\r\n\r\n")
+    await asyncio.wait_for(reader.read(), 5.0)
+    writer.close()
+    await writer.wait_closed()
+    assert not [record for record in caplog.records if record.exc_info], "anybody could fill the log with tracebacks"
+
+
+async def test_the_reason_reaches_a_peer_that_goes_on_talking(media: Media) -> None:
+    """A connection that is cut off with something unread takes the reason with it."""
+    for number in range(10):
+        leg = media.leg()
+        media.expect(leg, f"secret{number}")
+        socket = await media.dial()
+        await socket.send_str(start(f"secret{number}"))
+        await media.until(lambda leg=leg: leg.connected)
+        audio = json.dumps({"event": "media", "media": {"chunk": "1", "payload": "AAAA" * 50}})
+        for _ in range(20):
+            await socket.send_str(audio)
+        media.server.forget(leg)
+        for _ in range(5):
+            await socket.send_str(audio)
+            await asyncio.sleep(0.002)
+        assert (await closed(socket))[0] == 1000
+
+
+async def test_more_audio_than_anybody_can_say_ends_a_stream(media: Media) -> None:
+    leg = media.leg()
+    media.expect(leg, "secret")
+    socket = await media.dial()
+    await socket.send_str(start("secret"))
+    second = base64.b64encode(bytes(8000)).decode()
+    for number in range(10):
+        await socket.send_str(json.dumps({"event": "media", "media": {"chunk": str(number), "payload": second}}))
+    code, reason = await closed(socket)
+    assert (code, "more audio" in reason) == (1008, True)
+
+
+async def test_a_peer_that_does_not_read_is_cut_off_between_two_ticks(media: Media) -> None:
+    """Messages are posted in the middle of a tick over all calls: none of them may go meanwhile."""
+    leg = media.leg()
+    media.expect(leg, "secret")
+    socket = await media.dial()
+    await socket.send_str(start("secret"))
+    await media.until(lambda: leg.connected)
+    assert leg.stream is not None
+    for _ in range(1200):
+        leg.stream._post(["x"])
+    assert leg.connected
+    await media.until(lambda: not leg.connected)
+    assert "does not read" in media.told(StreamEnded)[0].reason
+
+
+async def test_a_page_in_a_browser_is_no_pbx(media: Media) -> None:
+    """Anybody's page could call from the machine of whoever looks at it, which is in the trunk's allow."""
+    page = {"Origin": "https://evil.example", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    assert await media.refused("/pbx/media?called=100", headers=page) == 403
+    assert await media.refused("/pbx/media?called=100", headers={"Sec-Fetch-Site": "cross-site"}) == 403
+    await (await media.dial("/pbx/media?called=100", headers={"Origin": "http://127.0.0.1"})).close()
+
+
+async def test_an_offered_stream_that_has_gone_is_told_at_once(media: Media) -> None:
+    media.expect(media.leg(), "gone", kind="pbx")
+    assert media.told(StreamEnded)[0].orderly
 
 
 async def test_a_proxys_word_on_who_asks_is_taken_where_it_is_named(make: Callable[..., Any]) -> None:
     media = await make(listen={"proxies": ["127.0.0.1/32"]}, limits={"streams_per_address": 1})
     held = [await media.dial(headers={"X-Forwarded-For": f"203.0.113.{number}"}) for number in range(3)]
     assert await media.refused(headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.1"}) == 429
+    two = [("X-Forwarded-For", "127.0.0.2"), ("X-Forwarded-For", "203.0.113.1")]
+    assert await media.refused(headers=CIMultiDict(two)) == 429, "a line of the caller's own, before the proxy's"
     assert await media.refused("/pbx/media", headers={"X-Forwarded-For": "203.0.113.9"}) == 403
     assert len(held) == 3
 
@@ -340,7 +442,7 @@ async def test_a_pbxs_stream_is_offered_and_waits(media: Media) -> None:
 
 
 async def test_an_offered_stream_that_is_refused_is_closed_with_the_reason(media: Media) -> None:
-    socket = await media.dial("/pbx/media?called=100")
+    socket = await media.dial("/pbx/media?called=100&rate=8000")
     await socket.send_bytes(bytes(320))
     await media.until(lambda: media.told(StreamOffered))
     media.server.refuse(media.told(StreamOffered)[0].token, "no line answers 100")
@@ -348,7 +450,7 @@ async def test_an_offered_stream_that_is_refused_is_closed_with_the_reason(media
 
 
 async def test_an_offer_that_nobody_decides_on_is_closed(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
-    socket = await media.dial("/pbx/media?called=100")
+    socket = await media.dial("/pbx/media?called=100&rate=8000")
     await socket.send_bytes(bytes(320))
     await media.until(lambda: media.told(StreamOffered))
     monkeypatch.setattr(streams, "START_S", 0.0)
