@@ -47,8 +47,8 @@ _DIAL: Final = _STREAM | {
     "answering_machine_detection", "answering_machine_detection_config", "link_to", "custom_headers",
 }  # fmt: skip
 _REJECTIONS: Final = {
-    "CALL_REJECTED": "call_rejected", "USER_BUSY": "user_busy", "NOT_FOUND": "not_found",
-    "TEMPORARILY_UNAVAILABLE": "unspecified",
+    "CALL_REJECTED": ("call_rejected", "603"), "USER_BUSY": ("user_busy", "486"), "NOT_FOUND": ("not_found", "404"),
+    "TEMPORARILY_UNAVAILABLE": ("unspecified", "480"),
 }  # fmt: skip
 
 
