@@ -22,8 +22,9 @@ FRAME: Final = 160
 LEAD: Final = 8 * FRAME
 """How far ahead of the peer's playing we send: what the network may stutter without a gap being heard."""
 
-SHORT_LEAD: Final = 4 * FRAME
-"""The same where the peer cannot be told to forget it: so much is heard after an interruption."""
+SHORT_LEAD: Final = 2 * FRAME
+"""The same where the peer cannot be told to forget it: so much is heard after an interruption, and what Asterisk gets
+over AudioSocket it sends on at once, in a burst."""
 
 _RATE_HZ: Final = 8000.0
 _MARK_EVERY: Final = 5 * FRAME
