@@ -203,10 +203,11 @@ class StreamOffered(Message, frozen=True):
 
 
 class StreamStarted(Message, frozen=True):
-    """The leg's stream is there, in this codec and at this rate; ``source`` is "address:port" of its peer."""
+    """The leg's stream, that of ``token``, is there; ``source`` is "address:port" of its peer."""
 
     slot: int
     generation: int
+    token: str
     call_id: str
     codec: str
     rate_hz: int
@@ -214,10 +215,14 @@ class StreamStarted(Message, frozen=True):
 
 
 class StreamEnded(Message, frozen=True):
-    """The leg's stream is over, or never came. ``orderly``: its peer said goodbye; else ``reason`` says what broke."""
+    """The leg's stream, that of ``token``, is over or never came. ``orderly``: its peer said goodbye.
+
+    If not, ``reason`` says what broke.
+    """
 
     slot: int
     generation: int
+    token: str
     orderly: bool
     reason: str
 

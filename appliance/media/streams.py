@@ -92,6 +92,7 @@ class Connection:
 
     Attributes:
         leg: whose audio it is; None before and after that.
+        token: by which it became that.
         offered: the token under which it was offered to control.
         over: nothing that comes is looked at any more.
     """
@@ -106,7 +107,7 @@ class Connection:
         self.link: Link | None = None
         self.started: Started | None = None
         self.leg: MediaLeg | None = None
-        self.offered = ""
+        self.offered = self.token = ""
         self.over = False
         self.allowance = _Allowance(MESSAGES_PER_S, MESSAGE_BURST)
         self.audio = _Allowance(AUDIO_PER_S, AUDIO_BURST_S)
@@ -199,11 +200,11 @@ class StreamServer:
         self.forget(leg)
         offered = self._offers.pop(message.token, None)
         if offered is not None and offered.kind == message.kind:
-            self._attach(offered, leg)
+            self._attach(offered, leg, message.token)
             return
         kind = self._kinds.get(message.kind)
         if kind is None or kind.unasked:
-            self._publish(StreamEnded(leg.slot, leg.generation, True, "the peer has gone"))
+            self._publish(StreamEnded(leg.slot, leg.generation, message.token, True, "the peer has gone"))
             return
         self._expected[message.token] = _Expected(leg, message.kind, time.monotonic() + message.timeout_s)
         self._waiting[leg] = message.token
@@ -244,7 +245,7 @@ class StreamServer:
                 del self._expected[token]
                 self._waiting.pop(expected.leg, None)
                 leg = expected.leg
-                self._publish(StreamEnded(leg.slot, leg.generation, False, "no stream has come"))
+                self._publish(StreamEnded(leg.slot, leg.generation, token, False, "no stream has come"))
         for connection in list(self._connections):
             age = now - connection.began
             if connection.started is None and age > START_S and not connection.over:
@@ -414,7 +415,7 @@ class StreamServer:
         expected = self._expected.pop(started.token, None) if started.token else None
         if expected is not None and expected.kind == connection.kind:
             self._waiting.pop(expected.leg, None)
-            self._attach(connection, expected.leg)
+            self._attach(connection, expected.leg, started.token)
             return
         if expected is not None:
             self._expected[started.token] = expected
@@ -435,21 +436,23 @@ class StreamServer:
             )
         )
 
-    def _attach(self, connection: Connection, leg: MediaLeg) -> None:
+    def _attach(self, connection: Connection, leg: MediaLeg, token: str) -> None:
         assert connection.started is not None and connection.link is not None
         started, link = connection.started, connection.link
         try:
             stream = StreamEnd(connection.protocol, started, link.post, link.unsent)
         except CarrierError as error:
-            self._publish(StreamEnded(leg.slot, leg.generation, False, str(error)))
+            self._publish(StreamEnded(leg.slot, leg.generation, token, False, str(error)))
             self._fault(connection, str(error))
             return
-        connection.leg = leg
+        connection.leg, connection.token = leg, token
         self._by_leg[leg] = connection
         leg.connect_stream(stream, time.monotonic())
         self._clock.begin_stream(leg)
         self._publish(
-            StreamStarted(leg.slot, leg.generation, started.call_id, started.codec, started.rate_hz, connection.source)
+            StreamStarted(
+                leg.slot, leg.generation, token, started.call_id, started.codec, started.rate_hz, connection.source
+            )
         )
 
     def _fault(self, connection: Connection, reason: str) -> None:
@@ -497,7 +500,7 @@ class StreamServer:
         self._broken += not orderly
         del self._by_leg[leg]
         self._clock.end_stream(leg)
-        self._publish(StreamEnded(leg.slot, leg.generation, orderly, reason[:200]))
+        self._publish(StreamEnded(leg.slot, leg.generation, connection.token, orderly, reason[:200]))
 
     def _log(self, words: str, *values: object) -> None:
         """A line about a peer, as long as there are not too many of them."""

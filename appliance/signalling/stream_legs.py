@@ -53,6 +53,8 @@ class _StreamSide:
         self._call: CarrierCall | None = None
         self._media: MediaSlot | None = None
         self._up = asyncio.Event()
+        self._token = ""
+        """Of the newest stream; what is told of another one has been overtaken."""
         self._over = False
         self._leaves = False
         """The carrier is connecting the far end with somebody else, or has: the stream is not the call any more."""
@@ -88,7 +90,7 @@ class _StreamSide:
 
     def new_stream(self) -> StreamAddress:
         """An address for the next stream of this call; the one before is void."""
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         if self._media is not None and not self._over:
             self._stop_waiting()
             self._media.connect_stream(self._kind, token, self._patience_s(), self._told)
@@ -97,7 +99,7 @@ class _StreamSide:
     # --- what media tells -----------------------------------------------------------------------------------------
 
     def _told(self, news: StreamNews) -> None:
-        if self._over:
+        if self._over or news.token != self._token:
             return
         if isinstance(news, StreamStarted):
             self._stop_waiting()
@@ -243,6 +245,7 @@ class StreamLeg(_StreamSide):
             return
         self._media = media
         if self._offer is not None:
+            self._token = self._offer.token
             media.connect_stream(self._kind, self._offer.token, OPEN_S, self._told)
             stream = StreamAddress("", self._offer.token)
         else:
