@@ -15,7 +15,8 @@ PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak t
 PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3
-BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood
+BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
+	playback_truth carrier_load stream_faults
 
 .PHONY: help
 help: ## what can be made
@@ -74,7 +75,7 @@ test: $(VENV)/.setup-dev peers ## every test, the ones against independent softp
 	$(PYTEST) -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: bars
-bars: $(VENV)/.setup-dev peers ## the measured bars, each printing its figure (about 25 minutes)
+bars: $(VENV)/.setup-dev peers ## the measured bars, each printing its figure (about 50 minutes)
 	@failed=""; for bar in $(BARS); do \
 		$(BIN)/python -m tests.bench.$$bar || [ $$? = 77 ] || failed="$$failed $$bar"; \
 	done; \
