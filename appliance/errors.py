@@ -87,11 +87,12 @@ class CarrierError(ApplianceError):
 class CarrierApiError(CarrierError):
     """A carrier's API has refused a request, or cannot be reached.
 
-    ``status`` is HTTP's, 0 where nothing that can be read came back.
+    ``status`` is HTTP's, 0 where nothing that can be read came back; ``sure``: what was asked for has not been done.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, sure: bool = True) -> None:
         self.status = status
+        self.sure = sure
         super().__init__(message)
 
 

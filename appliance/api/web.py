@@ -104,10 +104,12 @@ async def post(
     ``body`` must hold a key by which the API knows a request that it has had.
 
     Raises:
-        CarrierApiError: it refuses, or the last try has failed too.
+        CarrierApiError: it refuses, or the last try has failed too. It is not ``sure`` where some try may have done
+            what was asked for: one without an answer, or with a 5xx.
     """
-    from aiohttp import ClientError, ClientTimeout
+    from aiohttp import ClientConnectorError, ClientError, ClientTimeout
 
+    sure = True
     for attempt in range(tries):
         wait = _BACK_OFF_S * 2**attempt * (0.5 + random.random())
         try:
@@ -119,13 +121,17 @@ async def post(
                     text += piece
             if 200 <= status < 300:
                 return _read(text)
-            problem = CarrierApiError(f"HTTP {status}: {printable(text.decode('utf-8', 'replace'))}", status=status)
+            sure = sure and status < 500
+            words = f"HTTP {status}: {printable(text.decode('utf-8', 'replace'))}"
+            problem = CarrierApiError(words, status=status, sure=sure)
             if status != 429 and status < 500:
                 raise problem
             after = response.headers.get("Retry-After", "")
             wait = max(wait, float(after)) if after.isdecimal() else wait
         except (ClientError, OSError) as error:
-            problem = CarrierApiError(f"no answer: {printable(str(error)) or type(error).__name__}", status=0)
+            sure = sure and isinstance(error, ClientConnectorError)
+            words = f"no answer: {printable(str(error)) or type(error).__name__}"
+            problem = CarrierApiError(words, status=0, sure=sure)
         if attempt + 1 < tries:
             await asyncio.sleep(min(wait, _MAX_WAIT_S))
     raise problem
@@ -137,5 +143,5 @@ def _read(text: bytes) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise CarrierApiError("the answer is not a JSON object; is api_url right?", status=0)
+        raise CarrierApiError("the answer is not a JSON object; is api_url right?", status=0, sure=False)
     return found

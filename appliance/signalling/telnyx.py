@@ -21,17 +21,16 @@ from pydantic import ConfigDict, SecretStr
 from appliance.api import BoxCall, CallRequest, CarrierBox, CarrierCall, IncomingCall, ProviderOptions, StreamAddress
 from appliance.api.streams import printable
 from appliance.api.web import Ed25519Key, HttpOrigin, WsOrigin, post
-from appliance.api.web_carrier import MAX_CALLS, WebCarrier
+from appliance.api.web_calls import TRANSFER_SLACK_S, WebCall, WebCalls
+from appliance.api.web_carrier import MAX_CALLS
 from appliance.errors import CarrierApiError, CarrierError, DialError
 
 logger = logging.getLogger(__name__)
 REPLAY_S: Final = 300
 """A webhook whose timestamp is further off is refused."""
-_TRANSFER_SLACK_S: Final = 8.0
 _STREAMS: Final = 4
 """How often a call's stream is asked for where Telnyx cannot open it, or it breaks."""
-_AGAIN_S: Final = 0.5
-"""Later than a stream's end Telnyx tells that of the call."""
+_STREAM_ENDED: Final = ("streaming.stopped", "streaming.failed")
 _CAUSES: Final = {"user_busy": 486, "call_rejected": 603, "not_found": 404, "originator_cancel": 487}
 _REJECTIONS: Final = {
     404: "NOT_FOUND",
@@ -44,8 +43,6 @@ _AUDIO: Final = {
     "stream_bidirectional_codec": "PCMU",
 }  # fmt: skip
 _HINTS: Final = {0: "; is api_url right?", 401: "; is api_key right?"}
-_GONE: Final = (404, 422)
-"""What a command for a call that has ended is answered with."""
 
 
 class TelnyxOptions(ProviderOptions):
@@ -81,6 +78,12 @@ class _Payload(msgspec.Struct):
     sip_hangup_cause: str | None = None
     failure_reason: str | None = None
     stream_url: str | None = None
+    stream_params: dict[str, Any] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the stream that it is about; it stands in another place where the stream failed."""
+        return str(self.stream_url or (self.stream_params or {}).get("stream_url", ""))
 
     def status(self) -> int:
         """Why a call did not come about, in terms of SIP."""
@@ -97,17 +100,16 @@ class _Webhook(msgspec.Struct):
     data: _Event
 
 
-class TelnyxCall:
-    """One leg at Telnyx. A call that we place is known by ``state`` until its ``call_id`` has been told."""
+class TelnyxCall(WebCall):
+    """One leg at Telnyx."""
 
     can_transfer = sends_digits = True
 
     def __init__(self, carrier: TelnyxCarrier, call_id: str, request: CallRequest | None = None) -> None:
-        self._carrier, self.call_id, self.request = carrier, call_id, request
-        self.state, self.url = _state(request.key) if request else "", ""
-        self.box_call: BoxCall | None = request.box_call if request else None
-        self.answered = self.moved = False
-        self.outcome: asyncio.Future[int] | None = None
+        super().__init__(carrier, call_id, request)
+        self._carrier = carrier
+        self.state, self.url, self._rejection = _state(request.key) if request else "", "", ""
+        self.answered = False
         self.streams = self._commands = 0
 
     async def command(self, action: str, **body: Any) -> None:
@@ -125,68 +127,52 @@ class TelnyxCall:
 
     async def stream(self, stream: StreamAddress) -> None:
         self.url = stream.url
-        await self.command("streaming_start", stream_url=stream.url, **_AUDIO)
+        try:
+            await self.command("streaming_start", stream_url=stream.url, **_AUDIO)
+        except CarrierApiError as error:
+            self.no_stream(error)
+            raise
 
     async def stream_again(self, box_call: BoxCall, url: str) -> None:
         """The stream has ended, which is no matter where the call has too, or is connected with somebody else."""
-        await asyncio.sleep(_AGAIN_S)
+        await asyncio.sleep(self._carrier.again_s)
         busy = box_call.ended or self.moved or self.outcome is not None
         if not busy and self.url == url and self.streams < _STREAMS:
             self.streams += 1
             await self.stream(box_call.new_stream())
 
     async def reject(self, status: int, reason: str) -> None:
-        self._carrier.forget(self)
-        await self.command("reject", cause=_REJECTIONS.get(status, "CALL_REJECTED"))
+        self._rejection = _REJECTIONS.get(status, "CALL_REJECTED")
+        await self.hangup()
 
-    async def hangup(self) -> None:
-        self._carrier.forget(self)
-        if not self.call_id or self.moved:
-            return
-        try:
+    async def end(self) -> None:
+        if self._rejection:
+            await self.command("reject", cause=self._rejection)
+        else:
             await self.command("hangup")
-        except CarrierApiError as error:
-            if error.status not in _GONE:
-                raise
 
     async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
         """Connect the two at Telnyx. The caller's stream goes on until that is done."""
-        self.outcome = asyncio.get_running_loop().create_future()
-        state = _state(f"transfer of {self.call_id}")
-        moved = [self, other] if isinstance(other, TelnyxCall) else [self]
-        try:
-            if isinstance(other, TelnyxCall):
-                await self.command("bridge", call_control_id=other.call_id)
-            else:
-                self._carrier.transfers[state] = self
-                await self.command(
-                    "transfer", to=number, timeout_secs=round(ring_timeout_s), target_leg_client_state=state
-                )
-            status = await asyncio.wait_for(self.outcome, ring_timeout_s + _TRANSFER_SLACK_S)
-        except TimeoutError:
-            status = 408
-        finally:
-            self.outcome = None
-            self._carrier.transfers.pop(state, None)
-        for call in moved if status == 200 else ():
-            call.moved = True
-            self._carrier.spawn(call.command("streaming_stop"))
+        limit_s, to = ring_timeout_s + TRANSFER_SLACK_S, _state(f"transfer {self._commands} of {self.call_id}")
+        if isinstance(other, TelnyxCall):
+            asked = self.command("bridge", call_control_id=other.call_id)
+            status = await self._carrier.hand_on(self, asked, limit_s, other)
+        else:
+            body = {"to": number, "timeout_secs": _ring_s(ring_timeout_s), "target_leg_client_state": to}
+            status = await self._carrier.hand_on(self, self.command("transfer", **body), limit_s, to)
+        for call in (self, other):
+            if isinstance(call, TelnyxCall) and call.moved:
+                self._carrier.spawn(call.command("streaming_stop"))
         return status
 
     async def send_digits(self, digits: str) -> None:
         await self.command("send_dtmf", digits=digits)
 
-    def settle(self, status: int) -> None:
-        """A transfer has come to this, if there is one."""
-        if self.outcome is not None and not self.outcome.done():
-            self.outcome.set_result(status)
 
-
-class TelnyxCarrier(WebCarrier):
+class TelnyxCarrier(WebCalls[TelnyxCall]):
     """The calls of one trunk."""
 
-    kind = "telnyx"
-    signature_header = "telnyx-signature-ed25519"
+    kind, signature_header = "telnyx", "telnyx-signature-ed25519"
 
     def __init__(self, options: TelnyxOptions, box: CarrierBox, now: Callable[[], float] = time.time) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -194,9 +180,9 @@ class TelnyxCarrier(WebCarrier):
         super().__init__(box, options.public_url, options.media_url)
         self._options, self._now = options, now
         self._key = Ed25519PublicKey.from_public_bytes(base64.b64decode(options.public_key))
-        self._calls: dict[str, TelnyxCall] = {}
-        self._placed: dict[str, TelnyxCall] = {}
-        self.transfers: dict[str, TelnyxCall] = {}
+
+    def new_call(self, call_id: str) -> TelnyxCall:
+        return TelnyxCall(self, call_id)
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [web.post("/webhook", self._webhook)]
@@ -220,7 +206,8 @@ class TelnyxCarrier(WebCarrier):
         try:
             return await post(self.box.http, f"{self._options.api_url}/v2/calls{path}", body, headers)
         except CarrierApiError as error:
-            raise CarrierApiError(f"Telnyx: {error}{_HINTS.get(error.status, '')}", status=error.status) from None
+            text = f"Telnyx: {error}{_HINTS.get(error.status, '')}"
+            raise CarrierApiError(text, status=error.status, sure=error.sure) from None
 
     async def place(self, request: CallRequest) -> CarrierCall:
         """The stream is asked for when the far end answers: asked for here, it might begin with the ringing."""
@@ -228,46 +215,43 @@ class TelnyxCarrier(WebCarrier):
             text = f"trunk {self.box.trunk!r} cannot place calls; give it a connection_id"
             raise DialError(text, status=404, cause="no_route")
         call = TelnyxCall(self, "", request)
-        self._placed[call.state] = call
         body = {
             "connection_id": self._options.connection_id, "to": request.number, "from": request.caller_id,
-            "timeout_secs": min(600, max(5, round(request.ring_timeout_s))), "client_state": call.state,
-            "command_id": request.key,
+            "timeout_secs": _ring_s(request.ring_timeout_s), "client_state": call.state, "command_id": request.key,
         }  # fmt: skip
-        try:
-            call.call_id = str((await self.ask("", body))["data"]["call_control_id"])
-            self.is_new(call.call_id)
-        except (CarrierApiError, LookupError, TypeError) as error:
-            self.forget(call)
-            text = str(error) if isinstance(error, CarrierApiError) else "Telnyx: the call has no name"
-            raise DialError(text, status=503, cause="unreachable") from None
-        return call
 
-    def forget(self, call: TelnyxCall) -> None:
-        call.settle(487)
-        self._calls.pop(call.call_id, None)
-        self._placed.pop(call.state, None)
+        async def ask() -> str:
+            try:
+                return str((await self.ask("", body))["data"]["call_control_id"])
+            except (LookupError, TypeError):
+                raise CarrierApiError("Telnyx: the call has no name", status=0, sure=False) from None
+
+        return await self.place_as(call, ask)
 
     async def _webhook(self, request: web.Request) -> web.Response:
         event = (await self.read(request, _Webhook)).data
         said, name = event.payload, event.event_type
         call_id, state = said.call_control_id or "", said.client_state or ""
+        coming = {"call.bridged": 200, "call.hangup": said.status()}.get(name, 0)
         if name == "call.initiated" and said.direction == "incoming":
             self._incoming(call_id, said, self.box.client_of(request))
-        elif (moving := self.transfers.get(state)) is not None and moving.call_id != call_id:
-            if name in ("call.bridged", "call.hangup"):
-                moving.settle(200 if name == "call.bridged" else said.status())
-        elif (call := self._calls.get(call_id) or self._placed.get(state)) is not None:
-            call.call_id = call_id
+        elif (call := self.known(call_id, state)) is not None:
             self._told(call, name, said)
-        elif name == "streaming.stopped" and self.is_new(call_id):
-            self.spawn(TelnyxCall(self, call_id).hangup())  # of a call from before a restart: nobody is there for it
+        elif not self.target_told(state, call_id, coming, over=name == "call.hangup"):
+            ours = name in _STREAM_ENDED and said.url.startswith(self.stream_url(""))
+            if ours and self.is_new(call_id):
+                self.end(call_id)  # of before a restart: nobody is there for it
         return web.Response()
 
     def _incoming(self, call_id: str, said: _Payload, source: str) -> None:
-        if len(self._calls) >= MAX_CALLS or not self.is_new(call_id):
+        if not self.is_new(call_id):
             return
-        call = self._calls[call_id] = TelnyxCall(self, call_id)
+        call = TelnyxCall(self, call_id)
+        if len(self.calls) >= MAX_CALLS:
+            logger.error("%s: a call is refused: %d are known", self.box.trunk, MAX_CALLS)
+            self.spawn(call.command("reject", cause=_REJECTIONS[503]))
+            return
+        self.calls[call_id] = call
         called, calling = (party.removeprefix("sip:").partition("@")[0] for party in (said.to or "", said.from_ or ""))
         incoming = IncomingCall(call_id, called, calling, said.caller_id_name or "", source=source)
         call.box_call = self.box.admit(call, incoming)
@@ -277,18 +261,20 @@ class TelnyxCarrier(WebCarrier):
         box_call = call.box_call
         if event == "call.bridged":
             call.settle(200)
+        if event == "call.hangup":
+            self.forget(call)
+            if box_call is not None:
+                box_call.over(200 if call.answered else said.status(), printable(said.hangup_cause or ""))
+        elif call.done:
+            self.end_later(call, 0.0 if event in ("call.initiated", "call.answered") else self.again_s)
         elif box_call is None:
             return
-        elif event == "call.hangup":
-            self.forget(call)
-            box_call.over(200 if call.answered else said.status(), printable(said.hangup_cause or ""))
-        elif box_call.ended and event in ("call.initiated", "call.answered"):
-            self.spawn(call.hangup())
-        elif event == "call.answered" and not call.answered:
-            call.answered = True
-            if call.request is not None:
+        elif event in ("call.ringing", "call.answered") and call.request is not None:
+            box_call.ringing()
+            if event == "call.answered" and not call.answered:
+                call.answered = True
                 self.spawn(call.stream(call.request.stream))
-        elif event in ("streaming.failed", "streaming.stopped") and said.stream_url in (None, call.url):
+        elif event in _STREAM_ENDED and said.url in ("", call.url):
             if event == "streaming.failed":
                 why = printable(said.failure_reason or "")
                 logger.warning("Telnyx cannot open a stream (%s); can it reach %s?", why, self.stream_url("TOKEN"))
@@ -298,3 +284,8 @@ class TelnyxCarrier(WebCarrier):
 def _state(text: str) -> str:
     """What Telnyx brings back in every webhook of a leg."""
     return base64.b64encode(text.encode()).decode()
+
+
+def _ring_s(ring_timeout_s: float) -> int:
+    """As Telnyx takes it."""
+    return min(600, max(5, round(ring_timeout_s)))

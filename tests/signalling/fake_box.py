@@ -23,9 +23,11 @@ class FakeBoxCall:
         self.ended = False
         self.overs: list[tuple[int, str]] = []
         self.streams = 0
+        self.rang = 0
         self._carrier = carrier
 
-    def ringing(self) -> None: ...
+    def ringing(self) -> None:
+        self.rang += 1
 
     def digits(self, digits: str) -> None: ...
 

@@ -64,7 +64,10 @@ def wrong(command: str, body: dict[str, Any]) -> str:
 
 @dataclass
 class Edge:
-    """A running trunk, and Telnyx on both sides of it. ``answers``: (status, body) of the API to the next commands."""
+    """A running trunk, and Telnyx on both sides of it. ``answers``: (status, body) of the API to the next commands.
+
+    A status of 0 breaks the connection off. Nothing is answered while ``held`` is set.
+    """
 
     box: FakeBox
     carrier: TelnyxCarrier
@@ -74,6 +77,7 @@ class Edge:
     answers: list[tuple[int, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    held: asyncio.Event | None = None
 
     def signed(self, body: bytes, at: float = NOW) -> dict[str, str]:
         stamp = str(int(at))
@@ -109,8 +113,13 @@ class Edge:
         self.asked.append((command, call_id, {k: v for k, v in body.items() if k != "command_id"}))
         self.news.set()
         self.news.clear()
+        if self.held is not None:
+            await self.held.wait()
         if self.answers:
             status, answer = self.answers.pop(0)
+            if not status:
+                assert request.transport is not None
+                request.transport.abort()
             return web.json_response(answer, status=status)
         if request.headers.get("Authorization") != f"Bearer {API_KEY}":
             return web.json_response({"errors": [{"code": "10009", "title": "Authentication failed"}]}, status=401)
