@@ -213,6 +213,11 @@ class CarrierBox(Protocol):
         ...
 
     @property
+    def caller_id(self) -> str:
+        """The number that the trunk shows to those it calls, "" where it has none."""
+        ...
+
+    @property
     def http(self) -> aiohttp.ClientSession:
         """For requests to the carrier's API; with time-outs set."""
         ...

@@ -54,6 +54,7 @@ class Box:
 
     def __init__(self, rule: TrunkRule, desk: Desk) -> None:
         self.trunk = rule.name
+        self.caller_id = rule.caller_id
         self._rule = rule
         self._desk = desk
         self.carrier: Carrier | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -32,6 +33,7 @@ KIND: Final = "twilio"
 ANSWER_TIMEOUT_S: Final = 10.0
 """Twilio waits 15 s for an answer."""
 
+_GOODBYE_S: Final = 2.0
 _PLACE_LIMIT_S: Final = 15.0
 _MAX_CALLS: Final = 8192
 _KEEP_S: Final = 30.0
@@ -42,6 +44,8 @@ _EVENTS: Final = ["initiated", "ringing", "answered", "completed"]
 _WITHHELD: Final = {"+266696687", "+7378742833", "+2562533", "+8566696", "+86282452253"}
 """What Twilio gives for a number that it was not given: letters on a telephone's keys."""
 
+_E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
+_ADDRESSES: Final = ("sip:", "sips:", "client:")
 _VERDICTS: Final = ("TN-Validation-Passed", "TN-Validation-Failed", "No-TN-Validation")
 """Twilio's have the attestation's letter behind them, and more."""
 
@@ -99,11 +103,13 @@ class TwilioCarrier:
 
     async def close(self) -> None:
         """What is still to be told Twilio is told, for a moment."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=2.0)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        until = self._now() + _GOODBYE_S
+        while self._tasks and (left_s := until - self._now()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        late = tuple(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def offered(self, offer: StreamOffer) -> None:
         self._box.refuse(offer, "Twilio's streams are asked for by its webhooks")
@@ -152,10 +158,11 @@ class TwilioCarrier:
         asked = f"?{urlencode(query)}" if query else ""
         return f"{self._options.public_url}/{KIND}/{quote(self._box.trunk, safe='')}{path}{asked}"
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(_logged(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- placing ---------------------------------------------------------------------------------------------------
 
@@ -228,8 +235,7 @@ class TwilioCarrier:
                 logger.error("trunk %s: refused: more than %d calls are known", self._box.trunk, _MAX_CALLS)
                 return _document(twiml.reject(503))
             incoming = _incoming(form, self._box.client_of(request))
-            own = not incoming.calling.removeprefix("+").isdecimal()
-            call = self._calls[call_id] = TwilioCall(self, call_id, form.get("To", "") if own else None)
+            call = self._calls[call_id] = TwilioCall(self, call_id, _shown(form, self._box.caller_id))
             call.box_call = self._box.admit(call, incoming)
         return _document(await call.first_document(self._answer_timeout_s))
 
@@ -334,6 +340,19 @@ def _incoming(form: Form, source: str) -> IncomingCall:
         verstat=next((word for word in _VERDICTS if form.get("StirVerstat", "").startswith(word)), ""),
         diverted=_party(form.get("ForwardedFrom", "")),
     )
+
+
+def _shown(form: Form, caller_id: str) -> str | None:
+    """What a transfer's target sees: None for the caller's own number; else one that Twilio takes, "" for none.
+
+    Who calls from a SIP domain or a client may write what it likes as the called number; of a telephone's it is ours.
+    """
+    calling, called = form.get("From", ""), form.get("To", "")
+    if _E164.fullmatch(calling) and calling not in _WITHHELD:
+        return None
+    if _E164.fullmatch(called) and not calling.startswith(_ADDRESSES):
+        return called
+    return caller_id if _E164.fullmatch(caller_id) else ""
 
 
 def _party(text: str) -> str:

@@ -16,15 +16,18 @@ from appliance.signalling.twilio_status import OVER, UNSURE, final_status
 
 logger = logging.getLogger(__name__)
 
-TRANSFER_RING_S: Final = 30
-"""A transfer's target rings this long."""
+_TRANSFER_SLACK_S: Final = 6.5
+"""Twilio may let a transfer's target ring for 5 s more; what it came to is said no later than 8 s after the time."""
 
-_TRANSFER_SLACK_S: Final = 8.0
-"""Twilio may let it ring for 5 s more; the box itself gives a transfer up 10 s after the line's time for it."""
+_DIRECT_S: Final = 6.0
+_JOIN_S: Final = 3.5
+"""Twice, so that both halves have had their time before 8 s."""
 
 _MAX_REOPENED: Final = 5
 _MAX_STRAYS: Final = 8
 _GONE: Final = 481
+_NO_ANSWER: Final = 480
+_MAY_HAVE_RUNG: Final = 408
 _NO_ROOM: Final = 503
 _CANCELLED: Final = 487
 
@@ -41,7 +44,7 @@ class Host(Protocol):
         """The public address of a webhook of this trunk."""
         ...
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have it done, without waiting; DialError is logged."""
         ...
 
@@ -57,12 +60,15 @@ class TwilioCall:
         answered_by: what machine detection says: "human", "machine_start" ..., "" where it has said nothing.
         hung_up: the box wants it ended.
         over: Twilio has said that it has ended.
+        can_transfer: whether there is a number to show to a transfer's target.
+
+    Args:
+        shown: what that is, where it is not the caller's own; "" where there is none.
     """
 
-    can_transfer = True
     sends_digits = False
 
-    def __init__(self, host: Host, call_id: str, transfer_caller_id: str | None) -> None:
+    def __init__(self, host: Host, call_id: str, shown: str | None) -> None:
         self.call_id = call_id
         self.box_call: BoxCall | None = None
         self.named = asyncio.Event()
@@ -71,9 +77,11 @@ class TwilioCall:
         self.hung_up = False
         self.over = False
         self._host = host
-        self._transfer_caller_id = transfer_caller_id
+        self._shown = shown
+        self.can_transfer = shown != ""
         self._placed = False
         self._answered = False
+        self._rang = False
         self._first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._streams = 0
         self._reopened = 0
@@ -81,6 +89,8 @@ class TwilioCall:
         self._transfers = 0
         self._transfer: asyncio.Future[int] | None = None
         self._given_away = False
+        self._joined: TwilioCall | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._strays: set[str] = set()
 
     @classmethod
@@ -126,38 +136,57 @@ class TwilioCall:
             await self._host.api.end(self.call_id)
 
     async def transfer(self, number: str, other: CarrierCall | None, ring_timeout_s: float = 30.0) -> int:
+        loop = asyncio.get_running_loop()
+        ring_s = ring_seconds(math.floor(ring_timeout_s))
+        until = loop.time() + ring_s + _TRANSFER_SLACK_S
+        if self._returning is not None:
+            await asyncio.wait({self._returning})
         if self.done:
             return _GONE
         if other is not None:
             return await self._join(other)
+        self._transfer = outcome = loop.create_future()
         self._transfers += 1
-        outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._transfer = outcome
         try:
-            document = twiml.dial(
-                number,
-                self._host.url("/dialed", n=self._transfers),
-                self._host.url("/called", n=self._transfers, call=self.call_id),
-                self._transfer_caller_id,
-                TRANSFER_RING_S,
-            )
-            await self._host.api.direct(self.call_id, document)
-            async with asyncio.timeout(TRANSFER_RING_S + _TRANSFER_SLACK_S):
-                status = await outcome
-        except TimeoutError:
-            # Word that it came to nothing is a question of Twilio's that it waits with; word of the answer may be lost.
-            status = 200
-        except asyncio.CancelledError:
-            self._host.background(self._take_back())
+            status = await self._dial(number, outcome, ring_s, until)
+        except BaseException:
+            if outcome.done() and outcome.result() == 200:
+                self._talks_elsewhere()
+            else:
+                self._returning = self._host.background(self._take_back())
             raise
-        except DialError as error:
-            logger.warning("call %s: no transfer: %s", self.call_id, error)
-            if error.cause == UNSURE:
-                await self._take_back()
-            status = error.status
         finally:
             self._transfer = None
         self._given_away = status == 200
+        return status
+
+    async def _dial(self, number: str, outcome: asyncio.Future[int], ring_s: int, until: float) -> int:
+        """Have Twilio call ``number``; what that comes to, little later than ``until``."""
+        loop = asyncio.get_running_loop()
+        document = twiml.dial(
+            number,
+            self._host.url("/dialed", n=self._transfers),
+            self._host.url("/called", n=self._transfers, call=self.call_id),
+            self._shown,
+            ring_s,
+        )
+        status = _NO_ANSWER
+        try:
+            await self._host.api.direct(self.call_id, document, _DIRECT_S)
+            await asyncio.wait({outcome}, timeout=max(until - loop.time(), 0.0))
+            if not outcome.done():
+                talks = await self._host.api.talks(self.call_id)
+                if talks is not False and not outcome.done():
+                    # Word that it came to nothing is a question Twilio waits with; word of the answer may be lost.
+                    return 200
+        except DialError as error:
+            logger.warning("call %s: no transfer: %s", self.call_id, error)
+            if error.cause != UNSURE and not outcome.done():
+                return error.status
+            status = _MAY_HAVE_RUNG
+        if outcome.done():
+            return outcome.result()
+        self._returning = self._host.background(self._take_back())
         return status
 
     def _settle_transfer(self, status: int) -> None:
@@ -173,35 +202,57 @@ class TwilioCall:
         if not isinstance(other, TwilioCall) or other._host.account != self._host.account or other.done:
             logger.warning("call %s: no transfer: the other call is not one of this account's", self.call_id)
             return _GONE
-        name = f"transfer-{secrets.token_hex(16)}"
-        document = twiml.conference(name)
-        other._given_away = True
+        document = twiml.conference(f"transfer-{secrets.token_hex(16)}")
+        other._given_away = True  # until it is settled nobody ends it: the box's goodbye to it may come meanwhile
+        half = 0
         try:
-            await self._host.api.direct(other.call_id, document)
-        except DialError as error:
+            for call in (other, self):
+                half += 1
+                call._given_away = True
+                await self._host.api.direct(call.call_id, document, _JOIN_S)
+                if other.over:
+                    raise DialError("the other side has hung up", status=_NO_ANSWER, cause=UNSURE)
+        except BaseException as error:
+            self._given_away = False
+            known = isinstance(error, DialError) and error.cause != UNSURE
+            if half == 1 and known:
+                other._given_away = False
+            else:  # it has no stream any more; the box's own goodbye to it would come before the caller is back
+                other.hung_up = True
+                other._tell_over(_NO_ROOM, "it could not be joined with the caller", by_peer=False)
+                self._returning = self._host.background(self._part_from(other, taken=half == 2 and not known))
+            if not isinstance(error, DialError):
+                raise
             logger.warning("call %s: no transfer: %s", self.call_id, error)
-            other._given_away = False
             return error.status
-        self._given_away = True
-        try:
-            await self._host.api.direct(self.call_id, document)
-        except DialError as error:
-            logger.warning("call %s: no transfer: %s", self.call_id, error)
-            self._given_away = other._given_away = False
-            self._host.background(other.hangup())
-            if error.cause == UNSURE:
-                await self._take_back()
-            return error.status
+        self._joined, other._joined = other, self
         return 200
 
+    async def _part_from(self, other: TwilioCall, *, taken: bool) -> None:
+        """End the other half of a conference that came to nothing; this one leaves it first, as it may end with it."""
+        if taken:
+            await self._take_back()
+        self._host.background(self._host.api.end(other.call_id))
+
     async def _take_back(self) -> None:
-        """Have the caller's audio here again, wherever it is."""
+        """Have the caller's audio here again, wherever it is, unless the target has answered."""
         if self.done or self.box_call is None:
+            return
+        if await self._host.api.talks(self.call_id):
+            self._talks_elsewhere()
+            return
+        if self.done:
             return
         try:
             await self._host.api.direct(self.call_id, self._connect(self.box_call.new_stream()))
         except DialError as error:
             logger.warning("call %s: its stream could not be opened again: %s", self.call_id, error)
+
+    def _talks_elsewhere(self) -> None:
+        """The target has answered though the box has given the transfer up: nobody ends that conversation."""
+        logger.info("call %s: the target of a transfer that was given up has answered", self.call_id)
+        self._given_away = True
+        self._tell_over(200, "it is connected with the target of a transfer", by_peer=False)
 
     # --- Twilio asks and tells ------------------------------------------------------------------------------------
 
@@ -223,6 +274,7 @@ class TwilioCall:
         if self.ended_by(params) or self.done:
             return twiml.hangup()
         self._answered = True
+        self._alerted()
         return self._first.result()
 
     def stream_ended(self, params: Mapping[str, str], number: str) -> str:
@@ -266,7 +318,13 @@ class TwilioCall:
         """A status callback; they come late, twice, out of order, or never."""
         if self.over or self.ended_by(params) or self.done:
             return
-        if self._placed and params.get("CallStatus") == "ringing" and self.box_call is not None:
+        if params.get("CallStatus") in ("ringing", "in-progress"):
+            self._alerted()
+
+    def _alerted(self) -> None:
+        """A call that we placed rings, or has been answered: the box rings nobody else for it."""
+        if self._placed and not self._rang and self.box_call is not None:
+            self._rang = True
             self.box_call.ringing()
 
     def machine_detected(self, answered_by: str) -> None:
@@ -296,6 +354,9 @@ class TwilioCall:
             self._first.set_result(twiml.hangup())
         self._settle_transfer(_CANCELLED)
         self._tell_over(status, reason)
+        if self._joined is not None and not self._joined.over:
+            # Whoever came into the conference as the other left it is alone in it.
+            self._host.background(self._host.api.end(self._joined.call_id))
 
     def _tell_over(self, status: int, reason: str, *, by_peer: bool = True) -> None:
         if self.box_call is not None:

@@ -122,6 +122,24 @@ class TwilioApi:
 
         await self._repeat("the change", send, limit_s)
 
+    async def talks(self, call_id: str, limit_s: float = 1.2) -> bool | None:
+        """Whether the one whom a call's document has called is up; None where the API does not say in time."""
+        try:
+            async with asyncio.timeout(limit_s):
+                found = await self._client.calls.list_async(parent_call_sid=call_id, status="in-progress", limit=1)
+        except (
+            TryAgain,
+            TwilioException,
+            aiohttp.ClientError,
+            OSError,
+            TimeoutError,
+            ValueError,
+            LookupError,
+        ) as error:
+            logger.info("Twilio's API: whom call %s talks to: %s", call_id, type(error).__name__)
+            return None
+        return bool(found)
+
     async def end(self, call_id: str, limit_s: float = 16.0) -> None:
         """End a call, answered or not; one that has ended is well.
 

@@ -395,10 +395,12 @@ class TwilioSim:
         if refusal is not None:
             return refusal
         wanted = {"Status": "status", "To": "to", "From": "from_"}
+        parent = request.query.get("ParentCallSid")
         found = [
             call.resource()
             for call in self.calls.values()
-            if all(getattr(call, own) == request.query[name] for name, own in wanted.items() if name in request.query)
+            if parent in (None, call.parent and call.parent.sid)
+            and all(getattr(call, own) == request.query[name] for name, own in wanted.items() if name in request.query)
         ]
         page = {
             "calls": found[:1000], "end": len(found), "first_page_uri": request.path, "next_page_uri": None, "page": 0,

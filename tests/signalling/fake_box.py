@@ -55,6 +55,7 @@ class FakeBox:
 
     http: aiohttp.ClientSession
     trunk: str = "pstn"
+    caller_id: str = ""
     media_port: int = 8081
     allowed: tuple[str, ...] = ("127.0.0.1",)
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()

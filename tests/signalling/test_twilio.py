@@ -24,9 +24,9 @@ def connect(document: str) -> tuple[str, dict[str, str], str]:
     return noun.get("url", ""), {p.get("name", ""): p.get("value", "") for p in noun}, verb.get("action", "")
 
 
-async def call_in(twilio: Edge, caller: str = "+4930111") -> str:
+async def call_in(twilio: Edge, caller: str = "+4930111", called: str = "+4930222") -> str:
     twilio.box.decide = answer
-    status, document = await twilio.post("/twilio/voice", {**CALL, "From": caller})
+    status, document = await twilio.post("/twilio/voice", {**CALL, "From": caller, "To": called})
     assert status == 200
     return document
 

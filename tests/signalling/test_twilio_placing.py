@@ -48,12 +48,30 @@ async def test_a_call_is_placed_and_gets_its_stream_when_it_is_answered() -> Non
         assert "MachineDetection" not in sent.form and "Twiml" not in sent.form
         for status in ("initiated", "ringing", "ringing"):
             await twilio.back(sent.form["StatusCallback"], CallSid=FIRST, CallStatus=status)
-        assert box(asked).rang == 2
+        assert box(asked).rang == 1
         first = await twilio.back(sent.form["Url"], CallSid=FIRST, CallStatus="in-progress")
         assert connect(first[1])[1] == {"token": "secret-1"}
         assert await twilio.back(sent.form["Url"], CallSid=FIRST, CallStatus="in-progress") == first
         await twilio.back(sent.form["StatusCallback"], CallSid=FIRST, CallStatus="completed")
         assert box(asked).overs == [(200, True)]
+
+
+@pytest.mark.parametrize(("where", "status"), [("Url", "in-progress"), ("StatusCallback", "in-progress")])
+async def test_an_answer_says_that_it_has_rung(where: str, status: str) -> None:
+    """Word of the ringing may be lost: no other trunk rings the same person when the stream cannot be opened."""
+    async with edge() as twilio:
+        asked = request()
+        await twilio.carrier.place(asked)
+        await twilio.back(twilio.asked[0].form[where], CallSid=FIRST, CallStatus=status)
+        assert box(asked).rang == 1
+
+
+async def test_the_answer_of_a_second_call_is_not_the_call_s() -> None:
+    async with edge() as twilio:
+        asked = request()
+        await twilio.carrier.place(asked)
+        await twilio.back(twilio.asked[0].form["Url"], CallSid="CA" + "e" * 32, CallStatus="in-progress")
+        assert box(asked).rang == 0
 
 
 async def test_machine_detection_runs_beside_the_call() -> None:

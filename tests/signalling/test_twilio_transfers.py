@@ -23,11 +23,13 @@ def verb(asked: Asked) -> ET.Element:
     return found
 
 
-async def transferring(twilio: Edge, caller: str = "+4930111") -> tuple[asyncio.Task[int], FakeBoxCall, ET.Element]:
+async def transferring(
+    twilio: Edge, caller: str = "+4930111", called: str = "+4930222", ring_s: float = 30.0
+) -> tuple[asyncio.Task[int], FakeBoxCall, ET.Element]:
     """A caller on the way to +4930999: what it comes to, the box's side of the call, what Twilio was told."""
-    await call_in(twilio, caller)
+    await call_in(twilio, caller, called)
     call, _, box_call = twilio.box.admitted[0]
-    transfer = asyncio.create_task(call.transfer("+4930999", None))
+    transfer = asyncio.create_task(call.transfer("+4930999", None, ring_s))
     asked = (await twilio.asked_for(1))[0]
     assert asked.path == "/CA1.json"
     return transfer, box_call, verb(asked)
@@ -106,12 +108,34 @@ async def test_the_end_of_the_stream_does_not_bring_back_a_caller_on_the_way() -
         assert await transfer == 200
 
 
-async def test_a_caller_without_a_number_is_shown_as_the_number_called() -> None:
+@pytest.mark.parametrize(
+    ("caller", "called", "shown"),
+    [
+        ("+4930111", "+4930222", None),
+        ("+266696687", "+4930222", "+4930222"),
+        ("anonymous", "+4930222", "+4930222"),
+        ("", "2001", "+4930555"),
+        ("client:alice", "+4930222", "+4930555"),
+        ("client:+4930111", "+1900", "+4930555"),
+        ("sip:alice@example.sip.twilio.com", "sip:+4930222@example.sip.twilio.com", "+4930555"),
+        ("sip:+4930111@example.sip.twilio.com", "+4930222", "+4930555"),
+        ("sip:1001@example.sip.twilio.com", "sip:1002@example.sip.twilio.com", "+4930555"),
+    ],
+)
+async def test_whom_the_target_sees(caller: str, called: str, shown: str | None) -> None:
+    """A number that Twilio takes as one of ours: never an address, nor what a client has written."""
     async with edge() as twilio:
-        transfer, _, dial = await transferring(twilio, caller="client:alice")
-        assert dial.get("callerId") == "+4930222"
+        transfer, _, dial = await transferring(twilio, caller, called)
+        assert dial.get("callerId") == shown
         await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="busy")
         assert await transfer == 486
+
+
+async def test_without_a_number_to_show_the_box_hands_on_itself() -> None:
+    async with edge() as twilio:
+        twilio.box.caller_id = "reception"
+        await call_in(twilio, "sip:alice@example.sip.twilio.com")
+        assert not twilio.box.admitted[0][0].can_transfer
 
 
 async def test_twilio_does_not_take_the_transfer() -> None:
@@ -129,9 +153,10 @@ async def test_nobody_knows_whether_twilio_took_the_transfer() -> None:
         await call_in(twilio)
         call, _, box_call = twilio.box.admitted[0]
         twilio.answers += [(502, "", {})] * 4
-        assert await call.transfer("+4930999", None) == 503
+        assert await call.transfer("+4930999", None) == 408, "it may have rung: the box does not ring it again"
+        back = (await twilio.asked_for(5))[4]
+        assert connect(back.form["Twiml"])[1] == {"token": "again-1"}
         assert box_call.streams == 1
-        assert connect(twilio.asked[4].form["Twiml"])[1] == {"token": "again-1"}
 
 
 async def two_calls(twilio: Edge) -> tuple[CarrierCall, CarrierCall]:
@@ -165,6 +190,7 @@ async def test_a_warm_transfer_of_which_one_half_fails() -> None:
         assert await caller.transfer("+4930999", agent) == 481
         ended = (await twilio.asked_for(4))[3]
         assert (ended.path, ended.form["Status"]) == (f"/{agent.call_id}.json", "completed")
+        assert other_end(agent).overs == [(503, False)] and not twilio.box.admitted[0][2].overs
 
 
 async def test_a_warm_transfer_needs_both_calls_at_the_same_account() -> None:
@@ -192,11 +218,194 @@ async def test_a_transfer_that_is_given_up_brings_the_caller_back() -> None:
         assert "<Redirect" in over[1] and box_call.streams == 1
 
 
-async def test_without_word_that_it_came_to_nothing_the_target_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twilio waits with the caller until it is told what to do, so this word is not lost; that of the answer may be."""
-    monkeypatch.setattr(twilio_calls, "_TRANSFER_SLACK_S", 0.05 - twilio_calls.TRANSFER_RING_S)
+@pytest.mark.parametrize(("ring_s", "timeout"), [(15.0, "15"), (20.9, "20"), (0.2, "1"), (9000.0, "600")])
+async def test_it_rings_for_as_long_as_the_line_says(ring_s: float, timeout: str) -> None:
     async with edge() as twilio:
+        transfer, _, dial = await transferring(twilio, ring_s=ring_s)
+        assert dial.get("timeout") == timeout
+        await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="no-answer")
+        assert await transfer == 480
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_word_of_the_answer_is_lost(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twilio waits with the caller until it is told what to do, so word that it came to nothing would be here."""
+    monkeypatch.setattr(twilio_calls, "_TRANSFER_SLACK_S", -30.0)
+    async with edge() as twilio:
+        twilio.children = [{"sid": "CA9", "status": "in-progress"}] if known else None
         transfer, box_call, dial = await transferring(twilio)
         assert await transfer == 200
+        assert twilio.looked == [("CA1", "in-progress")]
         over = await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="completed", DialBridged="true")
         assert over == (200, HANGUP) and not box_call.streams
+
+
+async def test_word_comes_while_twilio_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twilio_calls, "_TRANSFER_SLACK_S", -30.0)
+    async with edge() as twilio:
+
+        async def ask(call_id: str) -> None:
+            dial = verb(twilio.asked[0])
+            await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="busy")
+
+        monkeypatch.setattr(twilio.carrier.api, "talks", ask)
+        transfer, box_call, _ = await transferring(twilio)
+        assert await transfer == 486
+        assert box_call.streams == 1 and len(twilio.asked) == 1
+
+
+async def test_the_target_still_rings_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twilio_calls, "_TRANSFER_SLACK_S", -30.0)
+    async with edge() as twilio:
+        transfer, box_call, _ = await transferring(twilio)
+        assert await transfer == 480
+        back = (await twilio.asked_for(2))[1]
+        assert connect(back.form["Twiml"])[1] == {"token": "again-1"} and not box_call.overs
+
+
+def test_what_it_comes_to_is_told_in_time() -> None:
+    assert 5.0 < twilio_calls._TRANSFER_SLACK_S < 8.0 - 1.2
+    assert 2 * twilio_calls._JOIN_S < 8.0 and twilio_calls._DIRECT_S < 8.0
+
+
+async def test_a_transfer_that_is_given_up_leaves_alone_those_who_talk() -> None:
+    """Word of the answer was lost, or is on its way."""
+    async with edge() as twilio:
+        twilio.children = [{"sid": "CA9", "status": "in-progress"}]
+        transfer, box_call, dial = await transferring(twilio)
+        transfer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await transfer
+        await settled(twilio)
+        assert box_call.overs == [(200, False)] and not box_call.streams
+        await twilio.box.admitted[0][0].hangup()
+        assert len(twilio.asked) == 1
+        over = await twilio.back(dial.get("action", ""), UNDER_WAY, DialCallStatus="completed", DialBridged="true")
+        assert over == (200, HANGUP)
+
+
+async def test_a_transfer_is_given_up_as_the_target_answers() -> None:
+    async with edge() as twilio:
+        transfer, box_call, _ = await transferring(twilio)
+        call = twilio.box.admitted[0][0]
+        assert isinstance(call, twilio_calls.TwilioCall)
+        await asyncio.sleep(0.05)
+        call.target_answered("1")
+        transfer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await transfer
+        await settled(twilio)
+        assert box_call.overs == [(200, False)] and not box_call.streams and len(twilio.asked) == 1
+
+
+async def settled(twilio: Edge) -> None:
+    """Wait for what the trunk does in the background."""
+    while twilio.carrier._tasks:
+        await asyncio.wait(twilio.carrier._tasks)
+
+
+# --- into a conference -----------------------------------------------------------------------------------------------
+
+
+class Never:
+    """An answer of the API that does not come before ``over``; ``asked`` is set once it is waited for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def __call__(self) -> web.Response:
+        self.asked.set()
+        await self.over.wait()
+        return web.json_response({"sid": "x"})
+
+
+@pytest.mark.parametrize("half", [1, 2])
+async def test_the_caller_hangs_up_while_both_are_being_joined(half: int) -> None:
+    """Whom the box has called is not left alone in a conference, at the account's cost."""
+    async with edge() as twilio:
+        caller, agent = await two_calls(twilio)
+        never = Never()
+        twilio.answers += [(200, {"sid": "x"}, {})] * (half - 1) + [never]
+        transfer = asyncio.create_task(caller.transfer("+4930999", agent))
+        await never.asked.wait()
+        twilio.box.admitted[0][2].ended = True
+        transfer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await transfer
+        never.over.set()
+        assert other_end(agent).overs == [(503, False)]
+        ended = (await twilio.asked_for(2 + half))[-1]
+        assert (ended.path, ended.form.get("Status")) == (f"/{agent.call_id}.json", "completed")
+        await settled(twilio)
+        assert len(twilio.asked) == 2 + half and not twilio.box.admitted[0][2].streams
+
+
+async def test_joining_takes_too_long_and_the_caller_comes_back_first() -> None:
+    async with edge() as twilio:
+        caller, agent = await two_calls(twilio)
+        never = Never()
+        twilio.answers += [(200, {"sid": "x"}, {}), never]
+        transfer = asyncio.create_task(caller.transfer("+4930999", agent))
+        await never.asked.wait()
+        transfer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await transfer
+        never.over.set()
+        await agent.hangup()
+        back, ended = (await twilio.asked_for(5))[3:]
+        assert back.path == "/CA1.json" and connect(back.form["Twiml"])[1] == {"token": "again-1"}
+        assert (ended.path, ended.form.get("Status")) == (f"/{agent.call_id}.json", "completed")
+        assert other_end(agent).overs == [(503, False)] and not twilio.box.admitted[0][2].overs
+
+
+async def test_nobody_knows_whether_the_target_is_in_the_conference() -> None:
+    async with edge() as twilio:
+        hurry(twilio)
+        caller, agent = await two_calls(twilio)
+        twilio.answers += [(502, "", {})] * 4
+        assert await caller.transfer("+4930999", agent) == 503
+        assert other_end(agent).overs == [(503, False)], "the box does not join the caller with a stream that is gone"
+        ended = (await twilio.asked_for(6))[5]
+        assert (ended.path, ended.form.get("Status")) == (f"/{agent.call_id}.json", "completed")
+        assert not twilio.box.admitted[0][2].streams, "the caller never left"
+
+
+async def test_twilio_does_not_take_the_target_into_a_conference() -> None:
+    async with edge() as twilio:
+        caller, agent = await two_calls(twilio)
+        twilio.answers.append((400, {"code": 21205, "message": "no"}, {}))
+        assert await caller.transfer("+4930999", agent) == 503
+        await settled(twilio)
+        assert len(twilio.asked) == 2 and not other_end(agent).overs, "both are with the box still, which joins them"
+        await agent.hangup()
+        assert twilio.asked[2].form.get("Status") == "completed"
+
+
+async def test_the_target_hangs_up_while_both_are_being_joined() -> None:
+    async with edge() as twilio:
+        caller, agent = await two_calls(twilio)
+
+        async def gone() -> web.Response:
+            await twilio.back(twilio.asked[0].form["StatusCallback"], CallSid=agent.call_id, CallStatus="completed")
+            return web.json_response({"sid": "x"})
+
+        twilio.answers.append(gone)
+        assert await caller.transfer("+4930999", agent) == 480
+        await settled(twilio)
+        assert [asked.path for asked in twilio.asked[1:]] == [f"/{agent.call_id}.json"] * 2, "the caller stays here"
+
+
+async def test_the_target_hangs_up_as_the_caller_comes_into_the_conference() -> None:
+    """Twilio would make a new one of it, with nobody else in it."""
+    async with edge() as twilio:
+        caller, agent = await two_calls(twilio)
+        assert await caller.transfer("+4930999", agent) == 200
+        await twilio.back(twilio.asked[0].form["StatusCallback"], CallSid=agent.call_id, CallStatus="completed")
+        ended = (await twilio.asked_for(4))[3]
+        assert (ended.path, ended.form.get("Status")) == ("/CA1.json", "completed")
+
+
+def other_end(call: CarrierCall) -> FakeBoxCall:
+    assert isinstance(call, twilio_calls.TwilioCall) and isinstance(call.box_call, FakeBoxCall)
+    return call.box_call

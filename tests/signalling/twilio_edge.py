@@ -55,6 +55,7 @@ class FakeBox:
     """Admits every call, and has ``decide`` say what becomes of it."""
 
     trunk = "pstn"
+    caller_id = "+4930555"
     media_port = 8081
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
@@ -102,7 +103,9 @@ class Asked:
 class Edge:
     """A running trunk, and Twilio on both sides of it.
 
-    ``answers`` are what the API says to the next requests, as (status, body, headers); a callable is awaited first.
+    ``children`` are the calls that the API has when it is asked for those of a call, None where it does not answer;
+    ``looked`` says for which call and status it was asked. ``answers`` are what the API says to the next requests, as
+    (status, body, headers); a callable is awaited first.
     """
 
     box: FakeBox
@@ -116,6 +119,8 @@ class Edge:
         default_factory=list
     )
     made: int = 0
+    children: list[dict[str, str]] | None = field(default_factory=list)
+    looked: list[tuple[str, str]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sign(self, target: str, form: Mapping[str, str]) -> str:
@@ -147,6 +152,9 @@ class Edge:
         return await self.post(url.removeprefix(self.public), form, **more)
 
     async def api(self, request: web.Request) -> web.Response:
+        if request.method == "GET":
+            self.looked.append((request.query["ParentCallSid"], request.query["Status"]))
+            return web.json_response({"calls": self.children, "page": 0}, status=503 if self.children is None else 200)
         form: MultiDict[str] = MultiDict((k, str(v)) for k, v in (await request.post()).items())
         path = request.path.partition(f"/Accounts/{ACCOUNT}/Calls")[2]
         self.asked.append(Asked(path, form, request.headers.get("Authorization", "")))
