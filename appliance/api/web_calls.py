@@ -62,10 +62,10 @@ class WebCall(ABC):
         return self.given_up or (self.outcome is None and self.box_call is not None and self.box_call.ended)
 
     async def hangup(self) -> None:
-        """End it at the carrier; where that fails it is tried again, without anybody waiting.
+        """End it at the carrier.
 
         Raises:
-            CarrierApiError: it has failed for now.
+            CarrierApiError: it has failed for now; it is tried again, without anybody waiting.
         """
         await self._calls.hang_up(self)
 
@@ -119,6 +119,7 @@ class WebCalls(WebCarrier, Generic[Call]):
     async def close(self) -> None:
         if self._hang_ups:
             await asyncio.wait(self._hang_ups, timeout=_LAST_S)
+        self._tasks |= self._hang_ups
         await super().close()
 
     # --- to be found ------------------------------------------------------------------------------------------------
@@ -320,7 +321,8 @@ class WebCalls(WebCarrier, Generic[Call]):
 def _not_placed(error: CarrierApiError) -> DialError:
     """What the API's refusal is for the dialler. After 503 the next trunk is tried, unless somebody may be rung now."""
     if not error.sure:
-        return DialError(str(error), status=503, cause="unsure")
+        text = f"{error}; should there be a call all the same, it is hung up when it is heard of"
+        return DialError(text, status=503, cause="unsure")
     if error.status in (400, 422):
         return DialError(str(error), status=404, cause="malformed")
     if 400 <= error.status < 500 and error.status not in (401, 404, 429):

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Final
+
+
+class _BrokenBodies(logging.Filter):
+    """Takes out what aiohttp's server says, with a traceback, of bodies that are not packed as their headers have it.
+
+    Whoever reaches a port may send them, as many as they like; the request itself has been answered.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        broken = record.exc_info[1] if record.exc_info else None
+        return type(broken).__name__ != "RequestPayloadError"
+
+
+BROKEN_BODIES: Final = _BrokenBodies()
 
 
 def configure_logging(process: str, level: str) -> None:
@@ -16,3 +31,4 @@ def configure_logging(process: str, level: str) -> None:
     )
     for library in ("asyncio", "aiosqlite", "aiohttp.access", "alembic", "sqlalchemy"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(BROKEN_BODIES)

@@ -42,7 +42,11 @@ _AUDIO: Final = {
     "stream_track": "inbound_track", "stream_codec": "PCMU", "stream_bidirectional_mode": "rtp",
     "stream_bidirectional_codec": "PCMU",
 }  # fmt: skip
-_HINTS: Final = {0: "; is api_url right?", 401: "; is api_key right?"}
+_HINTS: Final = {
+    0: "; is api_url right?",
+    401: "; is api_key right?",
+    403: "; does the outbound voice profile allow it?",
+}
 
 
 class TelnyxOptions(ProviderOptions):

@@ -85,7 +85,7 @@ class FakeBox:
 @asynccontextmanager
 async def running(app: web.Application) -> AsyncIterator[int]:
     """The port at which it runs."""
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, lingering_time=0.05)  # of bodies that do not come, after the answer
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
