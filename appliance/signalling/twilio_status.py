@@ -20,7 +20,7 @@ _FAILED_BECAUSE: Final = {
     13223: 404,  # the number is malformed
     13224: 404,  # the number is not a telephone number
     13225: 403,  # the number may not be called
-    13226: 403,  # the caller ID is not a number
+    13226: 404,  # there is no such country code
     13227: 403,  # no permission for the country
     21211: 404,
     21215: 403,

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from appliance.cli.check import trunk_mistakes
 from appliance.config import Settings, load_settings
 from appliance.config.trunks import SipTrunk
+from appliance.dialplan.schema import Match
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.twilio_options import TwilioOptions
 from appliance.signalling.twilio_status import final_status, refusal
@@ -41,6 +43,24 @@ def test_the_trunk_is_one(tmp_path: Path) -> None:
     assert trunk_mistakes(settings, carrier_registry()) == []
 
 
+def test_the_readme_s_trunk_is_one(tmp_path: Path) -> None:
+    found = re.search(r"(?m)^  twilio: .*$", (DOCS.parent / "README.md").read_text())
+    assert found is not None
+    settings = load(f"trunks:\n{found[0]}\n", tmp_path, "twilio")
+    assert trunk_mistakes(settings, carrier_registry()) == []
+
+
+def test_a_line_can_match_the_account() -> None:
+    found = re.search(r"  ```yaml\n(  match:.*?)  ```", PAGE, re.DOTALL)
+    assert found is not None
+    match = Match.model_validate(yaml.safe_load(found[1])["match"])
+    assert set(match.headers) == {"X-Twilio-AccountSid"}
+
+
+def test_only_the_path_of_the_streams_goes_to_media() -> None:
+    assert "location = /twilio/media {" in PAGE and "handle /twilio/media {" in PAGE
+
+
 def test_the_example_by_sip_is_one(tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("voice.example.com")
     text = (DOCS / "examples" / "twilio-sip.yaml").read_text()
@@ -53,7 +73,7 @@ def test_the_example_by_sip_is_one(tmp_path: Path) -> None:
     assert all(";transport=tls" in proxy for proxy in trunk.proxy)
     assert len(trunk.allow) == 8 and all(network.prefixlen == 30 for network in trunk.allow)
     assert ipaddress.ip_address("54.172.60.1") in trunk.allow[0]
-    assert {"X-Twilio-CallSid", "X-Twilio-VerStat"} <= set(trunk.headers_in)
+    assert {"X-Twilio-CallSid", "X-Twilio-AccountSid", "X-Twilio-VerStat"} <= set(trunk.headers_in)
 
 
 def test_every_key_is_described() -> None:
