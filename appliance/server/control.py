@@ -234,6 +234,7 @@ class Control:
             send=media.send,
             media_port=self._settings.listen.media.port,
             proxies=self._settings.listen.proxies,
+            refused=lambda trunk: trunks.state(trunk).counters.update(("refused_webhook",)),
         )
         media.on_stream_offered = desk.offered
         return desk

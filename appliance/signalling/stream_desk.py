@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,7 @@ class StreamDesk:
         send: sends a message to media.
         media_port: of ``listen.media``.
         proxies: reverse proxies whose word on who asks is taken.
+        refused: told the trunk whose webhook was not its carrier's, or could not be read.
     """
 
     def __init__(
@@ -128,7 +130,9 @@ class StreamDesk:
         send: Callable[[RefuseStream], None],
         media_port: int,
         proxies: Sequence[Network] = (),
+        refused: Callable[[str], None] = lambda trunk: None,
     ) -> None:
+        self._refused = refused
         timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
         self._http = aiohttp.ClientSession(timeout=timeout)
         desk = self._desk = Desk(self._http, media_port, proxies, on_call, send)
@@ -153,7 +157,22 @@ class StreamDesk:
             first.add(kind)
             for prefix in prefixes:
                 for route in carrier.routes():
-                    app.router.add_route(route.method, prefix + route.path, route.handler, **route.kwargs)
+                    handler = self._counting(name, route.handler)
+                    app.router.add_route(route.method, prefix + route.path, handler, **route.kwargs)
+
+    def _counting(self, trunk: str, handler: Any) -> Any:
+        """``handler``, with its refusals counted; a class of views is left as it is."""
+        if not inspect.iscoroutinefunction(handler):
+            return handler
+
+        async def handle(request: web.Request) -> Any:
+            try:
+                return await handler(request)
+            except web.HTTPClientError:
+                self._refused(trunk)
+                raise
+
+        return handle
 
     async def start(self) -> None:
         """The box is up."""

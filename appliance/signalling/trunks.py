@@ -152,6 +152,7 @@ COUNTED: Final = {
     "refused_max_cps": "Calls refused by max_cps",
     "refused_dialling": "Numbers that may not be dialled",
     "refused_transfer": "Transfers asked for by the peer and refused",
+    "refused_webhook": "Requests refused that were not the carrier's, or could not be read",
     "transfers_in": "Transfers asked for by the peer and done",
     "failovers": "Calls that went on to the next trunk",
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import aiohttp
+from aiohttp import web
 
 from appliance.api import IncomingCall
 from appliance.signalling.leg import Leg
-from appliance.signalling.stream_desk import Box, Desk
+from appliance.signalling.stream_desk import Box, Desk, StreamDesk
 from appliance.signalling.trunks import TrunkRule
-from tests.signalling.twilio_edge import FakeBox
+from appliance.signalling.twilio import TwilioCarrier
+from appliance.signalling.twilio_options import TwilioOptions
+from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, FakeBox, running
 
 
 class Silent:
@@ -31,3 +36,27 @@ async def test_the_network_s_word_on_a_caller_is_bounded_and_where_a_sip_trunk_s
         assert (first.calling, first.about.verstat) == ("+49301", "TN-Validation-Passed")
         assert len(first.about.diversions[0].number) == 128
         assert (second.about.verstat, second.about.diversions) == ("", ())
+
+
+async def test_webhooks_that_are_refused_are_counted_at_their_trunk() -> None:
+    options = {"account_sid": ACCOUNT, "auth_token": TOKEN, "public_url": PUBLIC}
+    refused: Counter[str] = Counter()
+    desk = StreamDesk(
+        [TrunkRule("one", kind="twilio"), TrunkRule("two", kind="twilio")],
+        lambda kind, given, box, trunk: TwilioCarrier(TwilioOptions.model_validate(options), box),
+        on_call=lambda leg: None,
+        send=lambda message: None,
+        media_port=8081,
+        refused=lambda trunk: refused.update((trunk,)),
+    )
+    app = web.Application()
+    desk.add_routes(app)
+    try:
+        async with running(app) as port, aiohttp.ClientSession() as http:
+            for path, status in (("", 403), ("/two", 403), ("/two", 403), ("/none", 404)):
+                url = f"http://127.0.0.1:{port}/twilio{path}/voice"
+                async with http.post(url, data="a=b", headers={"Content-Type": FORM}) as response:
+                    assert response.status == status
+        assert refused == {"one": 1, "two": 2}
+    finally:
+        await desk.close()
