@@ -136,7 +136,7 @@ def _frames(start: dict[str, Any], encoding: str, rate: str) -> list[Case]:
         refused("a chunk that is no number", START, _media(chunk=float("nan"))),
         refused("a chunk with a point", START, _media(chunk=1.5)),
         refused("a chunk in other digits", START, _media(chunk="\u0661\u0662")),
-        refused("a chunk that is null", START, _media(chunk=None)),
+        taken("a chunk that is null", START, _media(chunk=None)),
         refused("a track that is a number", START, _media(track=1)),
         refused("a key without a key", START, '{"event":"dtmf"}'),
         refused("no such key", START, _json("dtmf", dtmf={"digit": "x"})),
