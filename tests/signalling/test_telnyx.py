@@ -535,6 +535,20 @@ async def test_a_hang_up_that_fails_is_tried_again(caplog: pytest.LogCaptureFixt
         assert (len(found.asked), found.carrier.calls) == (9, {})
 
 
+async def test_the_box_stops_while_a_hang_up_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_calls, "_LAST_S", 0.05)
+    async with edge() as found:
+        await found.incoming()
+        found.box.admitted[0].box_call.over(200, "the stream ended")
+        await found.tell("call.answered")
+        assert (await found.asked_for(1))[0][0] == "hangup", "it is waited for"
+        found.held = asyncio.Event()
+        found.carrier.end("v3:two")
+        await found.asked_for(2)
+        await found.carrier.close()
+        found.held.set()
+
+
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("told", [True, False])
 async def test_a_call_that_the_box_has_lost_is_hung_up(told: bool) -> None:
