@@ -58,3 +58,9 @@ def usage(pid: int) -> Usage:
         segments=len(maps),
         threads=int(status["Threads"]),
     )
+
+
+def private_kib(pid: int) -> int:
+    """Memory that is the process's own: all of it but the calls' shared audio and what it maps of files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
