@@ -36,7 +36,7 @@ _FRAME_MS: Final = 20
 
 class Media(msgspec.Struct):
     payload: str
-    chunk: str | int | msgspec.UnsetType = msgspec.UNSET
+    chunk: str | int | None = None
     track: str = "inbound"
 
 
@@ -113,7 +113,7 @@ class JsonStream(ABC, Generic[Start]):
             if media.track != "inbound":
                 return []
             # Audio that has no number is the next.
-            self._chunk = self._chunk + 1 if media.chunk is msgspec.UNSET else number_of(media.chunk, "chunk")
+            self._chunk = self._chunk + 1 if media.chunk is None else number_of(media.chunk, "chunk")
             return [Audio(self._chunk, audio_of(media.payload))]
         if event == "dtmf":
             return [Key(key_of(_part(frame.dtmf, event).digit))]
