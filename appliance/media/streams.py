@@ -41,7 +41,7 @@ OFFER_S: Final = 10.0
 """So long control may take to want an offered stream."""
 HEARTBEAT_S: Final = 20.0
 MAX_SILENT: Final = 256
-"""Sockets at ``listen.media`` that have asked for nothing."""
+"""Sockets that have asked for nothing, and streams that have not said what they are, of each so many."""
 MAX_STARTING: Final = 32
 """Connections from one address that have not said what they are."""
 MESSAGES_PER_S: Final = 200.0

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
@@ -31,7 +32,7 @@ _TOKEN_BYTES: Final = 24
 _MAX_REASON: Final = 100
 
 
-class _StreamSide:
+class _StreamSide(ABC):
     """What both kinds of leg do with their stream and with the carrier.
 
     Args:
@@ -73,6 +74,7 @@ class _StreamSide:
         """Carriers do not tell."""
         return False
 
+    @abstractmethod
     def ringing(self) -> None:
         """The one called is being alerted."""
 
@@ -117,6 +119,7 @@ class _StreamSide:
         else:
             self._give_up(news.reason)
 
+    @abstractmethod
     def _stream_started(self) -> None:
         """The first stream, or another one."""
 
@@ -150,8 +153,9 @@ class _StreamSide:
         self._ask(lambda: call.send_digits(digits), "send keys")
         return True
 
+    @abstractmethod
     def _tell_over(self, status: int, reason: str, by: Literal["peer", "system", "self"]) -> None:
-        raise NotImplementedError
+        """Tell whoever uses the leg that it has ended, and by whom."""
 
     def _finish(self) -> None:
         self._over = True
@@ -271,6 +275,12 @@ class StreamLeg(_StreamSide):
             self.reject(480, reason)
         else:
             self._hang_up()
+
+    def ringing(self) -> None:
+        """Nobody is called here: the caller is."""
+
+    def _stream_started(self) -> None:
+        """The answer was given when the stream was asked for."""
 
     def hold(self) -> None:
         """Media plays the music; the carrier knows nothing of it."""

@@ -10,7 +10,7 @@ import pytest
 from appliance.config.trunks import Route
 from appliance.conversation.brain import Transfer
 from appliance.signalling.leg import CallInfo, HangupCause, TransferOutcome
-from tests.calls.test_transfer import Box, follows
+from tests.calls.transfer_box import Box, follows
 
 
 class Placed:
