@@ -193,6 +193,37 @@ class LineMeasured:
     round_trip_ms: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """A tool that the agent used. ``arguments`` and ``result`` are JSON text; ``problem`` says why there is none."""
+
+    name: str
+    arguments: str
+    result: str
+    start_at: float
+    end_at: float
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """What was worked out before the turn was certain.
+
+    Attributes:
+        begun: replies that were begun in advance.
+        used: one of them was the reply.
+        wasted_tokens: of the language model, in replies that were thrown away.
+        wasted_speech_s: synthesised, and thrown away.
+        gained_s: how much earlier the first audio was there than the commit; 0 where it was not.
+    """
+
+    begun: int = 0
+    used: bool = False
+    wasted_tokens: int = 0
+    wasted_speech_s: float = 0.0
+    gained_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
     """The caller said something (or nothing, ``by`` is NONE) and the agent's reply is over.
@@ -209,6 +240,14 @@ class TurnFinished:
         speech_end_at: end of the last 10 ms frame within 30 dB of the utterance's loudest; the last key for BY KEY.
         reply_at: the first packet of the spoken reply left the socket; None where nothing was spoken.
         stages: what the time between ``speech_end_at`` and ``reply_at`` went into, in order of their start.
+        ended_by: why the caller's turn was taken to be over: verdict, no_verdict, max_utterance, ...; "" for no speech.
+        probability: the turn model's last answer.
+        pauses: times that the agent fell silent for a sound and went on.
+        speculation: what was begun before the turn was certain.
+        tools: what the agent used.
+        asked: JSON of the messages that were new to the language model with this turn; "" without one.
+        server: which language model answered.
+        problem: what went wrong in this turn, in words.
     """
 
     call_id: str
@@ -226,6 +265,14 @@ class TurnFinished:
     speech_end_at: float | None = None
     reply_at: float | None = None
     stages: tuple[StageTiming, ...] = ()
+    ended_by: str = ""
+    probability: float | None = None
+    pauses: int = 0
+    speculation: Speculation = Speculation()
+    tools: tuple[ToolRun, ...] = ()
+    asked: str = ""
+    server: str = ""
+    problem: str = ""
 
     @property
     def latency_s(self) -> float | None:

@@ -68,12 +68,14 @@ class Provider:
         summary: one line for ``appliance plugins list``.
         options: the schema of ``engines.<kind>`` beside ``provider``; of a trunk, that of its own keys.
         models: model files the factory reads, for ``appliance doctor`` and ``make demo``.
+        partials: of a recogniser: it can say what was heard so far while the caller still speaks.
     """
 
     factory: Callable[[Any, Any], Any]
     summary: str
     options: type[ProviderOptions] = ProviderOptions
     models: tuple[str, ...] = ()
+    partials: bool = False
 
 
 Providers = Mapping[str, Provider]

@@ -47,8 +47,22 @@ class RecogniseRequest(JudgeTurnRequest, Protocol):
     """What was said in the samples [start, end)?
 
     ``phrases`` is the closed list of what is expected (empty: anything), ``pronunciations`` are (word, phones)
-    additions, ``reject`` asks to be told when nothing expected was said.
+    additions, ``reject`` asks to be told when nothing expected was said, ``hints`` are words that are likely.
+
+    A provider with ``partials`` is asked while the caller still speaks, too: ``final`` is false then, and each request
+    of the same (``slot``, ``generation``, ``utterance``) reaches further than the one before.
     """
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def utterance(self) -> int: ...
+    @property
+    def final(self) -> bool: ...
+    @property
+    def hints(self) -> tuple[str, ...]: ...
 
     @property
     def language(self) -> str: ...
@@ -61,7 +75,10 @@ class RecogniseRequest(JudgeTurnRequest, Protocol):
 
 
 class SynthesiseRequest(Protocol):
-    """Speak ``text``; at most ``room`` samples fit. ``rate`` 1.0 is the voice's normal speed."""
+    """Speak ``text``; at most ``room`` samples fit. ``rate`` 1.0 is the voice's normal speed.
+
+    ``pause_s`` of silence before it is put there by the worker.
+    """
 
     @property
     def request(self) -> int: ...
@@ -77,17 +94,50 @@ class SynthesiseRequest(Protocol):
     def room(self) -> int: ...
 
 
+class ToolCallShape(Protocol):
+    """A tool that a model asked for; ``arguments`` is JSON text as it came."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> str: ...
+
+
+class ToolShape(Protocol):
+    """A tool that a model may ask for; ``parameters`` is a JSON schema, as text."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def parameters(self) -> str: ...
+
+
 class ChatTurn(Protocol):
-    """One message of a conversation; ``role`` is system, user or assistant."""
+    """One message of a conversation; ``role`` is system, user, assistant or tool.
+
+    ``tool_calls`` is what an assistant's message asked for, ``call_id`` which of them a tool's message answers.
+    """
 
     @property
     def role(self) -> str: ...
     @property
     def content(self) -> str: ...
+    @property
+    def tool_calls(self) -> Sequence[ToolCallShape]: ...
+    @property
+    def call_id(self) -> str: ...
 
 
 class GenerateRequest(Protocol):
-    """What comes next in the conversation?"""
+    """What comes next in the conversation?
+
+    ``first_token_by`` is when its first token has to be there (0: by ``deadline``), ``session`` names the conversation,
+    ``max_tokens`` 0 leaves the length to the model.
+    """
 
     @property
     def request(self) -> int: ...
@@ -95,6 +145,14 @@ class GenerateRequest(Protocol):
     def messages(self) -> Sequence[ChatTurn]: ...
     @property
     def deadline(self) -> float: ...
+    @property
+    def tools(self) -> Sequence[ToolShape]: ...
+    @property
+    def first_token_by(self) -> float: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def max_tokens(self) -> int: ...
 
 
 class EngineContext(Protocol):
@@ -112,24 +170,51 @@ class EngineContext(Protocol):
         """Let cancellations and new requests in; call it between chunks of long computations."""
         ...
 
-    def caller_audio(self, request: Any) -> Pcm:
-        """A copy of the samples the request is about.
+    def caller_audio(self, request: Any, start: int | None = None) -> Pcm:
+        """A copy of the samples the request is about, or of those from ``start`` on.
 
         Raises:
             StaleSlot: the call is over, or the samples are more than 32 s old.
         """
         ...
 
-    def recognised(self, request: Any, text: str, *, confidence: float, accepted: bool) -> None:
-        """The final answer to a RecogniseRequest."""
+    def recognised(
+        self,
+        request: Any,
+        text: str,
+        *,
+        confidence: float,
+        accepted: bool,
+        words: Sequence[tuple[str, int, int]] = (),
+        stable: int = 0,
+    ) -> None:
+        """The answer to a RecogniseRequest.
+
+        Args:
+            words: (word, start, end) in samples since the leg was connected, where the engine knows.
+            stable: how many of the first words will not change as the caller goes on.
+        """
         ...
 
     def verdict(self, request: Any, probability: float) -> None:
         """The final answer to a JudgeTurnRequest: 0 for "goes on", 1 for "has finished"."""
         ...
 
-    def token(self, request: Any, text: str, *, last: bool = False) -> None:
-        """The next words of a reply, white space included."""
+    def token(
+        self,
+        request: Any,
+        text: str,
+        *,
+        last: bool = False,
+        calls: Sequence[tuple[str, str, str]] = (),
+        server: str = "",
+    ) -> None:
+        """The next words of a reply, white space included.
+
+        Args:
+            calls: (id, name, arguments as JSON text) of tools that the model asks for.
+            server: who answered, for the record; with ``last``.
+        """
         ...
 
     def speak(self, request: Any, pcm: Pcm, *, last: bool = False, cached: bool = False) -> bool:

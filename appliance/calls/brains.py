@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from appliance.conversation import brain
@@ -52,7 +53,12 @@ class FlowBrain:
     def slots(self) -> Mapping[str, str]:
         return self._slots
 
-    async def reply(self, heard: brain.Input) -> AsyncIterator[brain.Step]:
+    def fork(self) -> FlowBrain:
+        twin = copy.copy(self)
+        twin._flow, twin._slots = self._flow.fork(), dict(self._slots)
+        return twin
+
+    async def reply(self, heard: brain.Input, gate: brain.Gate = brain.OPEN) -> AsyncIterator[brain.Step]:
         """The flow's actions; it decides without waiting for anything."""
         for action in self._actions(heard):
             match action:

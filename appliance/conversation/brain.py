@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+from appliance.events import ToolRun
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,11 @@ Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | Transf
 
 @dataclass(frozen=True)
 class Say:
-    """A piece of the reply, spoken as it comes."""
+    """A piece of the reply, spoken as it comes. ``filler``: it only bridges a wait, and is no part of the reply."""
 
     text: str
     interruptible: bool = True
+    filler: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,51 @@ class Transfer:
     announce: str = ""
 
 
-Step: TypeAlias = Say | Listen | HangUp | Transfer
+@dataclass(frozen=True)
+class SendDigits:
+    """Press these keys on the line, once what was said before has been said."""
+
+    digits: str
+
+
+@dataclass(frozen=True)
+class Used:
+    """A tool has run, for the record."""
+
+    tool: ToolRun
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The language model was asked, for the record: ``messages`` is JSON of those that are new with this turn."""
+
+    messages: str
+
+
+Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked
+
+
+class Gate:
+    """Whether the caller's turn is certain to be over: a reply is begun before that, and some of it has to wait."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self._opened = asyncio.Event()
+        if is_open:
+            self._opened.set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def passed(self) -> None:
+        """Return once it is open. What has an effect that anybody can notice is done after this."""
+        await self._opened.wait()
+
+
+OPEN: Final = Gate()
 
 
 class Brain(Protocol):
@@ -120,8 +168,18 @@ class Brain(Protocol):
         """What has been found out so far, for the record."""
         ...
 
-    def reply(self, heard: Input) -> AsyncIterator[Step]:
-        """What to do about it, step by step; closing the iterator abandons the reply."""
+    def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
+        """What to do about it, step by step; closing the iterator abandons the reply.
+
+        Until ``gate`` opens, it is not certain that the caller has finished: nothing may be done that has an effect
+        outside of this brain (no tool with side effects, no note to anybody). The steps themselves are carried out
+        only after that.
+        """
+        ...
+
+    def fork(self) -> Brain:
+        """A copy that may be asked for a reply in advance, and thrown away; cheap, and nothing is shared that a reply
+        changes. When the turn has become certain, the copy takes this one's place."""
         ...
 
     def was_heard(self, text: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from appliance.conversation.brain import (
+    OPEN,
     Expectation,
+    Gate,
     Heard,
     Input,
     Key,
@@ -68,7 +71,12 @@ class LlmBrain:
     def slots(self) -> Mapping[str, str]:
         return {}
 
-    async def reply(self, heard: Input) -> AsyncIterator[Step]:
+    def fork(self) -> LlmBrain:
+        twin = copy.copy(self)
+        twin._history = self._history.copy()
+        return twin
+
+    async def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
         """Raises EngineError where the model fails."""
         match heard:
             case Opening():
@@ -101,7 +109,7 @@ class LlmBrain:
         tokens = self._pool.generate(request)
         try:
             async for token in tokens:
-                for clause in cutter.push(token):
+                for clause in cutter.push(token.text):
                     yield clause
         finally:
             await tokens.aclose()  # type: ignore[attr-defined]  # an async generator; its Protocol has no aclose

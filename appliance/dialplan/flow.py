@@ -13,6 +13,7 @@ The flow knows no time and no audio. Whoever runs it (the call's session)
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -170,6 +171,12 @@ class Flow:
         self._pressed = ""
         self._missed = {_NO_INPUT: 0, _NO_MATCH: 0}
         self._disposition = ""
+
+    def fork(self) -> Flow:
+        """A copy that goes its own way from here."""
+        twin = copy.copy(self)
+        twin._slots, twin._missed = dict(self._slots), dict(self._missed)
+        return twin
 
     @property
     def slots(self) -> Mapping[str, str]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from appliance.engines.protocol import Pcm, RequestMessage
 from appliance.errors import StaleSlot
-from appliance.ipc.messages import AnyMessage, Failed, Generate, Recognised, Spoken, Token, TurnVerdict
+from appliance.ipc.messages import (
+    AnyMessage,
+    Failed,
+    Generate,
+    HeardWord,
+    Recognised,
+    Spoken,
+    Token,
+    ToolCall,
+    TurnVerdict,
+)
 from appliance.ipc.rings import AudioRings
 
 
@@ -69,20 +79,41 @@ class RunContext:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    def caller_audio(self, request: Any) -> Pcm:
-        return self._rings.read_rx(request.slot, request.generation, request.start, request.end)
+    def caller_audio(self, request: Any, start: int | None = None) -> Pcm:
+        first = request.start if start is None else start
+        return self._rings.read_rx(request.slot, request.generation, first, request.end)
 
-    def recognised(self, request: Any, text: str, *, confidence: float, accepted: bool) -> None:
+    def recognised(
+        self,
+        request: Any,
+        text: str,
+        *,
+        confidence: float,
+        accepted: bool,
+        words: Sequence[tuple[str, int, int]] = (),
+        stable: int = 0,
+    ) -> None:
         job, queued_s, run_s = self._timed(request)
-        self._answer(job, Recognised(request.request, text, confidence, accepted, queued_s, run_s), True)
+        timed = tuple(HeardWord(*word) for word in words)
+        answer = Recognised(request.request, text, confidence, accepted, queued_s, run_s, timed, stable)
+        self._answer(job, answer, True)
 
     def verdict(self, request: Any, probability: float) -> None:
         job, queued_s, run_s = self._timed(request)
         self._answer(job, TurnVerdict(request.request, probability, queued_s, run_s), True)
 
-    def token(self, request: Any, text: str, *, last: bool = False) -> None:
+    def token(
+        self,
+        request: Any,
+        text: str,
+        *,
+        last: bool = False,
+        calls: Sequence[tuple[str, str, str]] = (),
+        server: str = "",
+    ) -> None:
         job = self._by_message[id(request)]
-        self._answer(job, Token(request.request, text, last), last)
+        wanted = tuple(ToolCall(*call) for call in calls)
+        self._answer(job, Token(request.request, text, last, wanted, server), last)
 
     def speak(self, request: Any, pcm: Pcm, *, last: bool = False, cached: bool = False) -> bool:
         job, queued_s, run_s = self._timed(request)

@@ -122,8 +122,8 @@ class EnginePool:
         assert isinstance(answer, TurnVerdict)
         return answer
 
-    async def generate(self, request: Generate) -> AsyncIterator[str]:
-        """The reply, token by token. Closing the iterator cancels the request.
+    async def generate(self, request: Generate) -> AsyncIterator[Token]:
+        """The reply, token by token; the last one has ``last``. Closing the iterator cancels the request.
 
         Raises:
             EngineError: the model failed; tokens already yielded stand.
@@ -136,8 +136,7 @@ class EnginePool:
                 if isinstance(answer, Failed):
                     raise EngineError(answer.reason, retryable=answer.retryable)
                 assert isinstance(answer, Token)
-                if answer.text:
-                    yield answer.text
+                yield answer
                 if answer.last:
                     return
         finally:

@@ -32,6 +32,7 @@ from appliance.ipc.messages import (
     Recognised,
     Spoken,
     Synthesise,
+    Token,
     TurnVerdict,
 )
 from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
@@ -178,14 +179,14 @@ class Engines:
             raise EngineError("no judge")
         return TurnVerdict(request.request, self.probability, 0.0, 0.03)
 
-    async def generate(self, request: Generate) -> AsyncIterator[str]:
+    async def generate(self, request: Generate) -> AsyncIterator[Token]:
         self.prompts.append(request)
         await asyncio.sleep(0.15)
         if "llm" in self.broken:
             raise EngineError("no thought")
-        for token in self.tokens:
+        for number, token in enumerate(self.tokens, 1):
             await asyncio.sleep(0.015)
-            yield token
+            yield Token(request.request, token, number == len(self.tokens))
 
 
 @dataclass
