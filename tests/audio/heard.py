@@ -10,9 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.audio.level import rms_dbfs_one
 from appliance.audio.tones import COLUMNS_HZ, PAD, RATE_HZ, ROWS_HZ
 
 _BLOCK: Final = 160
+_PIECE: Final = 400
 _MIN_KEY_DBFS: Final = -40.0
 _MAX_TWIST_DB: Final = 8.0
 _MIN_SHARE: Final = 0.7
@@ -22,6 +24,16 @@ _MIN_SHARE: Final = 0.7
 def level_dbfs(samples: NDArray[np.int16], frequency_hz: float, rate_hz: int = RATE_HZ) -> float:
     """RMS level of one frequency in the samples, dBFS; a pure sine reads its own RMS level. Floor -96."""
     return float(10.0 * np.log10(max(_power(samples, frequency_hz, rate_hz), 10.0**-9.6)))
+
+
+def tone_s(samples: NDArray[np.int16], frequency_hz: float) -> float:
+    """For how long a tone louder than -21 dBFS is heard and nothing else, in seconds (8 kHz)."""
+    pieces = samples[: len(samples) // _PIECE * _PIECE].reshape(-1, _PIECE)
+    found = 0
+    for piece in pieces:
+        level = level_dbfs(piece, frequency_hz)
+        found += level > -21.0 and level > rms_dbfs_one(piece) - 1.0
+    return found * _PIECE / RATE_HZ
 
 
 def key_in(samples: NDArray[np.int16]) -> str | None:

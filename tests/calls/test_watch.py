@@ -20,6 +20,7 @@ from appliance.events import (
 )
 from tests.calls.virtual_call import VirtualCall, flow_line
 from tests.engines.virtual_time import run_virtual
+from tests.waiting import LIMIT_S
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,7 +53,7 @@ def kept(watch: CallWatch, name: str = "p1") -> WatchedCall:
 
 
 async def all_of(call: WatchedCall, after: int = 0) -> list[tuple[int, CallEvent | None]]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         return [said async for said in call.follow(after)]
 
 

@@ -25,8 +25,8 @@ from appliance.signalling.sip_media import SipMedia
 from appliance.signalling.trunks import TrunkRule, TrunkTable
 from appliance.sip.events import Answered, Event
 from appliance.sip.uri import SipUri
+from tests.waiting import LIMIT_S, eventually
 
-DEADLINE_S = 5.0
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
@@ -135,13 +135,11 @@ class Box:
         return self.legs[0]
 
     async def within(self, what: Awaitable[Any]) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             return await what
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                await asyncio.sleep(0.005)
+        await eventually(condition)
 
     def hand_on(self, to: str = "200", **how: Any) -> asyncio.Task[str | None]:
         voicing: Any = None

@@ -16,6 +16,7 @@ from appliance.cli.carrier_caller import CarrierCaller, Message
 from appliance.cli.playout import Codec
 from appliance.cli.stream_caller import sever
 from appliance.errors import CarrierError
+from tests.waiting import LIMIT_S
 
 HANGUP, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
 KINDS: Final = {8000: 0x10, 12_000: 0x11, 16_000: 0x12, 24_000: 0x13, 32_000: 0x14, 44_100: 0x15, 48_000: 0x16}
@@ -91,7 +92,7 @@ class AudioSocketCaller(CarrierCaller):
         caller = cls(rate_hz, call_id)
         try:
             local = (source, 0) if source else None
-            opened = await asyncio.wait_for(asyncio.open_connection(host, port, local_addr=local), 10)
+            opened = await asyncio.wait_for(asyncio.open_connection(host, port, local_addr=local), LIMIT_S)
         except (OSError, TimeoutError) as error:
             raise CarrierError(f"no AudioSocket at {host}:{port}: {error}") from None
         caller.begin(TcpWire(*opened))

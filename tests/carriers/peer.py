@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from appliance.audio import g711
 from appliance.cli.playout import Pcm
+from tests.waiting import LIMIT_S
 
 Script = Callable[["Socket"], Awaitable[None]]
 
@@ -43,7 +44,7 @@ class Socket:
     def of(self, event: str) -> list[dict[str, Any]]:
         return [message for message in self.got if isinstance(message, dict) and message["event"] == event]
 
-    async def until(self, met: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, met: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
         async with asyncio.timeout(timeout_s):
             while not met():
                 self.news.clear()

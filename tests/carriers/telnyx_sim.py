@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.cli.stream_caller import connect
 from appliance.errors import CarrierError
 from tests.carriers.telnyx_caller import Disorder, TelnyxCaller, now_text
+from tests.waiting import LIMIT_S
 
 _STREAM: Final = {
     "stream_url", "stream_track", "stream_codec", "stream_bidirectional_mode", "stream_bidirectional_codec",
@@ -105,12 +106,12 @@ class SimCall:
         """The live stream."""
         return self.streams[-1] if self.streams and not self.streams[-1].ended.is_set() else None
 
-    async def streaming(self, timeout_s: float = 10.0, number: int = 1) -> TelnyxCaller:
+    async def streaming(self, timeout_s: float = LIMIT_S, number: int = 1) -> TelnyxCaller:
         """Wait for the call's ``number``-th stream. Raises: CarrierError."""
         await self.until(lambda: len(self.streams) >= number, f"stream {number}", timeout_s)
         return self.streams[number - 1]
 
-    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = LIMIT_S) -> None:
         """Wait for something about this call. Raises: CarrierError, also where it ended before."""
         deadline = time.monotonic() + timeout_s
         while not met():
@@ -121,7 +122,7 @@ class SimCall:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.2)
 
-    async def wait_ended(self, timeout_s: float = 10.0) -> str:
+    async def wait_ended(self, timeout_s: float = LIMIT_S) -> str:
         """Wait until the call is over; gives the hang-up cause. Raises: CarrierError."""
         try:
             await asyncio.wait_for(self.ended.wait(), timeout_s)

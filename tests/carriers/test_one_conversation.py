@@ -18,9 +18,11 @@ import pytest
 
 from appliance.cli.box import Box, free_port
 from appliance.cli.say import speak
+from tests.audio.heard import tone_s
 from tests.bench import lines, records
 from tests.carriers.callers import CALLING, Ways, tone
 from tests.interop import sipp
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -112,13 +114,9 @@ async def test_a_conversation(
             await caller.wait_heard()
             await caller.wait_quiet()
             caller.press("7")
-            while "ACK sip:" not in echo.messages():
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(1.0)
-            before = len(caller.received())
-            await caller.say(tone(700, 2.0))
-            await asyncio.sleep(0.5)
-            heard = caller.received()[before:]
+            await eventually(lambda: "ACK sip:" in echo.messages(), echo.messages)
+            await caller.say(tone(700, 4.0))
+            await eventually(lambda: tone_s(caller.received(), 700.0) > 1.0, "the tone, back from the one called")
             await caller.hang_up()
             caller.check()
         await asyncio.to_thread(echo.wait)
@@ -134,6 +132,4 @@ async def test_a_conversation(
     interrupted = row["turns"][1]
     assert interrupted["agent_text"].startswith(interrupted["heard_text"])
     assert 3 <= len(interrupted["heard_text"].split()) < len(interrupted["agent_text"].split())
-    spectrum = np.abs(np.fft.rfft(heard[-12000:-4000].astype(np.float64)))
-    assert abs(int(np.argmax(spectrum)) - 700) <= 2, "the one called was heard, through the box"
     assert records.recording_seconds(row["recording_path"], box.recordings) > 10.0

@@ -22,15 +22,14 @@ from tests.carriers.pbx_sim import AsteriskCaller, FreeSwitchCaller
 from tests.carriers.peer import Peer, Socket, mulaw, tone
 from tests.carriers.telnyx_caller import Disorder, TelnyxCaller
 from tests.carriers.telnyx_sim import Callee, TelnyxSim
+from tests.waiting import eventually
 
 OUR, THEIR = "+4930123456", "+491711234567"
 STREAM = {"stream_track": "inbound_track", "stream_bidirectional_mode": "rtp", "stream_bidirectional_codec": "PCMU"}
 
 
 async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not met():
-            await asyncio.sleep(0.01)
+    await eventually(met)
 
 
 async def first(peer: Peer) -> Socket:

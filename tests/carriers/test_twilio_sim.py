@@ -17,6 +17,7 @@ from appliance.errors import CarrierError
 from tests.carriers import twiml
 from tests.carriers.peer import Peer, Socket, mulaw, tone
 from tests.carriers.twilio_sim import Callee, TwilioSim
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = [  # Twilio's package has not heard of them
     pytest.mark.filterwarnings("ignore:BasicAuth is deprecated"),
@@ -111,7 +112,7 @@ async def test_a_stream_begins_as_twilio_s_and_carries_audio_keys_and_stop() -> 
         caller = await TwilioCaller.open(peer.media_url)
         socket = await _socket(peer)
         said = caller.say(tone(0.1))
-        await asyncio.wait_for(said, 5)
+        await asyncio.wait_for(said, LIMIT_S)
         caller.press("5")
         await socket.until(lambda: "dtmf" in socket.events)
         await caller.hang_up()
@@ -395,9 +396,14 @@ async def test_a_lost_answer_has_been_done_and_a_timed_out_one_has_not() -> None
     async with TwilioSim() as sim, _Api(sim) as client:
         for fault, made in (("timeout", 0), ("lost", 1)):
             sim.fail(fault)  # type: ignore[arg-type]
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.calls.create_async(to=THEIR, from_=OUR, twiml="<Response/>"), 0.3)
+            asked = len(sim.requests)
+            request = asyncio.create_task(client.calls.create_async(to=THEIR, from_=OUR, twiml="<Response/>"))
+            await eventually(lambda asked=asked: len(sim.requests) > asked)  # type: ignore[misc]
+            await eventually(lambda made=made: len(sim.calls) == made)  # type: ignore[misc]
+            assert not (await asyncio.wait([request], timeout=0.1))[0]
             assert len(sim.calls) == made
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
 
 
 # --- TwiML --------------------------------------------------------------------------------------------------------
@@ -426,7 +432,5 @@ def test_twiml_is_taken_strictly(text: str) -> None:
 
 
 async def _socket(peer: Peer) -> Socket:
-    async with asyncio.timeout(5):
-        while not peer.sockets:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: peer.sockets)
     return peer.sockets[0]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from appliance.cli.stream_caller import TwilioCaller, TwilioStreamOf, sid
 from appliance.errors import CarrierError
 from tests.carriers import twiml
+from tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     from tests.carriers.twilio_sim import TwilioSim
@@ -116,7 +117,7 @@ class SimCall:
         """The live stream."""
         return self.streams[-1] if self.streams and not self.streams[-1].ended.is_set() else None
 
-    async def streaming(self, timeout_s: float = 10.0, number: int = 1) -> TwilioCaller:
+    async def streaming(self, timeout_s: float = LIMIT_S, number: int = 1) -> TwilioCaller:
         """Wait for the call's ``number``-th stream.
 
         Raises:
@@ -125,7 +126,7 @@ class SimCall:
         await self.until(lambda: len(self.streams) >= number, f"stream {number}", timeout_s)
         return self.streams[number - 1]
 
-    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = LIMIT_S) -> None:
         """Wait for something about this call; what changes wakes it.
 
         Raises:
@@ -140,7 +141,7 @@ class SimCall:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.2)
 
-    async def wait_ended(self, timeout_s: float = 10.0) -> str:
+    async def wait_ended(self, timeout_s: float = LIMIT_S) -> str:
         """Wait until the call is over; gives its final status.
 
         Raises:

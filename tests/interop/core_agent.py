@@ -12,10 +12,9 @@ from appliance.sip.call_state import CallOptions
 from appliance.sip.events import Event, Reoffered
 from appliance.sip.uri import Peer, SipUri
 from appliance.sip.useragent import UserAgent
+from tests.waiting import LIMIT_S
 
 E = TypeVar("E", bound=Event)
-
-ANSWER_S = 10.0
 
 
 class CoreAgent(asyncio.DatagramProtocol):
@@ -57,7 +56,7 @@ class CoreAgent(asyncio.DatagramProtocol):
 
     async def wait(self, kind: type[E], count: int = 1) -> E:
         """The ``count``-th event of this kind, once it is there."""
-        async with asyncio.timeout(ANSWER_S), self._news:
+        async with asyncio.timeout(LIMIT_S), self._news:
             while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
                 await self._news.wait()
         return found[count - 1]

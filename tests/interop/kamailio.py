@@ -15,6 +15,7 @@ from pathlib import Path
 
 from appliance.cli.box import HOST, free_port
 from appliance.errors import ApplianceError
+from tests.waiting import LIMIT_S
 
 REALM = "interop"
 PASSWORD = "open-sesame"
@@ -210,7 +211,7 @@ class Kamailio:
         """The lines of its log about messages, those that match a regular expression."""
         return [line for line in re.findall(r"SEEN (.*)", self.log()) if re.search(what, line)]
 
-    def wait_seen(self, what: str, count: int = 1, timeout_s: float = 15.0) -> list[str]:
+    def wait_seen(self, what: str, count: int = 1, timeout_s: float = LIMIT_S) -> list[str]:
         """Wait until so many lines match.
 
         Raises:
@@ -223,7 +224,7 @@ class Kamailio:
             time.sleep(0.05)
         return found
 
-    def wait_ready(self, timeout_s: float = 15.0) -> None:
+    def wait_ready(self, timeout_s: float = LIMIT_S) -> None:
         """Wait until it has its socket.
 
         Raises:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from appliance.cli.box import HOST, free_port
 from appliance.errors import ApplianceError
+from tests.waiting import LIMIT_S
 
 SCENARIOS = Path(__file__).parent / "sipp"
 
@@ -51,7 +52,7 @@ class Sipp:
         rate: float = 10,
         host: str = HOST,
         port: int = 0,
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
         options: tuple[str, ...] = (),
     ) -> None:
         self.scenario = scenario
@@ -99,7 +100,7 @@ class Sipp:
         Raises:
             SippFailed: it does not come up.
         """
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + LIMIT_S
         while f":{self.port:04X} " not in "".join(
             Path(f"/proc/net/{kind}").read_text() for kind in ("udp", "tcp", "udp6", "tcp6")
         ):

@@ -30,6 +30,7 @@ from tests.interop.conftest import quick_settings
 from tests.peers.baresip import Baresip, missing
 from tests.peers.capture import RtpCapture, may_capture
 from tests.peers.phone import PeerError
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -213,7 +214,7 @@ def test_a_caller_put_through_to_srtp(start_box: Callable[..., Box], tmp_path: P
             called.wait_answered(15.0)
             time.sleep(TALK_S)
             caller.hang_up()
-            called.wait_closed(10.0)
+            called.wait_closed(LIMIT_S)
         finally:
             caller.close()
             called.close()

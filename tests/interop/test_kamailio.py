@@ -19,6 +19,7 @@ from tests.interop import kamailio, sipp
 from tests.interop.claims import proves
 from tests.interop.conftest import quick_settings
 from tests.interop.kamailio import PASSWORD, Kamailio, fill
+from tests.waiting import block_until
 
 _WHY = kamailio.missing() or sipp.missing()
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(_WHY), reason=_WHY)]
@@ -32,15 +33,14 @@ def registering(box_line: str, *proxies: str, **more: object) -> dict[str, objec
     }  # fmt: skip
 
 
-def wait_trunk(box: Box, name: str, timeout_s: float = 15.0, **wanted: object) -> dict[str, object]:
+def wait_trunk(box: Box, name: str, **wanted: object) -> dict[str, object]:
     """Wait until the box says so of a trunk."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        state = dict(box.get_json("/trunks")[name])
-        if all(state[key] == value for key, value in wanted.items()):
-            return state
-        assert time.monotonic() < deadline, (state, box.log_tail())
-        time.sleep(0.1)
+
+    def state() -> dict[str, object]:
+        return dict(box.get_json("/trunks")[name])
+
+    block_until(lambda: wanted.items() <= state().items(), lambda: f"{state()}\n{box.log_tail()}")
+    return state()
 
 
 @proves(
@@ -82,10 +82,7 @@ def test_a_registrar_that_gives_the_next_nonce(start_box: Callable[..., Box], tm
         registrar.wait_ready()
         trunk = registering("1001", f"sip:{HOST}:{registrar.port}")
         box = start_box({**quick_settings(tmp_path), "trunks": {"carrier": trunk}})
-        deadline = time.monotonic() + 20.0
-        while "nonce-three" not in registrar.messages():
-            assert time.monotonic() < deadline, registrar.messages()
-            time.sleep(0.1)
+        block_until(lambda: "nonce-three" in registrar.messages(), registrar.messages)
         assert box.stop() == 0
         registrar.wait()
 

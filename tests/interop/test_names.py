@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.bench import lines
 from tests.interop import sipp
 from tests.interop.claims import proves
 from tests.interop.conftest import hands_on, quick_settings, serve
+from tests.waiting import block_until
 
 NAME_SERVER = "127.0.0.53"
 CALLER, DEAD, ALIVE = "127.0.0.17", "127.0.0.51", "127.0.0.52"
@@ -68,10 +68,8 @@ def names(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Path]
         ) as server,
     ):
         try:
-            deadline = time.monotonic() + 10.0
-            while "started" not in log.read_text():
-                assert time.monotonic() < deadline and server.poll() is None, log.read_text()
-                time.sleep(0.05)
+            block_until(lambda: server.poll() is not None or "started" in log.read_text(), log.read_text)
+            assert server.poll() is None, log.read_text()
             yield folder / "resolv.conf"
         finally:
             server.terminate()

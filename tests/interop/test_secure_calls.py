@@ -21,6 +21,7 @@ from tests.interop.conftest import quick_settings
 from tests.interop.test_codecs import LIKE, LINE, TALK_S, likeness, recording
 from tests.peers.baresip import Baresip, missing
 from tests.peers.phone import PeerError
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -126,7 +127,7 @@ async def test_a_trunk_with_a_wrong_certificate_is_not_called(start_box: Callabl
         box = await asyncio.to_thread(start_box, settings(tmp_path, secure_trunk(authority, port + 1)))
         async with SipDialler(HOST) as dialler, Softphone(dialler) as phone:
             await phone.dial(box.uri(PUT_THROUGH))
-            assert await phone.wait_hangup(20.0) == "them"
+            assert await phone.wait_hangup(LIMIT_S) == "them"
     finally:
         peer.close()
     box.wait_logged("its certificate is refused: ")

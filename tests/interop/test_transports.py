@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from tests.interop.claims import proves
 from tests.interop.conftest import quick_settings
 from tests.peers import baresip
 from tests.signalling.test_sip_endpoint import StaticMedia
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = [
     pytest.mark.peer,
@@ -63,7 +63,7 @@ def ask(port: int, ca: Path, name: str = HOST) -> str:
             client.stdin.write(options.encode())
             client.stdin.flush()
             os.set_blocking(client.stdout.fileno(), False)
-            deadline = time.monotonic() + 10.0
+            deadline = time.monotonic() + LIMIT_S
             while time.monotonic() < deadline and client.poll() is None and b"\r\n\r\n" not in heard:
                 heard += client.stdout.read() or b""
                 time.sleep(0.01)
@@ -144,6 +144,4 @@ def test_an_advertised_address(tmp_path: Path) -> None:
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(10.0):
-        while f":{port:04X} 00000000:0000 0A" not in await asyncio.to_thread(Path("/proc/net/tcp").read_text):
-            await asyncio.sleep(0.02)
+    await eventually(lambda: f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
 from tests.interop.conftest import hands_on, metric, quick_settings, serve
+from tests.waiting import block_until
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -102,9 +102,7 @@ def call(box: Box, scenario: str, folder: Path, host: str, service: str = lines.
 @proves("Signalling: protection: concurrent calls of a trunk, 503 and Retry-After")
 def test_one_call_too_many(box: Box, tmp_path: Path, peers: ExitStack) -> None:
     stays = peers.enter_context(sipp.Sipp("uac_stay", tmp_path / "stays", remote=(HOST, box.sip_port), host=SMALL))
-    deadline = time.monotonic() + 10.0
-    while "SIP/2.0 200" not in stays.messages() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    block_until(lambda: "SIP/2.0 200" in stays.messages(), stays.messages)
     call(box, "uac_no_room", tmp_path, SMALL)
     stays.wait()
     wait_metric(box, "appliance_trunk_calls", 0.0, trunk="small")
@@ -118,10 +116,10 @@ def test_calls_too_fast(box: Box, tmp_path: Path) -> None:
 
 
 def wait_metric(box: Box, name: str, value: float, **labels: str) -> None:
-    deadline = time.monotonic() + 15.0
-    while metric(box, name, **labels) != value:
-        assert time.monotonic() < deadline, f"{name} is {metric(box, name, **labels)}, not {value}\n{box.log_tail()}"
-        time.sleep(0.1)
+    block_until(
+        lambda: metric(box, name, **labels) == value,
+        lambda: f"{name} is {metric(box, name, **labels)}, not {value}\n{box.log_tail()}",
+    )
 
 
 @proves("Signalling: UAS: digest challenge")
@@ -136,10 +134,8 @@ def test_a_trunk_that_needs_a_password(box: Box, tmp_path: Path, earlier: int) -
 def test_a_call_that_takes_the_place_of_another(box: Box, tmp_path: Path, peers: ExitStack, earlier: int) -> None:
     where = (HOST, box.sip_port)
     replaced = peers.enter_context(sipp.Sipp("uac_replaced", tmp_path / "replaced", remote=where, host=CALLER))
-    deadline = time.monotonic() + 10.0
-    while "\nACK sip:" not in (seen := replaced.messages()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.05)
+    block_until(lambda: "\nACK sip:" in replaced.messages(), replaced.messages)
+    seen = replaced.messages()
     answer = seen[seen.index("SIP/2.0 200") :]
     keys = {
         "replaced": re.search(r"Call-ID: (\S+)", answer), "theirs": re.search(r"To:.*tag=(\S+)", answer),

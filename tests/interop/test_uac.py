@@ -17,6 +17,7 @@ from appliance.signalling.sip_legs import SipLeg
 from appliance.signalling.trunks import TrunkRule
 from tests.interop import sipp
 from tests.interop.claims import proves
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -27,7 +28,7 @@ async def place(peer: sipp.Sipp, talk_s: float = 0.5, hang_up: bool = True, time
     async with SipDialler(HOST) as dialler, Softphone(dialler) as phone:
         await phone.dial(peer.uri, timeout_s)
         if not hang_up:
-            return await phone.wait_hangup(10.0)
+            return await phone.wait_hangup(LIMIT_S)
         await asyncio.sleep(talk_s)
         await phone.hangup()
     return "us"

@@ -15,6 +15,7 @@ from tests.bench import lines, records
 from tests.interop import sipp
 from tests.interop.claims import proves
 from tests.interop.conftest import metric, quick_settings
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(sipp.missing()), reason=sipp.missing())]
 
@@ -141,7 +142,7 @@ def test_calls_over_tcp(shared_box: Box, tmp_path: Path, earlier: int) -> None:
 
 @proves("Signalling: transport: keep-alive of a connection (RFC 5626)")
 def test_a_keep_alive_is_answered(shared_box: Box) -> None:
-    with socket.create_connection((HOST, shared_box.sip_port), timeout=5.0) as connection:
+    with socket.create_connection((HOST, shared_box.sip_port), timeout=LIMIT_S) as connection:
         connection.sendall(b"\r\n\r\n")
         assert connection.recv(16) == b"\r\n"
 

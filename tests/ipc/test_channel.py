@@ -11,6 +11,7 @@ import pytest
 from appliance.errors import ChannelClosed
 from appliance.ipc.channel import Channel, connect, serve
 from appliance.ipc.messages import AnyMessage, Cancel, Hello, Play, Ready, decode, encode
+from tests.waiting import LIMIT_S
 
 
 class Peer:
@@ -31,7 +32,7 @@ class Peer:
         self.arrived.set()
 
     async def wait_for(self, count: int) -> list[AnyMessage]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             while len(self.messages) < count:
                 self.arrived.clear()
                 await self.arrived.wait()
@@ -51,7 +52,7 @@ async def test_messages_arrive_in_order(tmp_path: Path) -> None:
         assert channel.send(Cancel(number))
     assert await peer.wait_for(500) == [Cancel(number) for number in range(500)]
     channel.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         await peer.closed.wait()
     listener.close()
 
@@ -90,7 +91,7 @@ async def test_a_slow_peer_gets_everything() -> None:
         assert channel.send(Hello("x" * 1000, sent))
         sent += 1
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         for number in range(sent):
             assert decode(await loop.sock_recv(theirs, 4096)) == Hello("x" * 1000, number)
     assert channel.outbox_depth == 0
@@ -110,7 +111,7 @@ async def test_an_exception_in_a_handler_does_not_end_the_channel(caplog: pytest
     channel = Channel(ours, asyncio.get_running_loop(), handler)
     theirs.send(encode(Cancel(1)))
     theirs.send(encode(Ready("x")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         await seen.wait()
     assert "handling Cancel failed" in caplog.text
     channel.close()

@@ -11,6 +11,7 @@ import pytest
 from appliance.ipc.channel import Channel, serve
 from appliance.media import client as media_client
 from appliance.media.client import MediaClient
+from tests.waiting import LIMIT_S
 
 
 async def test_media_that_was_away_for_long_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +26,7 @@ async def test_media_that_was_away_for_long_is_found_again(tmp_path: Path, monke
 
     media = await serve(tmp_path / "media.sock", accept)
     client = MediaClient(tmp_path, 1, "127.0.0.1")
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(LIMIT_S):
         await client.start()
         await connected.wait()
         connected.clear()

@@ -25,6 +25,7 @@ from appliance.media.playout import Playout
 from appliance.media.streams import StreamServer
 from appliance.media.tick import AudioClock
 from appliance.plugins.streams import stream_kinds
+from tests.waiting import LIMIT_S, eventually
 
 GENERATION = 5
 
@@ -74,9 +75,7 @@ class Media:
         return refusal.value.status
 
     async def until(self, met: Callable[[], object]) -> None:
-        async with asyncio.timeout(5.0):
-            while not met():
-                await asyncio.sleep(0.01)
+        await eventually(met)
 
     def told(self, kind: type) -> list[Any]:
         return [message for message in self.messages if isinstance(message, kind)]
@@ -118,7 +117,7 @@ def start(token: str, **changed: Any) -> str:
 
 async def closed(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
     """How the box closed it."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             message = await socket.receive()
             if message.type is aiohttp.WSMsgType.CLOSE:
@@ -328,7 +327,7 @@ async def test_a_socket_that_asks_for_nothing_is_cut_off(media: Media, monkeypat
     await asyncio.sleep(0.01)
     media.server.sweep()
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+        assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
@@ -339,7 +338,7 @@ async def test_what_is_no_websocket_is_told_so_and_let_go(media: Media, caplog: 
         assert (reply.status, reply.headers["Connection"]) == (426, "close")
     reader, writer = await asyncio.open_connection("127.0.0.1", media.port)
     writer.write(b"\x16\x03\x01 not HTTP\r\n\r\n")
-    await asyncio.wait_for(reader.read(), 5.0)
+    await asyncio.wait_for(reader.read(), LIMIT_S)
     writer.close()
     await writer.wait_closed()
     assert not [record for record in caplog.records if record.exc_info], "anybody could fill the log with tracebacks"
@@ -470,7 +469,7 @@ async def test_audiosocket_is_offered_answered_and_hung_up_in_its_own_words(medi
     media.expect(leg, offer.token, kind="audiosocket")
     assert leg.connected
     media.server.forget(leg)
-    assert await asyncio.wait_for(reader.read(), 5.0) == message(0x00)
+    assert await asyncio.wait_for(reader.read(), LIMIT_S) == message(0x00)
     writer.close()
     await writer.wait_closed()
     await media.until(lambda: media.server.closed == 1)
@@ -478,7 +477,7 @@ async def test_audiosocket_is_offered_answered_and_hung_up_in_its_own_words(medi
 
 async def test_audiosocket_from_elsewhere_is_not_let_in(media: Media) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", media.tcp_port, local_addr=("127.0.0.2", 0))
-    assert await asyncio.wait_for(reader.read(), 5.0) == b""
+    assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
     writer.close()
     await writer.wait_closed()
     assert media.told(StreamOffered) == []
@@ -487,7 +486,7 @@ async def test_audiosocket_from_elsewhere_is_not_let_in(media: Media) -> None:
 async def test_what_is_not_audiosocket_is_closed(media: Media) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", media.tcp_port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
-    assert await asyncio.wait_for(reader.read(), 5.0) == b""
+    assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
     writer.close()
     await writer.wait_closed()
     await media.until(lambda: media.server.closed == 1)

@@ -14,6 +14,7 @@ from typing import Any
 from appliance.cli.box import HOST, free_port
 from appliance.cli.softphone import read_wav, write_wav
 from tests.peers.phone import PeerError
+from tests.waiting import LIMIT_S
 
 _MODULES = Path("/usr/lib/baresip/modules")
 _CODEC_MODULES = ("g711", "g722", "opus", "srtp")
@@ -114,7 +115,7 @@ class Baresip:
         self._events: list[dict[str, Any]] = []
 
     def _connect(self, port: int) -> socket.socket:
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + LIMIT_S
         while True:
             try:
                 return socket.create_connection((HOST, port), timeout=1.0)

@@ -17,6 +17,7 @@ import numpy as np
 from appliance.audio import g711
 from appliance.audio.level import rms_dbfs
 from appliance.cli.rtp_stream import FRAME_SAMPLES, SPEECH_DBFS
+from tests.waiting import LIMIT_S
 
 _ETH_P_ALL = 3
 SO_TIMESTAMPNS = 35
@@ -113,7 +114,7 @@ class RtpCapture:
             loud += len(samples) // FRAME_SAMPLES * bool(rms_dbfs(samples[None])[0] > SPEECH_DBFS)
         return loud * 0.02
 
-    def wait_speech(self, seconds: float, since: int = 0, timeout_s: float = 10.0) -> float:
+    def wait_speech(self, seconds: float, since: int = 0, timeout_s: float = LIMIT_S) -> float:
         """Wait until ``seconds`` of speech came after ``since``, or the time is up; gives what came."""
         deadline = time.monotonic() + timeout_s
         while (heard := self.speech_s(since)) < seconds and time.monotonic() < deadline:

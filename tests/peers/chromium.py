@@ -14,6 +14,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.waiting import LIMIT_S
+
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 NAME = "box.test"
 """A name of this machine that a browser does not take for local."""
@@ -150,7 +152,7 @@ async def chromium(folder: Path, microphone: Path | None = None, *, allowed: boo
         if process.returncode is None:
             process.terminate()
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LIMIT_S):
                     await process.wait()
             except TimeoutError:
                 process.kill()

@@ -10,6 +10,7 @@ from appliance.cli.box import Box
 from appliance.errors import ApplianceError
 from tests.bench import lines, records
 from tests.peers.capture import RtpCapture
+from tests.waiting import LIMIT_S
 
 GREETING_S = 1.0
 """Speech that has to be heard before the key is pressed; the greeting and the question are longer."""
@@ -65,7 +66,7 @@ def make_call(box: Box, phone: Phone, digit: str) -> CallSeen:
         if digit == "1":
             phone.hang_up()
         else:
-            phone.wait_closed(20.0)
+            phone.wait_closed(LIMIT_S)
         packets, missing, worst = capture.count(), capture.missing(), capture.worst_gap_s()
     found = records.wait_settled(box.database, before + 1)
     if len(found) != before + 1:

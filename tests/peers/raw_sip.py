@@ -8,8 +8,9 @@ import socket
 from types import TracebackType
 from typing import Self
 
+from tests.waiting import LIMIT_S
+
 HOST = "127.0.0.1"
-ANSWER_S = 2.0
 _PCMU_OFFER = "m=audio 40000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
 
 
@@ -60,11 +61,11 @@ class RawSip:
         """The final status of a request that is sent once; an INVITE's refusal is acknowledged.
 
         Raises:
-            TimeoutError: no answer within :data:`ANSWER_S`.
+            TimeoutError: no answer within :data:`LIMIT_S`.
         """
         call_id = secrets.token_hex(8)
         await self.send(self.request(method, user, body, call_id))
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 answer = await asyncio.get_running_loop().sock_recv(self._socket, 4096)
                 status = int(answer.split(b" ", 2)[1])

@@ -21,19 +21,17 @@ import pytest
 
 from appliance.cli.box import HOST, Box
 from appliance.cli.dialler import SipDialler
-from appliance.cli.rtp_stream import Arrival, Pcm, RtpStream
+from appliance.cli.rtp_stream import Pcm, RtpStream
 from appliance.cli.softphone import CallFailed, Softphone, read_wav
-from appliance.engines.fake import tone
 from appliance.models.store import model_directory
 from tests.bench import crash, lines, records
 from tests.peers.raw_sip import RawSip, sdp
 from tests.peers.small_disk import full, small_disk
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.peer
 
 RECORD_DISK, RECORDING_DISK = "record", "recordings"
-WORST_GAP_S = 0.2
-"""The pacing itself is a bar of its own; this only tells an undisturbed call from one that stood still."""
 
 
 def quick_settings(folder: Path) -> dict[str, object]:
@@ -76,7 +74,7 @@ async def on_a_call(box: Box, number: str) -> AsyncIterator[Softphone]:
     """A caller who is through and hears the agent."""
     async with SipDialler(HOST) as dialler, Softphone(dialler) as phone:
         await phone.dial(box.uri(number))
-        await phone.wait_agent_speech(15.0, since=phone.dialled_at)
+        await phone.wait_agent_speech(LIMIT_S, since=phone.dialled_at)
         yield phone
 
 
@@ -93,23 +91,15 @@ async def refusal(box: Box, number: str) -> int:
 async def heard_for(phone: Softphone, packets: int) -> None:
     """Wait until the caller got this many packets more."""
     wanted = len(phone.rtp.arrivals) + packets
-    enough = asyncio.Event()
-
-    def arrived(_: Arrival) -> None:
-        if len(phone.rtp.arrivals) >= wanted:
-            enough.set()
-
-    phone.rtp.on_arrival(arrived)
-    await asyncio.wait_for(enough.wait(), 5.0 + packets / 25)
+    await eventually(lambda: len(phone.rtp.arrivals) >= wanted, f"{packets} packets more")
 
 
 def assert_undisturbed(phone: Softphone) -> None:
-    """Every packet came, in order, and none of them late."""
+    """Every packet came, and in order; how evenly is a bar of its own (``make bars``)."""
     arrivals = phone.rtp.arrivals
     assert not phone.ended
     steps = np.diff([arrival.sequence for arrival in arrivals]) % 65536
     assert set(steps.tolist()) == {1}
-    assert float(np.diff([arrival.at for arrival in arrivals]).max()) < WORST_GAP_S
 
 
 async def newest(box: Box, count: int) -> records.Row:
@@ -129,9 +119,7 @@ def log_end(box: Box) -> int:
 
 
 async def wait_logged(box: Box, since: int, words: str) -> None:
-    async with asyncio.timeout(15.0):
-        while not logged(box, since, words):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: logged(box, since, words), lambda: f"{words!r} in the log\n{box.log_tail()}")
 
 
 # --- from the network -----------------------------------------------------------------------------------------------
@@ -236,9 +224,9 @@ async def test_the_agent_goes_on_though_synthesis_died_over_a_sentence(box: Box)
             phone.send_digits("1")
             await heard_for(phone, 50)
         pressed = phone.rtp.arrivals[-1].at
-        await phone.wait_agent_speech(15.0, since=pressed)
+        await phone.wait_agent_speech(LIMIT_S, since=pressed)
         phone.send_digits("2")
-        assert await phone.wait_hangup(30.0) == "them"
+        assert await phone.wait_hangup(LIMIT_S) == "them"
     call = await newest(box, before + 1)
     assert call["disposition"] == "completed"
     assert "pressed two" in call["turns"][-1]["agent_text"]
@@ -258,33 +246,42 @@ async def test_without_the_turn_model_silence_decides(box: Box, speech: Pcm) -> 
 
 async def test_a_dead_recorder_leaves_no_gap(box: Box) -> None:
     before = len(records.calls(box.database))
-    async with on_a_call(box, lines.LISTENER) as phone:
-        sound = asyncio.create_task(phone.play(tone(8 * 8000)))
+    async with on_a_call(box, lines.TALKER) as phone:
         await heard_for(phone, 50)
         pid = box.processes()["recorder"]
         os.kill(pid, signal.SIGKILL)
         await until_back(box, "recorder", pid)
-        await sound
+        await phone.wait_agent_silent()
         assert_undisturbed(phone)
         expected = len(phone.rtp.arrivals) * 0.02
+        heard = loud_frames(phone.received())
     call = await newest(box, before + 1)
     assert call["recording_problem"] == ""
     with wave.open(str(box.recordings / call["recording_path"])) as file:
-        caller = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)[:, 0]
-    assert len(caller) / 8000 >= expected - 0.3
-    frames = caller[: len(caller) // 160 * 160].reshape(-1, 160).astype(float)
+        agent = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)[:, 1]
+    assert len(agent) / 8000 >= expected - 0.3
+    assert len(heard) > 100
+    assert len(heard ^ loud_frames(agent)) <= 2, "what the caller heard is what was recorded"
+
+
+def loud_frames(samples: Pcm) -> set[int]:
+    """The frames with sound in them, counted from the first."""
+    frames = samples[: len(samples) // 160 * 160].reshape(-1, 160).astype(float)
     loud = np.flatnonzero(np.sqrt((frames**2).mean(axis=1)) > 1000)
-    assert len(loud) > 350
-    assert int(np.diff(loud).max()) <= 2
+    return set((loud - loud[0]).tolist())
 
 
 async def test_dead_media_ends_its_calls_and_the_box_takes_new_ones(box: Box) -> None:
     before = len(records.calls(box.database))
     async with on_a_call(box, lines.LISTENER) as phone:
         pid = box.processes()["media"]
-        os.kill(pid, signal.SIGKILL)
-        assert await phone.wait_hangup(10.0) == "them"
-        assert await refusal(box, lines.LISTENER) == 503
+        os.kill(box.pid, signal.SIGSTOP)  # nobody starts it again before the new call is tried
+        try:
+            os.kill(pid, signal.SIGKILL)
+            assert await phone.wait_hangup(LIMIT_S) == "them"
+            assert await refusal(box, lines.LISTENER) == 503
+        finally:
+            os.kill(box.pid, signal.SIGCONT)
     await until_back(box, "media", pid)
     assert await refusal(box, lines.LISTENER) == 200
     await newest(box, before + 3)
@@ -335,7 +332,7 @@ async def test_new_calls_are_refused_while_the_record_cannot_be_written(box: Box
         await wait_logged(box, since, "the call record is being written again")
         assert await refusal(box, lines.KEYS) == 200
         phone.send_digits("2")
-        assert await phone.wait_hangup(20.0) == "them"
+        assert await phone.wait_hangup(LIMIT_S) == "them"
     await newest(box, before + 3)
     assert [call["disposition"] for call in records.calls(box.database)[before:]] == [
         "completed",
@@ -352,7 +349,7 @@ def refused(settings: Mapping[str, object], command: str = "serve") -> tuple[int
     words = [sys.executable, "-m", "appliance.cli.main", command]
     for key, value in settings.items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30.0, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60.0, check=False)
     assert "Traceback" not in done.stderr
     return done.returncode, (done.stdout + done.stderr).splitlines()
 

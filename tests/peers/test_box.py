@@ -17,6 +17,7 @@ from appliance.cli.box import HOST, Box, BoxError
 from appliance.cli.dialler import SipDialler
 from appliance.cli.softphone import CallFailed, Softphone
 from tests.bench import lines, records
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.peer
 
@@ -37,7 +38,7 @@ async def press_two(box: Box) -> None:
         await phone.dial(box.uri(lines.KEYS))
         await phone.wait_agent_speech(10.0, since=phone.dialled_at)
         phone.send_digits("2")
-        assert await phone.wait_hangup(20.0) == "them"
+        assert await phone.wait_hangup(LIMIT_S) == "them"
 
 
 async def test_a_call_is_answered_branched_recorded_and_ended(bench_box: Box) -> None:

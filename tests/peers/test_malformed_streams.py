@@ -28,6 +28,7 @@ from tests.bench import lines
 from tests.carriers.at_twilio import PUBLIC, SID, TOKEN
 from tests.carriers.malformed import AUDIOSOCKET_CALL, CORPUS, START, STARTS, Case, Raw
 from tests.signalling.fake_box import running
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 KEY = Ed25519PrivateKey.generate()
@@ -96,7 +97,7 @@ class Peers:
         signature = base64.b64encode(KEY.sign(stamp.encode() + b"|" + body)).decode()
         self.streams[call_id] = asyncio.get_running_loop().create_future()
         await self.post("/telnyx/webhook", body, {"telnyx-timestamp": stamp, "telnyx-signature-ed25519": signature})
-        url = await asyncio.wait_for(self.streams[call_id], 10)
+        url = await asyncio.wait_for(self.streams[call_id], LIMIT_S)
         return url.rpartition("/media")[2], STARTS["telnyx"]
 
     async def _browser(self) -> tuple[str, str]:
@@ -140,7 +141,7 @@ async def over_websocket(peers: Peers, kind: str, case: Case) -> str:
             await socket.close()
             return "" if socket.close_code not in CLOSE_CODES else f"closed with {socket.close_code}"
         reason: object = None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while (message := await socket.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 pass
             if message.type is WSMsgType.CLOSE:
@@ -159,7 +160,7 @@ async def over_tcp(peers: Peers, case: Case) -> str:
                 writer.write(one)
                 await writer.drain()
         if case.refused:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 with contextlib.suppress(ConnectionError):
                     while await reader.read(4096):
                         pass
@@ -174,7 +175,7 @@ async def over_tcp(peers: Peers, case: Case) -> str:
 
 async def is_answered(peers: Peers, kind: str) -> None:
     """A good call hears something."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         if kind == "audiosocket":
             reader, writer = await asyncio.open_connection(HOST, peers.audiosocket_port)
             writer.write(AUDIOSOCKET_CALL)

@@ -14,10 +14,10 @@ from appliance.cli.box import HOST, Box
 from tests.bench import lines, records
 from tests.bench.crash import wait_restarted
 from tests.bench.uac import header
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.peer
 
-TIMEOUT_S = 10.0
 OFFER = f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"
 """Nobody listens there: what is heard does not matter."""
 
@@ -61,7 +61,7 @@ def test_a_lost_call_is_told_to_be_over_after_the_restart(start_box: Callable[..
     box = start_box(lines.settings(tmp_path))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
-        sock.settimeout(TIMEOUT_S)
+        sock.settimeout(LIMIT_S)
         caller = Caller(sock, box)
         assert caller.ask("INVITE", OFFER) == 200
         assert caller.ask("INFO") == 200

@@ -16,6 +16,7 @@ from appliance.cli.softphone import Softphone
 from tests.bench import lines, records
 from tests.carriers.at_twilio import reach, trunk, twilio_account
 from tests.carriers.twilio_call import Callee
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.peer
 
@@ -55,9 +56,7 @@ async def test_a_caller_of_sip_is_put_through_by_a_carrier_where_sip_is_down(
         reach(twilio, box)
         async with SipDialler(HOST) as dialler, Softphone(dialler) as phone:
             await phone.dial(box.uri(LINE))
-            async with asyncio.timeout(20.0):
-                while not any(call.streams for call in twilio.calls.values()):
-                    await asyncio.sleep(0.05)
+            await eventually(lambda: any(call.streams for call in twilio.calls.values()))
             (call,) = twilio.calls.values()
             stream = await call.streaming()
             tone = (8000 * np.sin(2 * np.pi * 700 * np.arange(16000) / 8000)).astype(np.int16)
@@ -65,7 +64,7 @@ async def test_a_caller_of_sip_is_put_through_by_a_carrier_where_sip_is_down(
             await stream.wait_heard()
             assert (call.to, call.from_) == (NUMBER, "+4930111")
             await call.hang_up()
-            assert await phone.wait_hangup(10.0) == "them"
+            assert await phone.wait_hangup(LIMIT_S) == "them"
         (record,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
         slots = record["slots"]
         kept = json.loads(slots) if isinstance(slots, str) else slots
@@ -87,6 +86,6 @@ async def test_what_no_trunk_may_dial_is_asked_of_no_carrier(start_box: Callable
         reach(twilio, box)
         async with SipDialler(HOST) as dialler, Softphone(dialler) as phone:
             await phone.dial(box.uri(LINE))
-            assert await phone.wait_hangup(20.0) == "them"
+            assert await phone.wait_hangup(LIMIT_S) == "them"
         assert twilio.requests == []
         assert box.get_json("/trunks")["twilio"]["events"]["refused_dialling"] == 1

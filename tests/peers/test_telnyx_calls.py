@@ -81,7 +81,6 @@ async def test_a_stream_that_breaks_is_opened_again_and_the_call_goes_on(telnyx:
     await stream.wait_heard()
     stream.sever()
     again = await call.streaming(number=2)
-    await asyncio.sleep(0.5)
     again.press("2")
     assert await call.wait_ended(20.0) == "normal_clearing"
     (record,) = await asyncio.to_thread(records.wait_settled, telnyx_box.database, 1)

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.box import Box
+from tests.audio.heard import tone_s
 from tests.bench import lines, records
+from tests.carriers.callers import tone
 from tests.carriers.telnyx_sim import Callee, SimCall, TelnyxSim
 from tests.peers.test_telnyx_calls import PUBLIC, reach, trunk
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.peer
 
@@ -98,10 +101,10 @@ async def test_the_target_does_not(
 async def test_through_the_box(telnyx: TelnyxSim, start_box: Callable[..., Box], tmp_path: Path) -> None:
     box = await started(start_box, tmp_path, telnyx, how="bridge")
     call = await telnyx.call(BLIND, CALLER)
-    async with asyncio.timeout(30):
-        while len(telnyx.streams) < 2:
-            await asyncio.sleep(0.1)
-    await asyncio.sleep(1.0)
+    await eventually(lambda: len(telnyx.streams) == 2)
+    caller, other = call.streams[0], placed(telnyx).streams[0]
+    await other.say(tone(700, 3.0))
+    await eventually(lambda: tone_s(caller.heard(), 700.0) > 0.5, "the target's voice at the caller's")
     await placed(telnyx).hang_up()
     assert await call.wait_ended(30) == "normal_clearing"
     record = await record_of(box)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.signalling.telnyx import TelnyxCarrier, TelnyxOptions
 from tests.signalling.fake_box import FakeBox, running, serving
+from tests.waiting import LIMIT_S
 
 NOW = 1_790_000_000
 API_KEY = "KEY0123_secret"
@@ -131,7 +132,7 @@ class Edge:
 
     async def asked_for(self, count: int) -> list[tuple[str, str, dict[str, Any]]]:
         """The commands, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while len(self.asked) < count:
                 await self.news.wait()
         return self.asked

@@ -17,10 +17,9 @@ from appliance.errors import SipUnreachable
 from appliance.signalling.connections import ConnectionLimits, Connections, Target, plain_host
 from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer
 from appliance.sip.uri import Peer
+from tests.waiting import LIMIT_S, eventually
 
 from ..certificates import Authority
-
-DEADLINE_S = 5.0
 
 
 def message(text: str = "x") -> bytes:
@@ -39,11 +38,11 @@ class Side:
     port: int = 0
 
     async def next(self) -> tuple[bytes, Peer]:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             return await self.heard.get()
 
     async def next_unsent(self) -> tuple[bytes, Peer, str]:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             return await self.unsent.get()
 
 
@@ -74,9 +73,7 @@ async def side(
 
 
 async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not what():
-            await asyncio.sleep(0.001)
+    await eventually(what)
 
 
 async def test_one_connection_carries_both_directions_and_is_used_again() -> None:
@@ -206,7 +203,7 @@ async def test_a_server_that_stops_answering_pings_is_given_up_and_one_that_neve
         box.connections.sweep(now + 111)
         assert box.connections.find(flow) == flow
         box.connections.sweep(now + 220)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             await heard.wait()
         writers[0].write(b"\r\n")
         await until(lambda: box.connections._open[flow.flow].has_ponged)
@@ -254,7 +251,7 @@ async def test_limits_for_one_address_for_strangers_and_in_all() -> None:
         async with side(limits=limits, known=lambda host, transport, known=known: known) as box:  # type: ignore[misc]
             pairs = [await asyncio.open_connection("127.0.0.1", box.port) for _ in range(3)]
             await until(lambda box=box: box.connections.counters["connections_refused"] == 1)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert await pairs[2][0].read() == b""
             assert len(box.connections) == 2
             pairs[0][1].close()
@@ -271,7 +268,7 @@ async def test_garbage_closes_a_connection_and_bans_a_stranger() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", box.port)
             writer.write(message() + b"GET / HTTP/1.1\r\n\r\n")
             assert (await box.next())[0] == message()
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 with pytest.raises(ConnectionResetError):
                     assert await reader.read() == b""
                     raise ConnectionResetError
@@ -340,7 +337,7 @@ async def test_a_peer_that_asks_for_our_certificate_is_shown_it(tmp_path: Path) 
         client = TlsClient(ca=authority.ca, cert=ours.cert, key=ours.key)
         port = server.sockets[0].getsockname()[1]
         await box.connections.connect(Target("127.0.0.1", port, "tls", "sip.example.net", client))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await shown.get() == (("DNS", "box.example"),)
     server.close()
     await server.wait_closed()
@@ -358,7 +355,7 @@ async def test_a_handshake_that_fails_gives_its_place_back(tmp_path: Path) -> No
             writer.close()
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             _, writer = await asyncio.open_connection("127.0.0.1", box.port, ssl=context)
         writer.write(message())
         assert (await box.next())[0] == message()

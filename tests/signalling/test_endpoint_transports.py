@@ -19,9 +19,10 @@ from appliance.signalling.sip_legs import SipLeg
 from appliance.signalling.tls import TlsServer
 from appliance.signalling.trunks import TrunkRule, TrunkTls
 from appliance.sip.uri import Peer, SipUri
+from tests.waiting import LIMIT_S
 
 from ..certificates import Authority
-from .test_sip_endpoint import DEADLINE_S, SDP, RawPeer, StaticMedia, raw_peer
+from .test_sip_endpoint import SDP, RawPeer, StaticMedia, raw_peer
 
 LOOPBACK = TrunkRule("local", (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))
 
@@ -69,7 +70,7 @@ async def test_a_call_over_tcp_that_the_called_side_ends(host: str, both_listen:
     own = [ListenOn("udp", host, 0), *([ListenOn("tcp", host, 0)] if both_listen else [])]
     async with endpoint(ListenOn("tcp", host, 0), on_call=taken) as box, endpoint(*own) as phone:
         call = await phone.dial(f"sip:100@{shown}:{box.port};transport=tcp", "sip:ann@here", StaticMedia())
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await call.wait_answered() is not None
             taken.legs[0].hangup("done")
             assert (await call.wait_ended()).by == "agent"
@@ -86,7 +87,7 @@ async def test_a_call_over_tls_and_a_wrong_certificate(tmp_path: Path) -> None:
     async with endpoint(*listen, on_call=taken) as box, endpoint(ListenOn("udp", "127.0.0.1", 0)) as phone:
         good, wrong = (port for _, _, port in box.bound)
         call = await phone.dial(f"sips:100@localhost:{good}", "sip:ann@here", StaticMedia(), trunk=trust)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await call.wait_answered() is not None
             call.hangup()
             await call.wait_ended()
@@ -110,13 +111,13 @@ async def test_a_certificate_is_replaced_while_a_call_is_up(tmp_path: Path) -> N
     ):
         uri = f"sip:1@localhost:{box.port};transport=tls"
         call = await phone.dial(uri, "sip:a@b", StaticMedia(), trunk=trust)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             await call.wait_answered()
         authority.issue("renamed.example")
         box.reload()
         with pytest.raises(SipUnreachable, match=r"is for renamed.example"):
             await other.dial(uri, "sip:a@b", StaticMedia(), trunk=trust)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             taken.legs[0].hangup()
             assert (await call.wait_ended()).by == "agent"
 
@@ -132,7 +133,7 @@ async def test_a_large_request_goes_by_tcp_where_the_peer_takes_it() -> None:
     async with endpoint(*both, on_call=taken) as box, endpoint(*phones) as phone:
         for uri, moved in ((f"sip:1@127.0.0.1:{port}", 1), (f"sip:1@127.0.0.1:{port};transport=udp", 1)):
             call = await phone.dial(uri, "sip:a@b", StaticMedia(), headers=large)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert await call.wait_answered() is not None
                 call.hangup()
                 await call.wait_ended()
@@ -149,7 +150,7 @@ async def test_a_large_request_goes_by_udp_where_no_tcp_is_taken() -> None:
     async with endpoint(udp, on_call=taken) as box, endpoint(udp) as phone:
         for _ in range(2):
             call = await phone.dial(f"sip:1@127.0.0.1:{box.port}", "sip:a@b", StaticMedia(), headers=large)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert await call.wait_answered() is not None
                 call.hangup()
                 await call.wait_ended()
@@ -182,7 +183,7 @@ async def test_the_next_server_is_tried_after_503_and_after_no_connection_but_no
                 resolver = Listed(nobody, full, nobody, good)
                 async with endpoint(ListenOn("udp", "127.0.0.1", 0), resolver=resolver) as phone:
                     call = await phone.dial("sip:1@x.example", "sip:a@b", StaticMedia())
-                    async with asyncio.timeout(DEADLINE_S):
+                    async with asyncio.timeout(LIMIT_S):
                         assert (await call.wait_answered() is not None) is answered
                         if answered:
                             call.hangup()
@@ -199,7 +200,7 @@ async def test_a_server_that_says_nothing_is_left_for_the_next(monkeypatch: pyte
         udp = ListenOn("udp", "127.0.0.1", 0)
         async with endpoint(udp, resolver=Listed(*servers), stop_grace_s=0.01) as phone:
             call = await phone.dial("sip:1@x.example", "sip:a@b", StaticMedia())
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert await call.wait_answered() is not None
                 call.hangup()
                 assert (await call.wait_ended()).by == "caller"
@@ -213,7 +214,7 @@ async def test_when_every_server_fails_the_call_ends_with_what_the_last_gave() -
         servers = [Server("127.0.0.1", peer.port, "udp", "x.example") for peer in (one, two)]
         async with endpoint(ListenOn("udp", "127.0.0.1", 0), resolver=Listed(*servers)) as phone:
             call = await phone.dial("sip:1@x.example", "sip:a@b", StaticMedia())
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert await call.wait_answered() is None
                 assert await call.wait_ended() == HangupCause("agent", 503, "Full")
         with pytest.raises(SipUnreachable):
@@ -243,7 +244,7 @@ async def test_both_families_on_one_port() -> None:
         for host in ("127.0.0.1", "[::1]"):
             for tail in ("", ";transport=tcp"):
                 call = await phone.dial(f"sip:1@{host}:{box.port}{tail}", "sip:a@b", StaticMedia())
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(LIMIT_S):
                     assert await call.wait_answered() is not None
                     taken.legs[-1].hangup()
                     assert (await call.wait_ended()).by == "agent"
@@ -256,7 +257,7 @@ async def test_a_dual_stack_listener_serves_both_families() -> None:
             async with endpoint(ListenOn("udp", host, 0)) as phone:
                 shown = f"[{host}]" if ":" in host else host
                 call = await phone.dial(f"sip:1@{shown}:{box.port}", "sip:a@b", StaticMedia())
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(LIMIT_S):
                     assert await call.wait_answered() is not None
                     assert taken.legs[-1].info.source == f"{shown}:{phone.port}"
                     taken.legs[-1].hangup()
@@ -287,7 +288,7 @@ class TcpPeer:
         )
 
     async def expect(self, start: str) -> str:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
                 length = int(
@@ -315,7 +316,7 @@ async def test_calls_of_a_trunk_registered_by_tcp_come_over_that_connection_and_
     rule = TrunkRule("carrier", proxies=(f"sip:127.0.0.1:{port};transport=tcp",), username="box", register=True)
     box = SipEndpoint([ListenOn("udp", "127.0.0.1", 0)], trunks=(rule,), on_call=on_call)
     await box.start()
-    async with asyncio.timeout(DEADLINE_S), raw_peer() as stranger:
+    async with asyncio.timeout(LIMIT_S), raw_peer() as stranger:
         peer = await peers.get()
         asked = await peer.expect("REGISTER")
         await stranger_is_refused(stranger, box, "before")

@@ -18,6 +18,7 @@ from appliance.errors import DialError
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.pbx import ANNOUNCED_S, MAX_ANNOUNCED, PbxCarrier, PbxOptions
 from tests.signalling.fake_box import FakeBox, FakeBoxCall, serving
+from tests.waiting import LIMIT_S
 
 
 @dataclass
@@ -204,7 +205,7 @@ async def test_a_form_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
             await loop.sock_connect(sock, (host, port))
             head = "POST /audiosocket/calls HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
             await loop.sock_sendall(sock, head.encode())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 told = await loop.sock_recv(sock, 4096)
         assert told.startswith(b"HTTP/1.1 400 ")
 

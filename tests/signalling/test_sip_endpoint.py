@@ -20,9 +20,9 @@ from appliance.signalling.leg import HangupCause, Leg
 from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import SipLeg, TrunkRule
 from appliance.sip.transaction import Timing
+from tests.waiting import LIMIT_S, eventually
 
 LOOPBACK = TrunkRule("local", (ipaddress.ip_network("127.0.0.0/8"),), ("pcmu", "pcma"))
-DEADLINE_S = 5.0
 SDP = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8 101\r\n"
     "a=rtpmap:101 telephone-event/8000\r\n"
@@ -74,7 +74,7 @@ class RawPeer(asyncio.DatagramProtocol):
 
     async def expect(self, start: str) -> str:
         """The next datagram that begins so; others are skipped."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             while not (text := await self.heard.get()).startswith(start):
                 pass
         return text
@@ -141,7 +141,7 @@ async def test_two_endpoints_call_each_other() -> None:
         ringing: list[int] = []
         call = await phone.dial(f"sip:100@127.0.0.1:{box.port}", "sip:ann@127.0.0.1", ours, display_name="Ann")
         call.on_ringing = ringing.append
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             params = await call.wait_answered()
             assert params == RtpParams("127.0.0.1", 20000, "pcmu", 0, 101, 20, True, True, 0, 101, rtcp_mux=True)
             assert ours.connected == [params]
@@ -169,7 +169,7 @@ async def test_the_box_hangs_up() -> None:
 
     async with endpoint(on_call) as box, endpoint() as phone:
         call = await phone.dial(f"sip:100@localhost:{box.port}", "sip:ann@127.0.0.1", StaticMedia())
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await call.wait_answered() is not None
             legs[0].hangup("done")
             assert await call.wait_ended() == HangupCause("agent", 200, "BYE")
@@ -191,7 +191,7 @@ async def test_refused_and_cancelled_calls() -> None:
 
     async with endpoint(busy) as box, endpoint(ring) as ringing_box, endpoint() as phone:
         call = await phone.dial(f"sip:1@127.0.0.1:{box.port}", "sip:ann@127.0.0.1", StaticMedia())
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await call.wait_answered() is None
             assert await call.wait_ended() == HangupCause("agent", 486, "Busy")
             call = await phone.dial(f"sip:1@127.0.0.1:{ringing_box.port}", "sip:ann@127.0.0.1", StaticMedia())
@@ -244,9 +244,7 @@ async def test_a_resume_waits_for_the_hold_before_it(status: str) -> None:
         peer.transport.sendto(peer.request("INVITE", body=SDP), to_box)
         tag = to_tag(await peer.expect("SIP/2.0 200"))
         peer.transport.sendto(peer.request("ACK", to_tag=tag), to_box)
-        async with asyncio.timeout(DEADLINE_S):
-            while legs[0]._call.state != "confirmed":
-                await asyncio.sleep(0.01)
+        await eventually(lambda: legs[0]._call.state == "confirmed")
         legs[0].hold()
         legs[0].resume()
         asked = await peer.expect("INVITE")
@@ -281,9 +279,7 @@ async def test_the_ack_of_a_reinvite_without_an_offer_brings_the_answer() -> Non
             pass
         answer = SDP.replace("audio 4000", "audio 4002")
         peer.transport.sendto(peer.request("ACK", cseq=2, to_tag=tag, body=answer), to_box)
-        async with asyncio.timeout(DEADLINE_S):
-            while media.connected[-1].remote_port != 4002:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: media.connected[-1].remote_port == 4002)
         legs[0].hold()
         assert "a=sendonly" in await peer.expect("INVITE")
 
@@ -372,7 +368,7 @@ async def test_an_ack_that_never_comes_is_told_as_the_systems_doing() -> None:
 
     async with endpoint(on_call, timing=Timing(0.01, 0.04, 0.05), stop_grace_s=0.01) as box, raw_peer() as peer:
         peer.transport.sendto(peer.request("INVITE", body=SDP), ("127.0.0.1", box.port))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             assert await ended == HangupCause("system", 408, "no ACK to our 200")
         await peer.expect("BYE")
 
@@ -386,7 +382,7 @@ async def test_stopping_says_goodbye_to_every_call() -> None:
 
     async with endpoint(on_call) as box, endpoint() as phone:
         calls = [await phone.dial(f"sip:1@127.0.0.1:{box.port}", "sip:a@b", StaticMedia()) for _ in range(5)]
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LIMIT_S):
             for call in calls:
                 await call.wait_answered()
             await box.stop()

@@ -13,6 +13,7 @@ from appliance.ipc.messages import StreamEnded, StreamStarted
 from appliance.signalling import stream_legs
 from appliance.signalling.leg import CallInfo, HangupCause, StreamNews
 from appliance.signalling.stream_legs import StreamCall, StreamLeg
+from tests.waiting import eventually
 
 INFO = CallInfo("leg", "acme", "trunk", "100", "+49170", "", "192.0.2.1:5", "call-1", {})
 
@@ -158,7 +159,7 @@ async def test_a_stream_that_breaks_may_come_back(monkeypatch: pytest.MonkeyPatc
     assert address.url.endswith(address.token)
     bench.media.started()
     bench.media.ended(False)
-    await asyncio.sleep(0.1)
+    await eventually(lambda: bench.causes)
     (cause,) = bench.causes
     assert (cause.by, cause.code) == ("system", 408)
     await bench.settle()

@@ -22,6 +22,7 @@ from appliance.ipc.logs import BROKEN_BODIES
 from appliance.signalling.telnyx import REPLAY_S, TelnyxCall, TelnyxCarrier, TelnyxOptions
 from tests.signalling.fake_box import FakeBoxCall
 from tests.signalling.telnyx_edge import API_KEY, NOW, Edge, edge
+from tests.waiting import eventually
 
 AUDIO = {
     "stream_track": "inbound_track", "stream_codec": "PCMU", "stream_bidirectional_mode": "rtp",
@@ -382,9 +383,7 @@ async def test_a_hang_up_that_fails_is_tried_again(caplog: pytest.LogCaptureFixt
         assert len(found.asked) == 4
         await found.tell("streaming.stopped")
         await found.asked_for(8)
-        async with asyncio.timeout(10):
-            while "could not be hung up, and will be tried again" not in caplog.text:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not ("could not be hung up, and will be tried again" not in caplog.text))
         found.carrier.sweep(0.0)
         found.carrier.sweep(web_calls.SWEEP_S)
         await found.asked_for(9)

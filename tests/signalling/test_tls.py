@@ -21,6 +21,7 @@ from appliance.signalling.tls import (
     certificate_domains,
     certificate_is_for,
 )
+from tests.waiting import LIMIT_S
 
 from ..certificates import Authority
 
@@ -60,7 +61,7 @@ async def shown(port: int, ca: Path) -> dict[str, Any]:
     """The certificate that a listener shows now."""
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = False
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(LIMIT_S):
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         certificate: dict[str, Any] = writer.get_extra_info("peercert")
         writer.close()
@@ -92,7 +93,7 @@ async def test_a_replaced_certificate_is_shown_to_new_connections_and_old_ones_s
     assert not await contexts.changed()
     assert ("DNS", "second.example") in (await shown(port, authority.ca))["subjectAltName"]
     writer.write(b"still here\n")
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(LIMIT_S):
         assert await reader.readline() == b"still here\n"
     writer.close()
     await writer.wait_closed()

@@ -13,6 +13,7 @@ from appliance.signalling.connections import Connections
 from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer
 from appliance.signalling.transports import ListenOn, Transports
 from appliance.sip.uri import Peer
+from tests.waiting import LIMIT_S
 
 from ..certificates import Authority
 from ..engines.virtual_time import run_virtual
@@ -79,7 +80,7 @@ async def test_an_address_named_within_a_call_must_show_the_certificate_of_its_t
         trunk = (domain, TlsClient(ca=authority.ca))
         async with transports(listener, heard=heard) as box, transports(tls=trunk, unsent=unsent) as one:
             one.send(message, Peer("127.0.0.1", box.bound[0][2], "tls"))
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(LIMIT_S):
                 if domain:
                     assert await heard.get() == message
                     continue
@@ -139,6 +140,6 @@ async def test_datagrams_leave_by_the_listener_they_came_to(host: str) -> None:
         port = transport.get_extra_info("sockname")[1]
         for flow in (1, 2):
             one.send(b"x", Peer(host, port, "udp", flow))
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(LIMIT_S):
                 assert await heard.get() == (b"x", (host, one.bound[flow - 1][2]))
         transport.close()

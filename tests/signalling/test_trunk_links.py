@@ -15,8 +15,9 @@ from appliance.signalling.sip_endpoint import ListenOn, SipEndpoint
 from appliance.signalling.sip_legs import SipLeg
 from appliance.signalling.trunks import TrunkRule, TrunkState, TrunkTable
 from appliance.sip.uri import SipUri
+from tests.waiting import LIMIT_S, eventually
 
-from .test_sip_endpoint import DEADLINE_S, SDP, RawPeer, StaticMedia, raw_peer
+from .test_sip_endpoint import SDP, RawPeer, StaticMedia, raw_peer
 
 CHALLENGE = 'WWW-Authenticate: Digest realm="carrier", nonce="n1", qop="auth", algorithm=SHA-256'
 
@@ -70,9 +71,7 @@ async def endpoint(
 
 
 async def until(state: TrunkState, words: str) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not re.search(words, state.registration):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: re.search(words, state.registration))
 
 
 def account(port: int, **more: object) -> TrunkRule:
@@ -152,11 +151,11 @@ async def test_qualify_tells_whether_a_trunk_is_there() -> None:
         rule = TrunkRule("carrier", proxies=(f"sip:127.0.0.1:{there.peer.port}",), qualify_s=0.05)
         async with endpoint(rule) as (_, table):
             state = table.state("carrier")
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 while state.reachable is None:
                     await asyncio.sleep(0.002)
                 assert state.reachable
-                assert state.round_trip_ms is not None and 0.0 <= state.round_trip_ms < 1000.0 * DEADLINE_S
+                assert state.round_trip_ms is not None and state.round_trip_ms >= 0.0
                 while state.reachable:
                     await asyncio.sleep(0.002)
 
@@ -180,7 +179,7 @@ async def test_each_of_two_accounts_at_one_server_answers_challenges_as_itself()
             for rule in rules:
                 from_uri = f"sip:{rule.caller_id}@127.0.0.1"
                 call = await box.dial(f"sip:1@127.0.0.1:{there.peer.port}", from_uri, StaticMedia(), trunk=rule)
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(LIMIT_S):
                     assert (await call.wait_ended()).code == 486
                 await there.peer.expect("INVITE")
                 again = await there.peer.expect("INVITE")
@@ -218,7 +217,7 @@ async def test_a_redirection_is_followed_only_to_where_the_trunk_is(
         rule = TrunkRule("carrier", allow=named.get("allow", ()), proxies=(uri, *named.get("proxies", ())))  # type: ignore[arg-type]
         async with endpoint(rule, TrunkRule("other", allow=elsewhere)) as (box, _):
             call = await box.dial(uri, "sip:us@127.0.0.1", StaticMedia(), trunk=rule)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(LIMIT_S):
                 assert (await call.wait_ended()).code == expected
     transport.close()
     assert peer.heard.empty() is (expected == 302)

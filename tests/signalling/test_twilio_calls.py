@@ -15,6 +15,7 @@ from appliance.signalling.twilio_rest import TwilioApi
 from tests.carriers.twilio_call import Callee
 from tests.carriers.twilio_sim import TwilioSim
 from tests.signalling.twilio_edge import ACCOUNT, PUBLIC, TOKEN, Edge, FakeBoxCall, edge, running
+from tests.waiting import LIMIT_S
 
 MEDIA = "wss://voice.example.com"
 TARGET = "+4930999"
@@ -76,7 +77,7 @@ async def place(**options: object) -> AsyncIterator[Place]:
 
 
 async def until(met: asyncio.Event) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         await met.wait()
 
 

@@ -289,7 +289,6 @@ async def test_a_transfer_is_given_up_as_the_target_answers() -> None:
         transfer, box_call, _ = await transferring(twilio)
         call = twilio.box.admitted[0][0]
         assert isinstance(call, twilio_calls.TwilioCall)
-        await asyncio.sleep(0.05)
         call.target_answered("1")
         transfer.cancel()
         with pytest.raises(asyncio.CancelledError):

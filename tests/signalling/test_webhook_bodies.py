@@ -17,6 +17,7 @@ from appliance.api import web_carrier
 from appliance.api.web_carrier import MAX_BODY, read_body
 from tests.signalling import telnyx_edge, twilio_edge
 from tests.signalling.fake_box import running
+from tests.waiting import LIMIT_S
 
 PACKED = gzip.compress(b"CallSid=CA1&" * 50, mtime=0)
 FORM = twilio_edge.FORM
@@ -41,7 +42,7 @@ async def said(port: int, path: str, headers: dict[str, str], body: bytes) -> tu
     try:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + body)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = next(line for line in head.lower().splitlines() if line.startswith("content-length:"))
             text = await reader.readexactly(int(length.partition(":")[2]))

@@ -16,6 +16,7 @@ from twilio.request_validator import RequestValidator
 
 from appliance.api import CarrierCall, IncomingCall, StreamAddress, StreamOffer
 from appliance.signalling.twilio import TwilioCarrier, TwilioOptions
+from tests.waiting import LIMIT_S
 
 ACCOUNT = "AC" + "0123456789abcdef" * 2
 TOKEN = "the token of the account"
@@ -174,7 +175,7 @@ class Edge:
 
     async def asked_for(self, count: int) -> list[Asked]:
         """The requests to the API, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while len(self.asked) < count:
                 await self.news.wait()
         return self.asked
