@@ -53,6 +53,10 @@ class FlowBrain:
     def slots(self) -> Mapping[str, str]:
         return self._slots
 
+    @property
+    def tokens(self) -> int:
+        return 0
+
     def fork(self) -> FlowBrain:
         twin = copy.copy(self)
         twin._flow, twin._slots = self._flow.fork(), dict(self._slots)
@@ -83,6 +87,9 @@ class FlowBrain:
 
     def was_heard(self, text: str) -> None:
         """A flow goes on the same way whatever was heard of it."""
+
+    async def close(self) -> None:
+        """A flow leaves nothing to be finished."""
 
     def _actions(self, heard: brain.Input) -> list[flow.Action]:
         match heard:

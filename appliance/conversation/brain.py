@@ -134,7 +134,21 @@ class Asked:
     messages: str
 
 
-Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked
+@dataclass(frozen=True)
+class Answered:
+    """The language model has answered, for the record: ``server`` is which one."""
+
+    server: str
+
+
+@dataclass(frozen=True)
+class Pace:
+    """From now on speak at ``factor`` times the line's own speed; 1.0 is the line's own again."""
+
+    factor: float
+
+
+Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Pace
 
 
 class Gate:
@@ -168,6 +182,12 @@ class Brain(Protocol):
         """What has been found out so far, for the record."""
         ...
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of a language model that replies have taken so far. A fork counts on from there: what it has more than
+        the brain it was made of, when it is thrown away, was for nothing."""
+        ...
+
     def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
         """What to do about it, step by step; closing the iterator abandons the reply.
 
@@ -183,5 +203,13 @@ class Brain(Protocol):
         ...
 
     def was_heard(self, text: str) -> None:
-        """How much of the last reply has really left towards the caller."""
+        """How much of the last reply, fillers left out, has really left towards the caller.
+
+        Comes before the next reply, and before the fork that gives it. Of several for the same reply, the last counts.
+        """
+        ...
+
+    async def close(self) -> None:
+        """The call is over, and its record complete: finish what must be finished (a tool that may not be cut off, what
+        is to be remembered of the caller). Bounded in time; raises nothing."""
         ...

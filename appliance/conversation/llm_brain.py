@@ -71,6 +71,10 @@ class LlmBrain:
     def slots(self) -> Mapping[str, str]:
         return {}
 
+    @property
+    def tokens(self) -> int:
+        return 0
+
     def fork(self) -> LlmBrain:
         twin = copy.copy(self)
         twin._history = self._history.copy()
@@ -101,6 +105,9 @@ class LlmBrain:
         """The history keeps only what the caller has heard."""
         if text:
             self._history.append(ChatMessage("assistant", text))
+
+    async def close(self) -> None:
+        """Nothing outlives the call."""
 
     async def _think(self, text: str) -> AsyncIterator[str]:
         self._history.append(ChatMessage("user", text))
