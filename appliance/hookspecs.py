@@ -68,14 +68,15 @@ class Provider:
         summary: one line for ``appliance plugins list``.
         options: the schema of ``engines.<kind>`` beside ``provider``; of a trunk, that of its own keys.
         models: model files the factory reads, for ``appliance doctor`` and ``make demo``.
-        partials: of a recogniser: it can say what was heard so far while the caller still speaks.
+        partials: of a recogniser: it can say what was heard so far while the caller still speaks; or a function of
+            its options that says so.
     """
 
     factory: Callable[[Any, Any], Any]
     summary: str
     options: type[ProviderOptions] = ProviderOptions
     models: tuple[str, ...] = ()
-    partials: bool = False
+    partials: bool | Callable[[Any], bool] = False
 
 
 Providers = Mapping[str, Provider]

@@ -38,8 +38,17 @@ def _espeak(options: EspeakOptions, resources: Resources) -> EspeakEngine:
     return EspeakEngine(EspeakSynthesiser(), PhraseCache(int(options.cache_mb * 1024 * 1024)), options.voice)
 
 
-def _fake(engine: Callable[[Any], Any], options: type[ProviderOptions]) -> Provider:
-    return Provider(lambda given, resources: engine(given), "obeys its delays exactly; for benchmarks", options)
+def _fake(
+    engine: Callable[[Any], Any],
+    options: type[ProviderOptions],
+    partials: bool | Callable[[Any], bool] = False,
+) -> Provider:
+    made = "obeys its delays exactly; for benchmarks"
+    return Provider(lambda given, resources: engine(given), made, options, partials=partials)
+
+
+def _fake_partials(options: fake.FakeAsrOptions) -> bool:
+    return options.words_per_s > 0
 
 
 def _none(kind: str) -> Provider:
@@ -61,7 +70,7 @@ class BuiltinEngines:
     def appliance_asr_providers(self) -> Providers:
         return {
             "pocketsphinx": Provider(_pocketsphinx, "PocketSphinx: expected phrases and digits, English"),
-            "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions),
+            "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions, partials=_fake_partials),
             "none": _none("asr"),
         }
 

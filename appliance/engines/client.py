@@ -53,12 +53,19 @@ class EnginePool:
     """The workers of one engine kind.
 
     A request goes to the connected worker with the fewest in flight, or, with ``sticky`` (synthesis: two requests for
-    one slot must not write at once), to the one its slot belongs to. What a dying worker had not begun to answer
-    is asked of another, or waits for its restart; what was half answered fails.
+    one slot must not write at once), to the one its slot belongs to. So does recognition with ``partials``, where a
+    worker remembers the utterance under way. What a dying worker had not begun to answer is asked of another, or waits
+    for its restart; what was half answered fails.
+
+    Attributes:
+        partials: the engine answers ``Recognise`` with ``final`` false, while the caller still speaks.
     """
 
-    def __init__(self, kind: str, names: list[str], runtime_dir: Path, *, sticky: bool = False) -> None:
+    def __init__(
+        self, kind: str, names: list[str], runtime_dir: Path, *, sticky: bool = False, partials: bool = False
+    ) -> None:
         self.kind = kind
+        self.partials = partials
         self._names = names
         self._paths = [runtime_dir / f"{name}.sock" for name in names]
         self._sticky = sticky
@@ -177,7 +184,7 @@ class EnginePool:
         up = [index for index, channel in enumerate(self._channels) if channel is not None and not channel.closed]
         if not up:
             return None
-        if self._sticky and isinstance(request, Synthesise):
+        if (self._sticky and isinstance(request, Synthesise)) or (self.partials and isinstance(request, Recognise)):
             return up[request.slot % len(up)]
         return min(up, key=lambda index: self._in_flight[index])
 

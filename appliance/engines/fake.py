@@ -38,8 +38,11 @@ _RAMP_SAMPLES: Final = 40  # 5 ms, so that the tone does not click
 
 
 class FakeAsrOptions(ProviderOptions):
+    """``words_per_s``: how fast ``text`` is said; partial results hold the words said so far, 0 gives none."""
+
     delay_ms: float = Field(100.0, ge=0)
     text: str = "hello"
+    words_per_s: float = Field(3.0, ge=0, le=100)
 
 
 class FakeLlmOptions(ProviderOptions):
@@ -75,7 +78,10 @@ class _Fake:
 
 
 class FakeAsr(_Fake):
-    """Hears the same text in everything, after ``delay_ms``."""
+    """Hears the same text in everything, after ``delay_ms``.
+
+    A partial request is answered with the words that fit into its samples, of which all but the last are stable.
+    """
 
     kind = "asr"
 
@@ -85,7 +91,26 @@ class FakeAsr(_Fake):
     async def run(self, batch: Sequence[RecogniseRequest], context: EngineContext) -> None:
         await asyncio.sleep(self.options.delay_ms / 1000)
         for request in batch:
-            context.recognised(request, self.options.text, confidence=1.0, accepted=True)
+            text, words = self._heard(request)
+            stable = len(words) if request.final else max(len(words) - 1, 0)
+            context.recognised(request, text, confidence=1.0, accepted=True, words=words, stable=stable)
+
+    def _heard(self, request: RecogniseRequest) -> tuple[str, list[tuple[str, int, int]]]:
+        """The text so far, and its words with their samples."""
+        words = self.options.text.split()
+        samples = request.end - request.start
+        if request.final:
+            each = samples / max(len(words), 1)
+        elif self.options.words_per_s:
+            each = RATE_HZ / self.options.words_per_s
+            words = words[: int(samples / each)]
+        else:
+            return "", []
+        timed = [
+            (word, request.start + int(index * each), request.start + int((index + 1) * each))
+            for index, word in enumerate(words)
+        ]
+        return (self.options.text if request.final else " ".join(words)), timed
 
 
 class FakeTurn(_Fake):

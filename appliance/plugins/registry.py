@@ -165,6 +165,19 @@ class ProviderRegistry:
             return [_in_words(name, provider, detail) for detail in error.errors()]
         return []
 
+    def partials(self, kind: str, name: str, options: Mapping[str, Any]) -> bool:
+        """Whether the provider, so configured, answers while the caller still speaks; false for options that are wrong.
+
+        Raises:
+            EngineError: there is no such provider.
+        """
+        provider = self.provider(kind, name)
+        if not callable(provider.partials):
+            return provider.partials
+        if self.validate_options(kind, name, options):
+            return False
+        return provider.partials(provider.options.model_validate(dict(options)))
+
     def create(self, kind: str, name: str, options: Mapping[str, Any], resources: Resources) -> Any:
         """What the provider's factory makes of the options.
 

@@ -30,6 +30,7 @@ from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
 from appliance.dialplan.loader import load_lines
 from appliance.dialplan.schema import Line
+from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
@@ -185,12 +186,19 @@ class Control:
         return plan.lines
 
     def _pools(self) -> dict[str, EnginePool]:
+        registry, asr = provider_registry(), self._settings.engines.asr
         pools: dict[str, EnginePool] = {}
         for kind in ENGINE_KINDS:
             names = [name for name in self._workers if name.rpartition("-")[0] == kind]
             if not names:
                 continue
-            pools[kind] = EnginePool(kind, names, self._settings.runtime_dir, sticky=kind == "tts")
+            pools[kind] = EnginePool(
+                kind,
+                names,
+                self._settings.runtime_dir,
+                sticky=kind == "tts",
+                partials=kind == "asr" and registry.partials(kind, asr.provider, asr.options),
+            )
             pools[kind].on_stats = self._metrics.worker_stats
         return pools
 

@@ -10,6 +10,7 @@ from appliance.config import Settings
 
 ENGINE_KINDS: Final = ("asr", "tts", "turn", "llm")
 WORKER_MODULE: Final = "appliance.engines.worker"
+_ONE_AT_A_TIME: Final = frozenset({"pocketsphinx"})
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
 
 
 def worker_names(kind: str, settings: Settings, core_count: int) -> list[str]:
-    """Names of the workers of an engine kind: as many as configured, else one, or for recognition one per core up to
-    four (a recogniser decodes one utterance at a time)."""
+    """Names of the workers of an engine kind: as many as configured, else one that serves all calls together; of an
+    engine that takes one request at a time, one per core up to four."""
     engine = getattr(settings.engines, kind)
-    count = engine.workers or (min(core_count, 4) if kind == "asr" else 1)
+    count = engine.workers or (min(core_count, 4) if engine.provider in _ONE_AT_A_TIME else 1)
     return [f"{kind}-{number}" for number in range(count)]
 
 

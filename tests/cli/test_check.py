@@ -113,7 +113,7 @@ def test_options_are_named_as_they_were_written(capsys: pytest.CaptureFixture[st
     assert run("-c", "box.yaml") == 1
     assert capsys.readouterr().out.splitlines() == [
         "box.yaml:5: engines.asr.options.dely_ms: unknown option; did you mean 'delay_ms'? "
-        "provider 'fake' takes delay_ms, text",
+        "provider 'fake' takes delay_ms, text, words_per_s",
         "box.yaml:10: trunks.c.options.hosts: must be a list, not 5",
         "box.yaml:11: trunks.c.options.host: unknown key; did you mean 'hosts'?",
         "box.yaml:12: trunks.c.hots: unknown key; did you mean 'hosts'?",

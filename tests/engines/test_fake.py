@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from appliance.engines.builtin import provider_registry
 from appliance.engines.fake import (
     STANDARD_FAKES,
     STANDARD_REPLY,
+    FakeAsr,
     FakeAsrOptions,
     FakeLlm,
     FakeLlmOptions,
@@ -20,7 +22,7 @@ from appliance.engines.fake import (
     tone,
 )
 from appliance.engines.worker import Worker
-from appliance.ipc.messages import Generate, JudgeTurn, TurnVerdict
+from appliance.ipc.messages import Generate, HeardWord, JudgeTurn, Recognise, TurnVerdict
 from appliance.ipc.rings import AudioRings
 
 from .virtual_time import run_virtual
@@ -98,3 +100,43 @@ def test_nonsense_is_refused():
         FakeTtsOptions(chunk_ms=0)
     with pytest.raises(ValidationError):
         FakeTurnOptions(probability=2)
+
+
+def recognise(number: int, end: int, *, final: bool) -> Recognise:
+    return Recognise(number, 0, 1, 0, end, "en", (), (), False, math.inf, 1, final)
+
+
+def test_the_recogniser_says_so_far_what_fits_into_the_audio():
+    engine = FakeAsr(FakeAsrOptions(text="book a table", words_per_s=2, delay_ms=50))
+    said = play(engine, [recognise(number, end, final=False) for number, end in enumerate((3999, 8000, 80_000))])
+    answers = sorted((message for _, message in said), key=lambda message: message.request)
+    heard = [(message.text, message.stable, message.words) for message in answers]
+    assert heard == [
+        ("", 0, ()),
+        ("book a", 1, (HeardWord("book", 0, 4000), HeardWord("a", 4000, 8000))),
+        (
+            "book a table",
+            2,
+            tuple(HeardWord(word, *at) for word, at in zip(("book", "a", "table"), THIRDS, strict=True)),
+        ),
+    ]
+    assert {round(at, 6) for at, _ in said} == {0.05}
+
+
+THIRDS = ((0, 4000), (4000, 8000), (8000, 12000))
+
+
+def test_the_final_result_of_the_recogniser_is_the_whole_text_over_the_whole_of_the_audio():
+    ((_, message),) = play(FakeAsr(FakeAsrOptions(text="book a table")), [recognise(1, 12000, final=True)])
+    assert (message.text, message.stable) == ("book a table", 3)
+    assert [(word.start, word.end) for word in message.words] == list(THIRDS)
+
+
+def test_partial_results_of_the_fake_recogniser_can_be_turned_off():
+    registry = provider_registry()
+    assert registry.partials("asr", "fake", {})
+    assert not registry.partials("asr", "fake", {"words_per_s": 0})
+    assert not registry.partials("asr", "fake", {"words_per_s": "many"})
+    assert not registry.partials("asr", "pocketsphinx", {})
+    ((_, message),) = play(FakeAsr(FakeAsrOptions(words_per_s=0)), [recognise(1, 12000, final=False)])
+    assert (message.text, message.stable, message.words) == ("", 0, ())

@@ -25,6 +25,7 @@ from appliance.ipc.messages import (
     ChatMessage,
     Failed,
     Generate,
+    HeardWord,
     Hello,
     JudgeTurn,
     Ready,
@@ -125,7 +126,7 @@ def test_requests_are_answered_with_their_times(rings):
         worker, client = worker_of(FakeAsr(FakeAsrOptions(delay_ms=100, text="yes")), rings), Inbox()
         worker.handle(client, recognise(1))
         (answer,) = await client.count(1)
-        assert answer == Recognised(1, "yes", 1.0, True, 0.0, pytest.approx(0.1))
+        assert answer == Recognised(1, "yes", 1.0, True, 0.0, pytest.approx(0.1), (HeardWord("yes", 0, 160),), stable=1)
 
     run_virtual(story())
 

@@ -74,7 +74,7 @@ def test_wrong_options_say_what_would_be_right():
     validate = provider_registry().validate_options
     assert validate("asr", "fake", {"delay_ms": 5, "text": "x"}) == []
     assert validate("asr", "fake", {"dely_ms": 5}) == [
-        "dely_ms: unknown option; did you mean 'delay_ms'? provider 'fake' takes delay_ms, text"
+        "dely_ms: unknown option; did you mean 'delay_ms'? provider 'fake' takes delay_ms, text, words_per_s"
     ]
     assert validate("asr", "fake", {"delay_ms": -1}) == [
         "delay_ms: -1 is wrong; input should be greater than or equal to 0"
