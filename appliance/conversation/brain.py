@@ -184,12 +184,8 @@ class Brain(Protocol):
 
     @property
     def tokens(self) -> int:
-<<<<<<< Updated upstream
         """Tokens of a language model that replies have taken so far. A fork counts on from there: what it has more than
         the brain it was made of, when it is thrown away, was for nothing."""
-=======
-        """Tokens that a language model has written for it so far; 0 without one."""
->>>>>>> Stashed changes
         ...
 
     def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
