@@ -6,14 +6,11 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 
 def test_imports_go_downwards_only() -> None:
     command = Path(sysconfig.get_path("scripts")) / "lint-imports"
-    if not command.exists():
-        pytest.skip("import-linter is not installed; make setup-dev installs it")
+    assert command.exists(), "import-linter is not installed; make setup-dev installs it"
     done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ LIMIT_S: Final = 30.0
 """A machine may stand still for seconds; what has not happened by then will not."""
 
 _AGAIN_S: Final = 0.01
+_AGAIN_BLOCKING_S: Final = 0.05
 
 Words = str | Callable[[], str]
 
@@ -35,7 +36,7 @@ def block_until(met: Callable[[], object], otherwise: Words = "", limit_s: float
     until = time.monotonic() + limit_s
     while not met():
         _in_time(until, limit_s, otherwise)
-        time.sleep(_AGAIN_S)
+        time.sleep(_AGAIN_BLOCKING_S)
 
 
 def _in_time(until: float, limit_s: float, otherwise: Words) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable
@@ -109,6 +110,7 @@ def spikes(n: int) -> float:
     return max(0.0, 4.0 - n % 1500) if n > 1400 else 0.0
 
 
+@functools.cache
 def wavers(n: int) -> float:
     return random.Random(n).random() * (4.0 if n // 1000 % 2 else 0.5)
 

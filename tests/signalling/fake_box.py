@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,12 +84,12 @@ class FakeBox:
 
 
 @asynccontextmanager
-async def running(app: web.Application) -> AsyncIterator[int]:
+async def running(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """The port at which it runs."""
     runner = web.AppRunner(app, lingering_time=0.05)  # of bodies that do not come, after the answer
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         yield runner.addresses[0][1]
     finally:

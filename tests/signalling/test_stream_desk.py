@@ -13,7 +13,8 @@ from appliance.signalling.stream_desk import Box, Desk, StreamDesk
 from appliance.signalling.trunks import TrunkRule
 from appliance.signalling.twilio import TwilioCarrier
 from appliance.signalling.twilio_options import TwilioOptions
-from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, FakeBox, running
+from tests.signalling.fake_box import running
+from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, FakeBox
 
 
 class Silent:

@@ -14,7 +14,8 @@ from appliance.api import CallRequest, CarrierCall, StreamAddress
 from appliance.signalling.twilio_rest import TwilioApi
 from tests.carriers.twilio_call import Callee
 from tests.carriers.twilio_sim import TwilioSim
-from tests.signalling.twilio_edge import ACCOUNT, PUBLIC, TOKEN, Edge, FakeBoxCall, edge, running
+from tests.signalling.fake_box import running
+from tests.signalling.twilio_edge import ACCOUNT, PUBLIC, TOKEN, Edge, FakeBoxCall, edge
 from tests.waiting import LIMIT_S
 
 MEDIA = "wss://voice.example.com"

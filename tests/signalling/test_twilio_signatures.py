@@ -19,7 +19,8 @@ from twilio.request_validator import RequestValidator
 
 from appliance.signalling.twilio_webhooks import Webhooks
 from tests.certificates import Authority
-from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, Edge, answer, edge, running
+from tests.signalling.fake_box import running
+from tests.signalling.twilio_edge import ACCOUNT, FORM, PUBLIC, TOKEN, Edge, answer, edge
 
 CALL = {"AccountSid": ACCOUNT, "CallSid": "CA1", "From": "+4930111", "To": "+4930222", "CallStatus": "ringing"}
 

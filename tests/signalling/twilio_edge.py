@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from twilio.request_validator import RequestValidator
 
 from appliance.api import CarrierCall, IncomingCall, StreamAddress, StreamOffer
 from appliance.signalling.twilio import TwilioCarrier, TwilioOptions
+from tests.signalling.fake_box import running
 from tests.waiting import LIMIT_S
 
 ACCOUNT = "AC" + "0123456789abcdef" * 2
@@ -179,18 +179,6 @@ class Edge:
             while len(self.asked) < count:
                 await self.news.wait()
         return self.asked
-
-
-@asynccontextmanager
-async def running(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

@@ -23,8 +23,7 @@ pytestmark = pytest.mark.peer
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The URL of an empty database on a Unix socket."""
-    if importlib.util.find_spec("asyncpg") is None:
-        pytest.skip("asyncpg is not installed: pip install -e '.[postgres]'")
+    assert importlib.util.find_spec("asyncpg"), "asyncpg is not installed; make setup-dev installs it"
     programs = {name: _find(name) for name in ("initdb", "pg_ctl")}
     if not all(programs.values()):
         pytest.skip("PostgreSQL's initdb and pg_ctl are not installed (Debian: postgresql)")
