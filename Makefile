@@ -67,8 +67,8 @@ lint: $(VENV)/.setup-dev ## ruff, mypy, import contract
 	$(BIN)/lint-imports
 
 .PHONY: check
-check: lint ## lint and the unit tests in virtual time; the inner loop, under a minute
-	$(PYTEST) -m 'not peer and not slow'
+check: lint ## lint and the unit tests in virtual time; the inner loop, about a minute on two cores
+	$(PYTEST) -n $(TEST_WORKERS) --dist loadfile -m 'not peer and not slow'
 
 .PHONY: test
 test: $(VENV)/.setup-dev peers ## every test, the ones against independent softphones included

@@ -39,11 +39,15 @@ START_S: Final = 5.0
 """A connection that has not said what it is by then is closed."""
 OFFER_S: Final = 10.0
 """So long control may take to want an offered stream."""
+LINGER_S: Final = 1.0
+"""For how long what still comes after a refusal is thrown away, so that the refusal arrives."""
 HEARTBEAT_S: Final = 20.0
 MAX_SILENT: Final = 256
 """Sockets that have asked for nothing, and streams that have not said what they are, of each so many."""
 MAX_STARTING: Final = 32
 """Connections from one address that have not said what they are."""
+MAX_BODY: Final = 1024
+"""Nothing reads more than this of a body; a request for a stream has none, and is refused where it has."""
 MESSAGES_PER_S: Final = 200.0
 """Four times what 20 ms of audio take."""
 MESSAGE_BURST: Final = 1000.0
@@ -165,12 +169,14 @@ class StreamServer:
         if not self._kinds:
             return
         where = self._settings.listen.media
-        app = web.Application(client_max_size=0)
+        app = web.Application(client_max_size=MAX_BODY)
         app.router.add_get("/{kind}/media", self._websocket)
         app.router.add_get("/{kind}/media/{path:.*}", self._websocket)
         # aiohttp tells every broken request with a traceback; anybody can send those.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=0.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, keepalive_timeout=0.0, lingering_time=LINGER_S
+        )
         await self._runner.setup()
         with _naming(f"listen.media {where.host}:{where.port}"):
             await web.TCPSite(self._runner, where.host, where.port).start()
@@ -283,6 +289,8 @@ class StreamServer:
         socket = web.WebSocketResponse(
             protocols=kind.subprotocols, heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE, compress=False, timeout=3.0
         )
+        if request.body_exists:
+            return _answer(413, "a stream is asked for without a body")
         if not socket.can_prepare(request):
             return _answer(426, "this is a WebSocket")
         proxies = self._settings.listen.proxies

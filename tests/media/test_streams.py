@@ -344,6 +344,26 @@ async def test_what_is_no_websocket_is_told_so_and_let_go(media: Media, caplog: 
     assert not [record for record in caplog.records if record.exc_info], "anybody could fill the log with tracebacks"
 
 
+@pytest.mark.parametrize("upgrade", [True, False])
+async def test_a_request_with_a_body_is_refused_before_the_body_is_read(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, upgrade: bool
+) -> None:
+    monkeypatch.setattr(streams, "LINGER_S", 0.05)
+    media = await make()
+    reader, writer = await asyncio.open_connection("127.0.0.1", media.port)
+    asked = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" * upgrade
+    key = f"Sec-WebSocket-Key: {'A' * 22}==\r\n" * upgrade
+    head = f"GET /twilio/media HTTP/1.1\r\nHost: x\r\n{asked}{key}Content-Length: 1000000000\r\n\r\n"
+    writer.write(head.encode() + b"a" * 100_000)
+    async with asyncio.timeout(LIMIT_S):
+        assert (await reader.readline()).split()[1] == b"413"
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 async def test_the_reason_reaches_a_peer_that_goes_on_talking(media: Media) -> None:
     """A connection that is cut off with something unread takes the reason with it."""
     for number in range(10):
