@@ -1,0 +1,78 @@
+"""A brain's reply on its way to being carried out: worked out by one task, taken step by step by another.
+
+So it can be begun before the turn is certain, and the model can be stopped at once when the caller interrupts, without
+losing what has been decided by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from appliance.conversation.brain import OPEN, Brain, Gate, Input, Step
+
+
+class Reply:
+    """What ``brain`` says to ``value``, collected as it comes.
+
+    Args:
+        gate: opens when the caller's turn is certain to be over.
+        on_step: called with every step as it comes; must return at once.
+
+    Attributes:
+        failed: it has ended with an error, which :meth:`steps` raises.
+    """
+
+    def __init__(
+        self, brain: Brain, value: Input, gate: Gate = OPEN, on_step: Callable[[Step], None] = lambda step: None
+    ) -> None:
+        self.brain = brain
+        self.value = value
+        self.gate = gate
+        self._on_step = on_step
+        self._steps: deque[Step] = deque()
+        self._news = asyncio.Event()
+        self._done = False
+        self.failed = False
+        self._error: Exception | None = None
+        self._task = asyncio.create_task(self._collect())
+
+    def abandon(self) -> None:
+        """Nothing more is wanted of it; what has come by now can still be taken."""
+        self._task.cancel()
+
+    async def close(self) -> None:
+        """Abandon it, and return when nothing of it runs any more."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Every step, in order, as it comes. Raises what the brain raised, after the steps before."""
+        while True:
+            while self._steps:
+                yield self._steps.popleft()
+            if self._done:
+                break
+            self._news.clear()
+            await self._news.wait()
+        error, self._error = self._error, None  # its frames hold this object
+        if error is not None:
+            raise error
+
+    async def _collect(self) -> None:
+        steps = self.brain.reply(self.value, self.gate)
+        try:
+            async for step in steps:
+                self._steps.append(step)
+                self._news.set()
+                self._on_step(step)
+        except Exception as error:
+            self.failed, self._error = True, error
+        finally:
+            self._done = True
+            self._on_step = lambda step: None
+            self._news.set()
+            close = getattr(steps, "aclose", None)
+            if close is not None:
+                await close()

@@ -1,0 +1,126 @@
+"""Sounds over the agent: it falls silent at once, and goes on or not when it is known what they were."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from appliance.conversation.utterance import Clause, Utterance, quietest
+from tests.calls.virtual_call import SAMPLES_PER_CHARACTER, VirtualCall, flow_line
+from tests.engines.virtual_time import run_virtual
+
+GREETING = "Hello, this is the desk. Do you want tea or coffee?"
+
+
+async def speaking(made: VirtualCall, seconds: float) -> None:
+    await made.until(lambda: bool(made.media.playout))
+    await asyncio.sleep(seconds)
+
+
+def test_the_agent_goes_on_with_the_word_it_was_at() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 0.5)
+        dialogue = made.session._dialogue
+        assert dialogue is not None
+        dialogue.paused()
+        assert not made.media.playout
+        (utterance,) = dialogue._turn.utterances
+        stopped_at = utterance.start + utterance.played
+        assert 3200 <= stopped_at <= 4800
+        await asyncio.sleep(0.4)
+        assert not made.media.playout
+        dialogue.resumed()
+        await asyncio.sleep(0.1)
+        assert made.media.playout
+        begun_again_at = made.media.resumed_at[-1]
+        assert stopped_at - 0.8 * 8000 <= begun_again_at <= stopped_at
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        greeting = made.log.turns[0]
+        assert greeting.heard_text == greeting.agent_text == GREETING
+        assert greeting.pauses == 1
+        assert not greeting.interrupted
+
+    run_virtual(call())
+
+
+def test_a_pause_that_becomes_an_interruption_keeps_what_was_heard() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 1.0)
+        dialogue = made.session._dialogue
+        assert dialogue is not None
+        dialogue.paused()
+        await asyncio.sleep(0.3)
+        dialogue.barged_in()
+        await asyncio.sleep(0.3)
+        assert not made.media.playout
+        made.hangs_up()
+        await made.over()
+        greeting = made.log.turns[0]
+        assert greeting.interrupted
+        assert GREETING.startswith(greeting.heard_text)
+        assert 2 <= len(greeting.heard_text.split()) <= 5
+
+    run_virtual(call())
+
+
+def test_pauses_one_after_the_other_lose_nothing() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        dialogue = made.session._dialogue
+        await speaking(made, 0.2)
+        dialogue = made.session._dialogue
+        assert dialogue is not None
+        for _ in range(4):
+            dialogue.paused()
+            await asyncio.sleep(0.02)
+            dialogue.resumed()
+            await asyncio.sleep(0.3)
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        greeting = made.log.turns[0]
+        assert greeting.heard_text == greeting.agent_text == GREETING
+        assert greeting.pauses == 4
+
+    run_virtual(call())
+
+
+def test_a_pause_before_the_first_sound_plays_everything() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await made.until(lambda: made.session._dialogue is not None and made.session._speaker is not None)
+        dialogue = made.session._dialogue
+        speaker = made.session._speaker
+        assert dialogue is not None
+        assert speaker is not None
+        await made.until(lambda: speaker.speaking)
+        dialogue.paused()
+        await asyncio.sleep(0.5)
+        dialogue.resumed()
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        assert made.log.turns[0].heard_text == GREETING
+
+    run_virtual(call())
+
+
+def test_where_the_word_begins() -> None:
+    text = "one two three"
+    utterance = Utterance(1, clauses=[Clause(text, 1000, 1000 + len(text) * SAMPLES_PER_CHARACTER)], end=9000)
+    at = 1000 + 6 * SAMPLES_PER_CHARACTER  # the "o" of "two"
+    assert utterance.word_at(at) == 1000 + 4 * SAMPLES_PER_CHARACTER
+    assert utterance.word_at(1000) == 1000
+
+
+def test_it_begins_again_where_it_is_quietest() -> None:
+    ring = np.full(32 * 8000, 9000, np.int16)
+    ring[3000:3160] = 3
+    assert 3000 <= quietest(ring, 1000, 3500, 6000) < 3160
+    assert quietest(ring, 3400, 3500, 3450) == 3450
+    assert 5000 <= quietest(ring, 5000, 5200, 5600) <= 5600
