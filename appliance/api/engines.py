@@ -77,7 +77,8 @@ class RecogniseRequest(JudgeTurnRequest, Protocol):
 class SynthesiseRequest(Protocol):
     """Speak ``text``; at most ``room`` samples fit. ``rate`` 1.0 is the voice's normal speed.
 
-    ``pause_s`` of silence before it is put there by the worker.
+    Silence before it, phrases said before, fades and level are the worker's part. ``urgent``: the caller hears nothing
+    until it is there.
     """
 
     @property
@@ -90,6 +91,8 @@ class SynthesiseRequest(Protocol):
     def voice(self) -> str: ...
     @property
     def rate(self) -> float: ...
+    @property
+    def urgent(self) -> bool: ...
     @property
     def room(self) -> int: ...
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from appliance.conversation import brain
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
 from appliance.conversation.llm_brain import LlmBrain
+from appliance.conversation.speaker import Voice
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
@@ -39,6 +40,11 @@ def make_brain(
         timeout_s=llm_timeout_s,
         now=now,
     )
+
+
+def voice_of(line: Line) -> Voice:
+    """How the agent of ``line`` speaks."""
+    return Voice(line.voice.language or line.language, line.voice.name, line.voice.rate, line.voice.lexicon)
 
 
 class FlowBrain:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from appliance.calls.brains import make_brain, variables
+from appliance.calls.brains import make_brain, variables, voice_of
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.clock import Clock
@@ -18,7 +18,7 @@ from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
 from appliance.conversation.listening import Listening
-from appliance.conversation.speaker import Speaker, Voice
+from appliance.conversation.speaker import Speaker
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
@@ -271,7 +271,7 @@ class CallSession:
             media,
             services.rings,
             services.tts,
-            Voice(line.language, line.voice.name, line.voice.rate),
+            voice_of(line),
             services.clock.monotonic,
             self._dialogue.utterance_over,
         )
@@ -346,8 +346,7 @@ class CallSession:
         services, line = self._services, self._line
         if services.transfers is None or self._media is None:
             return None
-        voice = Voice(line.language, line.voice.name, line.voice.rate)
-        voicing = Voicing(services.rings, services.tts, voice, services.clock.monotonic)
+        voicing = Voicing(services.rings, services.tts, voice_of(line), services.clock.monotonic)
         self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
         reason = await services.transfers.hand_on(
             self._leg, self._media, transfer, self._values(), voicing, self._send_keys_to

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from appliance.conversation.spoken import SpokenForm, pause_after, spoken_form
 from appliance.engines.client import Answer, EnginePool
 from appliance.ipc.messages import Failed, Spoken, Synthesise
 from appliance.ipc.rings import RATE_HZ, RING_SAMPLES, AudioRings
@@ -42,18 +43,31 @@ class Playback(Protocol):
 
 @dataclass(frozen=True)
 class Voice:
-    """How a line speaks. ``rate`` 1.0 is the voice's normal speed."""
+    """How a line speaks. ``rate`` 1.0 is the voice's normal speed; ``lexicon`` is word to respelling."""
 
     language: str = "en"
     name: str = ""
     rate: float = 1.0
+    lexicon: Mapping[str, str] = field(default_factory=dict)
+
+    def spoken_form(self, text: str) -> SpokenForm:
+        """What this voice is given to say for ``text``."""
+        return spoken_form(text, self.language, self.lexicon)
 
 
 @dataclass
 class _Clause:
+    """``form`` is said in the samples [``speech``, ``end``); silence stands from ``start`` to there."""
+
     text: str
+    form: SpokenForm
+    pause_s: float
     start: int
     end: int
+
+    @property
+    def speech(self) -> int:
+        return self.start + round(self.pause_s * RATE_HZ)
 
 
 @dataclass
@@ -71,6 +85,8 @@ class Utterance:
     played: int = 0
     over: bool = False
     failed: str = ""
+    pause_s: float = 0.0
+    """Silence that is due before the next clause."""
 
     @property
     def text(self) -> str:
@@ -81,26 +97,11 @@ class Utterance:
         """The words that left before playout stopped: whole clauses, and of the last one its share of the words."""
         words: list[str] = []
         for clause in self.clauses:
-            length = clause.end - clause.start
-            spoken = min(max(self.played - (clause.start - self.clauses[0].start), 0), length)
+            length = clause.end - clause.speech
+            spoken = min(max(self.played - (clause.speech - self.clauses[0].start), 0), length)
             if length > 0 and spoken > 0:
-                words.append(_first_words(clause.text, spoken / length))
+                words.append(clause.form.heard(spoken / length))
         return " ".join(word for word in words if word)
-
-
-def _first_words(text: str, share: float) -> str:
-    """The words of ``text`` that begin within the first ``share`` of its characters and are at least half over."""
-    if share >= 1.0:
-        return text
-    heard = share * len(text)
-    words: list[str] = []
-    at = 0
-    for word in text.split():
-        if at + len(word) / 2 > heard:
-            break
-        words.append(word)
-        at += len(word) + 1
-    return " ".join(words)
 
 
 class Speaker:
@@ -243,11 +244,14 @@ class Speaker:
 
     async def _synthesise(self, utterance: Utterance, text: str) -> None:
         """Put one clause into the ring and queue it for playout as it comes."""
-        room = min(_ROOM_MARGIN + len(text) * _SAMPLES_PER_CHARACTER, RING_SAMPLES - _ROOM_MARGIN)
+        form = self._voice.spoken_form(text)
+        room = min(_ROOM_MARGIN + len(form.text) * _SAMPLES_PER_CHARACTER, RING_SAMPLES - _ROOM_MARGIN)
         while self._free() < room:  # noqa: ASYNC110 - another process reads the ring
             await asyncio.sleep(_POLL_ROOM_S)
-        clause = _Clause(text, self._position, self._position)
+        pause_s = utterance.pause_s
+        clause = _Clause(text.strip(), form, pause_s, self._position, self._position)
         utterance.clauses.append(clause)
+        utterance.pause_s = pause_after(text)
         for attempt in range(1, _ATTEMPTS + 1):
             problem = await self._attempt(utterance, clause, room)
             if problem is None:
@@ -265,12 +269,14 @@ class Speaker:
             number,
             self._playback.slot,
             self._playback.generation,
-            clause.text,
+            clause.form.text,
             self._voice.language,
             self._voice.name,
             self._voice.rate,
             clause.start,
             room,
+            clause.pause_s,
+            urgent=utterance.first_audio_at is None,
         )
         self._tts.ask(request, answers.put_nowait)
         try:

@@ -14,6 +14,10 @@ from appliance.config.validation import Section, fault
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 
+Language: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$")]
+Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Respelling: TypeAlias = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
+
 KEYS = "0123456789*#ABCD"
 DEFAULT_RETRIES = 2
 
@@ -100,6 +104,12 @@ class Voice(Section):
 
     name: str = Field(default="", description="The engine's name of the voice; empty takes its own for the language.")
     rate: float = Field(default=1.0, ge=0.5, le=2.0, description="Speed, 1.0 being the voice's own.")
+    language: Language | None = Field(default=None, description="Language it speaks, if not the line's `language`.")
+    lexicon: dict[Word, Respelling] = Field(
+        default={},
+        max_length=1000,
+        description="Words that the voice says wrong, each with a spelling that it says right: `{Nguyen: win}`.",
+    )
 
 
 class Spoken(Section):
@@ -302,9 +312,7 @@ class Line(Section):
     name: Name = Field(description="The line's name in records, metrics and logs.")
     description: str = Field(default="", description="For people.")
     match: Match = Field(default=Match(), description="Which calls it answers; without it, every call.")
-    language: str = Field(
-        default="en-us", pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$", description="Language spoken, such as `en-us`."
-    )
+    language: Language = Field(default="en-us", description="Language spoken, such as `en-us`.")
     voice: Voice = Field(default=Voice(), description="How the agent sounds.")
     disclosure: Text | None = Field(
         default=None, description="Said before all else and never interrupted: that a machine is speaking."

@@ -421,8 +421,11 @@ class TurnVerdict(Message, frozen=True):
 class Synthesise(Message, frozen=True):
     """Speak ``text`` into the slot's synthesis ring from position ``tts_start``, at most ``room`` samples.
 
-    Answered by any number of Spoken, the last of them with ``last`` true. ``pause_s`` of silence come first. With
-    ``slot`` -1 nothing is written anywhere: the phrase is to be in the cache when somebody needs it.
+    Answered by any number of Spoken, the last of them with ``last`` true. ``pause_s`` of silence come first.
+    ``urgent``: the caller hears nothing until it is there, so it goes before what only continues.
+
+    With a negative ``slot`` nothing is written anywhere: the phrase is to be in the cache when somebody needs it, and
+    with ``keep`` it stays there whatever else is spoken.
     """
 
     request: int
@@ -435,6 +438,8 @@ class Synthesise(Message, frozen=True):
     tts_start: int
     room: int
     pause_s: float = 0.0
+    urgent: bool = False
+    keep: bool = False
 
 
 class Spoken(Message, frozen=True):

@@ -35,7 +35,7 @@ from appliance.ipc.messages import (
     Token,
     TurnVerdict,
 )
-from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
+from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ, AudioRings
 from appliance.media.playout import Playout
 from appliance.signalling.leg import CallInfo, HangupCause
 
@@ -158,7 +158,8 @@ class Engines:
             asyncio.get_running_loop().call_soon(on_answer, Failed(request.request, "no voice", True))
             return
         self.said.append(request.text)
-        end = request.tts_start + len(request.text) * SAMPLES_PER_CHARACTER
+        pause = round(request.pause_s * RATE_HZ)
+        end = request.tts_start + pause + len(request.text) * SAMPLES_PER_CHARACTER
         answer = Spoken(request.request, end, last=True, cached=False, queued_s=0.0, run_s=0.0)
         asyncio.get_running_loop().call_later(0.01, on_answer, answer)
 
