@@ -18,11 +18,10 @@ from appliance.cli.carrier_caller import CarrierCaller
 from appliance.cli.dialler import SipDialler
 from appliance.cli.playout import Pcm
 from appliance.cli.softphone import Softphone
-from tests.carriers import at_twilio
+from tests.carriers import at_telnyx, at_twilio
 from tests.carriers.audiosocket_sim import AudioSocketCaller
 from tests.carriers.browser_sim import BrowserCaller
 from tests.carriers.pbx_sim import AsteriskCaller, FreeSwitchCaller
-from tests.carriers.telnyx_sim import TelnyxSim
 
 CALLING: Final = "+491701234567"
 _HEARD_S: Final = 20.0
@@ -144,7 +143,7 @@ class Ways:
 
     def __init__(self) -> None:
         self.twilio = at_twilio.twilio_account()
-        self.telnyx = TelnyxSim(f"{at_twilio.PUBLIC}/telnyx/webhook")
+        self.telnyx = at_telnyx.telnyx_account()
         self.audiosocket_port = free_port()
         self._stack = contextlib.AsyncExitStack()
 
@@ -159,16 +158,12 @@ class Ways:
     def settings(self) -> dict[str, object]:
         """Of a box with a trunk of each kind."""
         here = ["127.0.0.0/8"]
-        telnyx = {
-            "kind": "telnyx", "api_key": self.telnyx.api_key, "public_key": self.telnyx.public_key,
-            "connection_id": self.telnyx.connection_id, "public_url": at_twilio.PUBLIC, "api_url": self.telnyx.api_url,
-        }  # fmt: skip
         return {
             "listen.streams": [{"kind": "audiosocket", "host": HOST, "port": self.audiosocket_port}],
             "trunks": {
                 "local": {"kind": "sip", "allow": here},
                 "twilio": at_twilio.trunk(self.twilio.api_url),
-                "telnyx": telnyx,
+                "telnyx": at_telnyx.trunk(self.telnyx),
                 "asterisk": {"kind": "audiosocket", "allow": here},
                 "pbx": {"kind": "pbx", "allow": here},
                 "phone": {"kind": "browser", "allow": here},
@@ -187,10 +182,7 @@ class Ways:
 
     @contextlib.asynccontextmanager
     async def _telnyx(self, box: Box, number: str) -> AsyncIterator[Caller]:
-        media = box.settings["listen.media.port"]
-        self.telnyx.reach = {
-            at_twilio.PUBLIC: f"http://{HOST}:{box.http_port}", at_twilio.MEDIA: f"ws://{HOST}:{media}"
-        }  # fmt: skip
+        at_telnyx.reach(self.telnyx, box)
         call = await self.telnyx.call(number, CALLING)
         yield StreamedCaller(await call.streaming(), call.hang_up, self.telnyx.check)
 

@@ -12,9 +12,9 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import aiohttp
 from aiohttp import web
@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.cli.stream_caller import connect
 from appliance.errors import CarrierError
+from tests.carriers.sim_account import SimAccount, SimLeg
 from tests.carriers.telnyx_caller import Disorder, TelnyxCaller, now_text
-from tests.waiting import LIMIT_S
 
 _STREAM: Final = {
     "stream_url", "stream_track", "stream_codec", "stream_bidirectional_mode", "stream_bidirectional_codec",
@@ -73,11 +73,10 @@ class Sent:
     status: int
 
 
-class SimCall:
+class SimCall(SimLeg[TelnyxCaller]):
     """One leg at Telnyx.
 
     Attributes:
-        streams: every stream there has been, in order.
         commands: (action, body) of each command for it, in order.
         digits: what ``send_dtmf`` sent.
         peer: the leg that it is bridged with.
@@ -88,47 +87,23 @@ class SimCall:
         self.direction = direction
         self.to, self.from_ = to, from_
         self.id = f"v3:{uuid.uuid4().hex}"
+        super().__init__(self.id)
         self.leg_id, self.session_id = str(uuid.uuid4()), session or str(uuid.uuid4())
         self.client_state: str | None = None
         self.answered = False
         self.cause = ""
         self.stream_url = ""
-        self.streams: list[TelnyxCaller] = []
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.webhooks: list[Sent] = []
         self.digits: list[str] = []
         self.peer: SimCall | None = None
-        self.ended = asyncio.Event()
-        self.changed = asyncio.Event()
 
-    @property
-    def stream(self) -> TelnyxCaller | None:
-        """The live stream."""
-        return self.streams[-1] if self.streams and not self.streams[-1].ended.is_set() else None
-
-    async def streaming(self, timeout_s: float = LIMIT_S, number: int = 1) -> TelnyxCaller:
-        """Wait for the call's ``number``-th stream. Raises: CarrierError."""
-        await self.until(lambda: len(self.streams) >= number, f"stream {number}", timeout_s)
-        return self.streams[number - 1]
-
-    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = LIMIT_S) -> None:
-        """Wait for something about this call. Raises: CarrierError, also where it ended before."""
-        deadline = time.monotonic() + timeout_s
-        while not met():
-            if self.ended.is_set() or time.monotonic() > deadline:
-                done = [action for action, _ in self.commands]
-                raise CarrierError(f"{self.id}: no {what}; ended by {self.cause or 'nobody'}, commands {done}")
-            self.changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.2)
-
-    async def wait_ended(self, timeout_s: float = LIMIT_S) -> str:
-        """Wait until the call is over; gives the hang-up cause. Raises: CarrierError."""
-        try:
-            await asyncio.wait_for(self.ended.wait(), timeout_s)
-        except TimeoutError:
-            raise CarrierError(f"{self.id}: not over after {timeout_s:.0f} s") from None
+    def outcome(self) -> str:
+        """The hang-up cause."""
         return self.cause
+
+    def story(self) -> str:
+        return f"ended by {self.cause or 'nobody'}, commands {[action for action, _ in self.commands]}"
 
     async def hang_up(self) -> None:
         """The person on this leg hangs up."""
@@ -188,17 +163,16 @@ class SimCall:
         self.changed.set()
 
 
-class TelnyxSim:
+class TelnyxSim(SimAccount[TelnyxCaller]):
     """One account at Telnyx. An asynchronous context manager; ``api_url`` is its REST API.
 
     Args:
         webhook_url: of the Voice API application.
-        reach: public origins and where they really are.
+        reach: see :class:`SimAccount`.
         twice: every webhook is sent twice, as Telnyx may.
 
     Attributes:
         public_key: what a trunk's ``public_key`` is set to.
-        mistakes: what the box did against the documents.
     """
 
     def __init__(
@@ -209,8 +183,8 @@ class TelnyxSim:
         disorder: Disorder | None = None,
         twice: bool = False,
     ) -> None:
+        super().__init__(reach)
         self.webhook_url = webhook_url
-        self.reach = dict(reach or {})
         self.disorder = disorder
         self.twice = twice
         self.api_key = f"KEY{uuid.uuid4().hex.upper()}"
@@ -220,44 +194,15 @@ class TelnyxSim:
         self.public_key = base64.b64encode(raw).decode()
         self.calls: dict[str, SimCall] = {}
         self.callees: dict[str, Callee] = {}
-        self.streams: list[TelnyxCaller] = []
-        self.stream_errors: list[str] = []
-        self.mistakes: list[str] = []
-        self.api_url = ""
         self._faults: deque[int] = deque()
         self._seen: dict[str, web.Response] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._http: aiohttp.ClientSession | None = None
-        self._runner: web.AppRunner | None = None
 
-    @property
-    def http(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise RuntimeError("use `async with TelnyxSim(...)`")
-        return self._http
-
-    async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        app = web.Application()
-        app.router.add_post("/v2/calls", self._dial)
-        app.router.add_get("/v2/calls/{call}", self._fetch)
-        app.router.add_post("/v2/calls/{call}/actions/{action}", self._action)
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        self.api_url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for caller in self.streams:
-            await caller.hang_up()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self.http.close()
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v2/calls", self._dial),
+            web.get("/v2/calls/{call}", self._fetch),
+            web.post("/v2/calls/{call}/actions/{action}", self._action),
+        ]
 
     # What tests do.
 
@@ -272,11 +217,6 @@ class TelnyxSim:
     def fail(self, status: int, times: int = 1) -> None:
         """The next requests are answered with this status, and not done."""
         self._faults.extend([status] * times)
-
-    def check(self) -> None:
-        """Raises: AssertionError where the box did anything against Telnyx's documents."""
-        found = self.mistakes + [what for caller in self.streams for what in caller.violations]
-        assert not found, "\n".join(dict.fromkeys(found))
 
     # Webhooks.
 
@@ -308,18 +248,6 @@ class TelnyxSim:
             if status >= 500:
                 self.mistakes.append(f"{event}: answered {status}")
         call.changed.set()
-
-    def reached(self, url: str) -> str:
-        """Where an address really is."""
-        for public, actual in self.reach.items():
-            if url.startswith(public):
-                return actual + url[len(public) :]
-        return url
-
-    def spawn(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # The API.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from appliance.cli.stream_caller import TwilioCaller, TwilioStreamOf, sid
 from appliance.errors import CarrierError
 from tests.carriers import twiml
-from tests.waiting import LIMIT_S
+from tests.carriers.sim_account import SimLeg
 
 if TYPE_CHECKING:
     from tests.carriers.twilio_sim import TwilioSim
@@ -67,7 +66,7 @@ class _Redirected(Exception):
     """The call has been given another document."""
 
 
-class SimCall:
+class SimCall(SimLeg[TwilioCaller]):
     """One call at Twilio: of a caller who dialled us, or one that was placed, or the far leg of a ``<Dial>``.
 
     Attributes:
@@ -81,6 +80,7 @@ class SimCall:
     def __init__(self, sim: TwilioSim, direction: str, to: str, from_: str, **more: str) -> None:
         self.sim = sim
         self.sid = sid("CA")
+        super().__init__(self.sid)
         self.direction = direction
         self.to = to
         self.from_ = from_
@@ -89,7 +89,6 @@ class SimCall:
         self.created_at = time.time()
         self.answered_at: float | None = None
         self.ended_at: float | None = None
-        self.streams: list[TwilioCaller] = []
         self.documents: list[str] = []
         self.webhooks: list[Sent] = []
         self.dialled: SimCall | None = None
@@ -100,8 +99,6 @@ class SimCall:
         self.error_code = ""
         self.sip_code = ""
         self.sent_digits: list[str] = []
-        self.ended = asyncio.Event()
-        self.changed = asyncio.Event()
         self._callback: tuple[str, str, frozenset[str]] | None = None
         self._sequence = 0
         self._next: str | None = None
@@ -112,45 +109,8 @@ class SimCall:
 
     # What tests ask for.
 
-    @property
-    def stream(self) -> TwilioCaller | None:
-        """The live stream."""
-        return self.streams[-1] if self.streams and not self.streams[-1].ended.is_set() else None
-
-    async def streaming(self, timeout_s: float = LIMIT_S, number: int = 1) -> TwilioCaller:
-        """Wait for the call's ``number``-th stream.
-
-        Raises:
-            CarrierError: there is none in time, or the call ended.
-        """
-        await self.until(lambda: len(self.streams) >= number, f"stream {number}", timeout_s)
-        return self.streams[number - 1]
-
-    async def until(self, met: Callable[[], bool], what: str, timeout_s: float = LIMIT_S) -> None:
-        """Wait for something about this call; what changes wakes it.
-
-        Raises:
-            CarrierError: not in time, or not before the call ended.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not met():
-            if self.ended.is_set() or time.monotonic() > deadline:
-                why = "before the call ended" if self.ended.is_set() else f"in {timeout_s:.0f} s"
-                raise CarrierError(f"{self.sid}: no {what} {why}; {self.story()}")
-            self.changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.2)
-
-    async def wait_ended(self, timeout_s: float = LIMIT_S) -> str:
-        """Wait until the call is over; gives its final status.
-
-        Raises:
-            CarrierError: it is not.
-        """
-        try:
-            await asyncio.wait_for(self.ended.wait(), timeout_s)
-        except TimeoutError:
-            raise CarrierError(f"{self.sid}: not over after {timeout_s:.0f} s; {self.story()}") from None
+    def outcome(self) -> str:
+        """The final status."""
         return self.status
 
     async def hang_up(self) -> None:
@@ -159,7 +119,6 @@ class SimCall:
         await self.wait_ended()
 
     def story(self) -> str:
-        """For messages of tests: what has happened."""
         asked = [f"{sent.url.rpartition('/')[2]} {sent.status}" for sent in self.webhooks]
         return f"{self.direction} {self.status}, {len(self.streams)} streams, webhooks: {', '.join(asked) or 'none'}"
 

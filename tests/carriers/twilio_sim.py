@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 from urllib.parse import urlencode, urljoin
 
 import aiohttp
@@ -26,6 +26,7 @@ from aiohttp import web
 
 from appliance.cli.stream_caller import TwilioCaller, sid
 from tests.carriers import twiml
+from tests.carriers.sim_account import SimAccount
 from tests.carriers.twilio_call import FINAL, Callee, Room, Sent, SimCall, signature
 
 WEBHOOK_TIMEOUT_S = 15.0
@@ -51,21 +52,18 @@ _UPDATE = frozenset(
 Fault = Literal["429", "500", "503", "timeout", "lost", "reset"]
 
 
-class TwilioSim:
+class TwilioSim(SimAccount[TwilioCaller]):
     """One account at Twilio. An asynchronous context manager; ``api_url`` is its REST API.
 
     Args:
         voice_url: the "A call comes in" webhook of its numbers, as the box's ``public_url`` writes it.
         status_url: their "Call status changes" webhook, "" for none.
-        reach: public origins and where they really are: ``{"https://voice.example.com": "http://127.0.0.1:8080"}``.
-            Webhooks are signed for the former and sent to the latter, as behind a proxy that ends TLS.
+        reach: see :class:`SimAccount`.
         headers: sent with every webhook, as that proxy would.
         tls_only: refuse streams that are not wss, as Twilio does.
 
     Attributes:
         calls: by CallSid.
-        streams: every stream there has been.
-        mistakes: what the box did against the documents.
         requests: (method, path, form) of each request to the API.
     """
 
@@ -80,63 +78,36 @@ class TwilioSim:
         headers: Mapping[str, str] | None = None,
         tls_only: bool = False,
     ) -> None:
+        super().__init__(reach)
         self.account_sid = account_sid or sid("AC")
         self.auth_token = auth_token or sid("")
         self.voice_url = voice_url
         self.status_url = status_url
-        self.reach = dict(reach or {})
         self.headers = dict(headers or {})
         self.tls_only = tls_only
         self.calls: dict[str, SimCall] = {}
         self.callees: dict[str, Callee] = {}
         self.rooms: dict[str, Room] = {}
-        self.streams: list[TwilioCaller] = []
-        self.stream_errors: list[str] = []
-        self.mistakes: list[str] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.webhooks: list[Sent] = []
-        self.api_url = ""
         self._faults: deque[Fault] = deque()
         self._lost: set[int] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._http: aiohttp.ClientSession | None = None
-        self._runner: web.AppRunner | None = None
         self._closing = asyncio.Event()
 
-    @property
-    def http(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise RuntimeError("use `async with TwilioSim(...)`")
-        return self._http
-
-    async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        app = web.Application()
+    def routes(self) -> list[web.RouteDef]:
         base = "/2010-04-01/Accounts/{account}/Calls"
-        app.router.add_post(f"{base}.json", self._create)
-        app.router.add_get(f"{base}.json", self._list)
-        app.router.add_post(f"{base}/{{call}}.json", self._update)
-        app.router.add_get(f"{base}/{{call}}.json", self._fetch)
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.api_url = f"http://{host}:{port}"
-        return self
+        return [
+            web.post(f"{base}.json", self._create),
+            web.get(f"{base}.json", self._list),
+            web.post(f"{base}/{{call}}.json", self._update),
+            web.get(f"{base}/{{call}}.json", self._fetch),
+        ]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for caller in self.streams:
-            await caller.hang_up()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self.http.close()
+        await super().__aexit__(kind, error, trace)
 
     # What tests do.
 
@@ -160,11 +131,6 @@ class TwilioSim:
         """
         self._faults.extend([fault] * times)
 
-    def check(self) -> None:
-        """Raises: AssertionError where the box did anything against Twilio's documents."""
-        found = self.mistakes + [what for caller in self.streams for what in caller.violations]
-        assert not found, "\n".join(dict.fromkeys(found))
-
     # What calls ask for.
 
     def callee(self, number: str) -> Callee:
@@ -175,19 +141,6 @@ class TwilioSim:
 
     def mistake(self, what: str) -> None:
         self.mistakes.append(what)
-
-    def spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def reached(self, url: str) -> str:
-        """Where an address really is."""
-        for public, actual in self.reach.items():
-            if url.startswith(public):
-                return actual + url[len(public) :]
-        return url
 
     def absolute(self, call: SimCall, url: str) -> str:
         """A URL of TwiML, which may be relative to the document's."""
