@@ -28,6 +28,10 @@ PURE = (
     "dialplan/matcher.py",
     "dialplan/flow.py",
     "engines/batcher.py",
+    "engines/chat_reply.py",
+    "engines/chat_request.py",
+    "engines/circuit.py",
+    "engines/sse.py",
 )
 FORBIDDEN_MODULES = frozenset(
     [

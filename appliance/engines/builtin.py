@@ -6,13 +6,17 @@ Nothing heavy is imported here: each factory imports what it needs, in the worke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
+from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.plugins import vad_models
 from appliance.plugins.registry import ProviderRegistry
+
+if TYPE_CHECKING:
+    from appliance.engines.openai_llm import OpenAiLlm
 
 
 def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderRegistry:
@@ -36,6 +40,12 @@ def _espeak(options: EspeakOptions, resources: Resources) -> EspeakEngine:
     from appliance.engines.espeak_tts import EspeakSynthesiser, PhraseCache
 
     return EspeakEngine(EspeakSynthesiser(), PhraseCache(int(options.cache_mb * 1024 * 1024)), options.voice)
+
+
+def _openai_llm(options: OpenAiLlmOptions, resources: Resources) -> OpenAiLlm:
+    from appliance.engines.openai_llm import OpenAiLlm
+
+    return OpenAiLlm(options)
 
 
 def _fake(
@@ -76,7 +86,13 @@ class BuiltinEngines:
 
     @hookimpl
     def appliance_llm_providers(self) -> Providers:
-        return {"fake": _fake(fake.FakeLlm, fake.FakeLlmOptions), "none": _none("llm")}
+        return {
+            "openai_compatible": Provider(
+                _openai_llm, "vLLM, SGLang, llama.cpp, Ollama, clouds: HTTP", OpenAiLlmOptions
+            ),
+            "fake": _fake(fake.FakeLlm, fake.FakeLlmOptions),
+            "none": _none("llm"),
+        }
 
     @hookimpl
     def appliance_tts_providers(self) -> Providers:

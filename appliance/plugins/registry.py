@@ -294,4 +294,6 @@ def _in_words(name: str, provider: Provider, detail: Any) -> str:
         return f"{key}: unknown option; {meant}provider {name!r} {takes}"
     if detail["type"] == "missing":
         return f"{key}: is missing; provider {name!r} needs it"
+    if detail["type"] == "value_error":
+        return f"{key or 'provider'}: {detail['ctx']['error']}"
     return f"{key}: {detail['input']!r} is wrong; {detail['msg'][:1].lower()}{detail['msg'][1:]}"

@@ -37,7 +37,7 @@ def test_the_built_in_providers():
         "vad": ["none", "silero"],
         "turn": ["fake", "none", "smart_turn"],
         "asr": ["fake", "none", "pocketsphinx"],
-        "llm": ["fake", "none"],
+        "llm": ["fake", "none", "openai_compatible"],
         "tts": ["espeak", "fake", "none"],
     }
     assert registry.problems == []

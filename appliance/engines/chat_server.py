@@ -1,0 +1,426 @@
+"""One server with an OpenAI-compatible API: its connections, its health, and one reply as it streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import math
+import ssl
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from appliance.engines.chat_reply import Piece, ReplyReader, Usage, told, words_of_error
+from appliance.engines.chat_request import probe_body
+from appliance.engines.circuit import Circuit
+from appliance.engines.openai_llm_options import LlmServer
+from appliance.engines.server_fault import ServerFault
+from appliance.engines.sse import EventDecoder
+from appliance.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+_ERROR_BYTES: Final = 16_384
+_WHOLE_BYTES: Final = 1 << 20
+_ERROR_BODY_S: Final = 0.5
+_DRAIN_S: Final = 0.5
+_PING_S: Final = 5.0
+_SHORTEST_PING_S: Final = 2.0
+_DNS_TTL_S: Final = 300
+_LONGEST_RETRY_S: Final = 1.0
+_NO_LIMITS: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 422})
+
+
+class ChatServer:
+    """Asks one server.
+
+    Args:
+        options: with everything that holds for it.
+        where: the dotted key of its settings, for what errors say.
+        connections: kept open.
+        keep_alive_s: how often they are used while nobody asks for anything.
+        now: CLOCK_MONOTONIC.
+    """
+
+    def __init__(
+        self,
+        options: LlmServer,
+        where: str,
+        *,
+        connections: int,
+        keep_alive_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options = options
+        self.where = where
+        self.name = options.name or f"{options.model} at {urlsplit(options.base_url).netloc}"
+        self.circuit = Circuit()
+        self.opened = 0
+        """Connections opened so far."""
+        self.ping_every_s = keep_alive_s
+        self._connections = connections
+        self._now = now
+        self._session: aiohttp.ClientSession | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    async def open(self) -> None:
+        """Open the connections, and keep them from now on. A server that cannot be reached now may be later.
+
+        Raises:
+            EngineError: ``ca_file`` cannot be read.
+        """
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(self._connection_opened)
+        trace.on_connection_reuseconn.append(self._connection_reused)
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ssl=self._tls(),
+            ttl_dns_cache=_DNS_TTL_S,
+            keepalive_timeout=3 * self.ping_every_s,
+        )
+        headers = {name: value.get_secret_value() for name, value in self.options.extra_headers.items()}
+        if self.options.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.options.api_key.get_secret_value()}"
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=_NO_LIMITS,
+            headers=headers,
+            trace_configs=[trace],
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        await self._look()
+        await self._warm()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def ask(self, body: bytes, session: str = "") -> ChatStream:
+        """A reply that has not been asked for yet; see :meth:`ChatStream.open`."""
+        assert self._session is not None
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if self.options.session_header and session:
+            headers[self.options.session_header] = session
+        return ChatStream(self, self._session, body, headers)
+
+    def note(self, fault: ServerFault) -> None:
+        """An attempt has failed: whether the server stays in use."""
+        logger.warning("%s %s", self.name, fault)
+        wait_s = None if fault.again else fault.wait_s
+        if fault.blame and self.circuit.failed(self._now(), str(fault), wait_s):
+            logger.error("%s is out of use until it answers a probe: it %s", self.name, fault)
+            self._news.set()
+
+    def answered(self) -> None:
+        """An attempt has begun to give its reply."""
+        if self.circuit.succeeded():
+            logger.info("%s is in use again", self.name)
+
+    def redacted(self, text: str) -> str:
+        """``text`` without what is secret."""
+        secrets = [self.options.api_key, *self.options.extra_headers.values()]
+        for secret in secrets:
+            if secret is not None and secret.get_secret_value():
+                text = text.replace(secret.get_secret_value(), "***")
+        return text
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def _tls(self) -> ssl.SSLContext:
+        """One context for all connections; making one takes longer than a whole reply may."""
+        try:
+            return ssl.create_default_context(cafile=self.options.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise EngineError(
+                f"{self.where}.ca_file: cannot be read ({error}); name a PEM file", retryable=False
+            ) from None
+
+    async def _connection_opened(self, *_: Any) -> None:
+        self.opened += 1
+
+    async def _connection_reused(self, _session: Any, context: Any, _parameters: Any) -> None:
+        if isinstance(context.trace_request_ctx, ChatStream):
+            context.trace_request_ctx.reused = True
+
+    async def _look(self) -> None:
+        """Does the server take our key, and has it the model? What is wrong is logged; turns will tell more."""
+        assert self._session is not None
+        options = self.options
+        if (
+            options.api_key is not None
+            and urlsplit(options.base_url).scheme == "http"
+            and not _is_near(options.base_url)
+        ):
+            logger.warning("%s.base_url: the key crosses the network unencrypted; use https", self.where)
+        try:
+            async with asyncio.timeout(_PING_S), self._session.get(self._models, allow_redirects=False) as response:
+                if response.status in (401, 403):
+                    logger.error("%s %s", self.name, await self.fault_of(response))
+                elif response.status == 200:
+                    listed = _model_names(await _read(response.content, _WHOLE_BYTES))
+                    if listed and options.model not in listed:
+                        known = ", ".join(sorted(listed)[:8])
+                        logger.warning(
+                            "%s does not list %r; %s.model: it has %s", self.name, options.model, self.where, known
+                        )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.note(self.fault_of_connection(error))
+
+    @property
+    def _models(self) -> str:
+        return f"{self.options.base_url}/models"
+
+    async def _warm(self) -> bool:
+        """Use every connection that is kept once, and open those that are missing; whether the server was reached.
+
+        HEAD, because the list of models of some servers is half a megabyte. What it answers is of no interest.
+        """
+        assert self._session is not None
+        session = self._session
+
+        async def touch() -> None:
+            async with session.head(self._models, allow_redirects=False) as response:
+                await response.read()
+
+        try:
+            async with asyncio.timeout(_PING_S):
+                results = await asyncio.gather(*(touch() for _ in range(self._connections)), return_exceptions=True)
+        except TimeoutError:
+            return False
+        return not all(isinstance(result, BaseException) for result in results)
+
+    async def _keep(self) -> None:
+        """Keep the connections warm, and probe the server when it is out of use."""
+        ping_at = self._now() + self.ping_every_s
+        while True:
+            probe_at = self.circuit.get_timer()
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(min(ping_at, probe_at or math.inf) - self._now(), 0.0)):
+                    await self._news.wait()
+            if probe_at is not None and self._now() >= probe_at:
+                await self._probe()
+            if self._now() >= ping_at:
+                before = self.opened
+                if await self._warm() and self.opened > before:
+                    # It closes what nobody uses sooner than that.
+                    self.ping_every_s = max(self.ping_every_s / 2, _SHORTEST_PING_S)
+                ping_at = self._now() + self.ping_every_s
+
+    async def _probe(self) -> None:
+        """One token, to see whether the model answers again."""
+        self.circuit.begin_probe()
+        stream = self.ask(probe_body(self.options))
+        try:
+            async with asyncio.timeout(self.options.first_token_s):
+                await stream.open()
+                while not await stream.read():
+                    pass
+        except ServerFault as fault:
+            self.circuit.failed(self._now(), str(fault), None if fault.again else fault.wait_s)
+        except TimeoutError:
+            self.circuit.failed(self._now(), f"gave no token within {self.options.first_token_s:g} s")
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("the probe of %s failed", self.name)
+            self.circuit.failed(self._now(), "could not be probed")
+        else:
+            self.answered()
+            await self._warm()
+        finally:
+            stream.close()
+
+    # --- what went wrong, in words --------------------------------------------------------------------------------
+
+    def fault_of_connection(self, error: BaseException) -> ServerFault:
+        """Why there was no answer at all."""
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            return ServerFault(f"cannot be trusted ({told(str(error))}); check {self.where}.base_url and ca_file")
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return ServerFault(f"has a name that cannot be resolved; check {self.where}.base_url", again=True)
+        if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+            return ServerFault(f"refuses connections; start it, or check {self.where}.base_url", again=True)
+        if isinstance(error, TimeoutError):
+            return ServerFault(f"does not answer; check {self.where}.base_url", again=True)
+        return ServerFault(f"cannot be reached ({self.redacted(told(str(error) or type(error).__name__))})", again=True)
+
+    async def fault_of(self, response: aiohttp.ClientResponse) -> ServerFault:
+        """What an answer other than 200 means, and what would help."""
+        status = response.status
+        if 300 <= status < 400:
+            target = told(response.headers.get("Location", "elsewhere"))
+            return ServerFault(f"answered {status}: it redirects to {target}; set {self.where}.base_url to where it is")
+        body = b""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(_ERROR_BODY_S):
+                body = await _read(response.content, _ERROR_BYTES)
+        words = self.redacted(_words(body)) or response.reason or "no reason given"
+        if status in (401, 403):
+            missing = "the key was refused" if self.options.api_key else "it wants a key"
+            return ServerFault(f"answered {status}: {missing} ({words}); set {self.where}.api_key")
+        if status == 404:
+            hint = f"check {self.where}.base_url and {self.where}.model {self.options.model!r}"
+            return ServerFault(f"answered 404: {words}; {hint}")
+        wait_s = _retry_after_s(response.headers.get("Retry-After", ""))
+        if status in _PASSING:
+            again = wait_s is None or wait_s <= _LONGEST_RETRY_S
+            return ServerFault(f"answered {status}: {words}", again=again, wait_s=wait_s)
+        return ServerFault(f"answered {status}: {words}", blame=status not in _ABOUT_THE_REQUEST)
+
+
+class ChatStream:
+    """One attempt at one reply. Closing it, at any time, closes the connection unless the reply is complete."""
+
+    def __init__(
+        self, server: ChatServer, session: aiohttp.ClientSession, body: bytes, headers: dict[str, str]
+    ) -> None:
+        self.server = server
+        self.reused = False
+        """The request went over a connection that was open before."""
+        self.fault: ServerFault | None = None
+        """What is wrong behind what has been read."""
+        self._session = session
+        self._body = body
+        self._headers = headers
+        self._response: aiohttp.ClientResponse | None = None
+        self._reader = ReplyReader(thinks_first=server.options.thinks_first)
+        self._decoder = EventDecoder()
+        self._streamed = True
+
+    @property
+    def usage(self) -> Usage:
+        return self._reader.usage
+
+    async def open(self) -> None:
+        """Ask. Nothing has been read of the reply yet.
+
+        Raises:
+            ServerFault: the server cannot be reached, or refuses.
+        """
+        response = await self._post()
+        self._response = response
+        if response.status != 200:
+            raise await self.server.fault_of(response)
+        kind = response.content_type
+        self._streamed = kind not in ("application/json", "text/html")
+        if kind == "text/html":
+            hint = f"is {self.server.where}.base_url an OpenAI-compatible API?"
+            raise ServerFault(f"answered with a web page; {hint}")
+
+    async def _post(self) -> aiohttp.ClientResponse:
+        """Once more where a connection that was kept turns out to have been closed: the server has seen nothing."""
+        url = f"{self.server.options.base_url}/chat/completions"
+        while True:
+            self.reused = False
+            try:
+                return await self._session.post(
+                    url, data=self._body, headers=self._headers, allow_redirects=False, trace_request_ctx=self
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not self.reused or isinstance(error, aiohttp.ClientConnectorError):
+                    raise self.server.fault_of_connection(error) from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise self.server.fault_of_connection(error) from None
+
+    async def read(self) -> list[Piece]:
+        """What the next bytes add to the reply; often nothing. What came before a fault is given first.
+
+        Raises:
+            ServerFault: the reply is broken, or the connection ended within it.
+        """
+        assert self._response is not None
+        if self.fault is not None:
+            raise self.fault
+        content = self._response.content
+        try:
+            data = await (content.readany() if self._streamed else _read(content, _WHOLE_BYTES))
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerFault(f"broke off in the middle of the reply ({told(str(error))})", again=True) from None
+        pieces: list[Piece] = []
+        try:
+            for event in self._events(data):
+                pieces += self._reader.feed(event)
+            if not data and not self._reader.finished:
+                raise ServerFault("broke off in the middle of the reply", again=True)
+        except ServerFault as fault:
+            words = self.server.redacted(str(fault))
+            self.fault = ServerFault(words, again=fault.again, wait_s=fault.wait_s, blame=fault.blame)
+            if not pieces:
+                raise self.fault from None
+        return pieces
+
+    def _events(self, data: bytes) -> list[str]:
+        if not self._streamed:
+            return [data.decode(errors="replace")] if data else []
+        try:
+            return self._decoder.feed(data) if data else self._decoder.finish()
+        except EngineError as error:
+            raise ServerFault(f"broke off: {error}") from None
+
+    async def drain(self) -> None:
+        """The reply is complete: read what is left, so that the connection can be used again."""
+        with contextlib.suppress(TimeoutError, ServerFault):
+            async with asyncio.timeout(_DRAIN_S):
+                while self._response is not None and not self._response.content.at_eof():
+                    await self.read()
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+
+
+async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """All there is, or its first ``limit`` bytes and a few more."""
+    body = bytearray()
+    while len(body) < limit and not content.at_eof():
+        body += await content.readany()
+    return bytes(body)
+
+
+def _is_near(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _model_names(body: bytes) -> set[str]:
+    try:
+        listed = msgspec.json.decode(body).get("data", [])
+        return {str(model["id"]) for model in listed}
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError):
+        return set()
+
+
+def _words(body: bytes) -> str:
+    try:
+        return words_of_error(msgspec.json.decode(body))
+    except msgspec.MsgspecError:
+        return told(body.decode(errors="replace"))
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Seconds, or a date (RFC 9110 §10.2.3); None where there is neither."""
+    if not value:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError):
+        return None
