@@ -266,6 +266,7 @@ class CallSession:
             on_barge_in=self._dialogue.barged_in,
             on_silence=self._dialogue.silent,
             on_speech=self._dialogue.caller_speaks,
+            on_dropped=self._dialogue.caller_dropped,
         )
         self._speaker = Speaker(
             media,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from appliance.conversation.turns import turn_diagram
+from appliance.conversation.turns import barge_in_diagram, turn_diagram
 from appliance.dialplan.flow import TRANSITIONS, State
 from appliance.sip.diagrams import sip_diagrams
 
@@ -21,6 +21,7 @@ def page() -> str:
     """The whole page in Markdown, the diagrams in Mermaid."""
     diagrams = dict(sip_diagrams())
     diagrams["The caller's turns (`appliance/conversation/turns.py`)"] = turn_diagram()
+    diagrams["The agent under the caller's voice (`appliance/conversation/barge_in.py`)"] = barge_in_diagram()
     diagrams["A dialplan's flow (`appliance/dialplan/flow.py`)"] = _flow_diagram()
     parts = [_HEAD]
     parts += [f"## {title}\n\n```mermaid\n{text.rstrip()}\n```\n" for title, text in diagrams.items()]

@@ -143,6 +143,11 @@ class Dialogue:
         self._caller_speaks, self._caller_done = speaks, not speaks
         self._tell()
 
+    def caller_dropped(self) -> None:
+        """What the caller began to say is no turn."""
+        self._caller_speaks = self._caller_done = False
+        self._tell()
+
     def barged_in(self) -> None:
         """The caller speaks over the agent."""
         if self._talking and self._interruptible and not self._handing_on:

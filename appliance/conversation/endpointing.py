@@ -16,7 +16,10 @@ class TurnConfig:
 
     Attributes:
         min_speech_s: a sound shorter than this is a click, not speech.
-        barge_in_s: caller speech over the agent must last this long to stop it.
+        barge_in_s: a voice over the agent must last this long to pause it.
+        max_pause_s: a voice that goes on after this pause of the agent stops it for good; a sound that ends just then
+            is given 40 ms more.
+        slight_silence_s: a sound over the agent that ends in so much silence, and has no words yet, was none.
         first_silence_s: after this silence the turn model is asked and speculation begins.
         second_verdict_after_s: when the model is asked again, if its first answer lay within ``ambiguous``.
         ambiguous: end-of-turn probabilities that do not settle the matter.
@@ -38,13 +41,16 @@ class TurnConfig:
         fall_db: speech ends with the last frame this close to the utterance's loudest.
         floor_margin_db: speech is at least this far above the noise floor.
         min_level_dbfs: nothing below this is speech.
-        echo_level_dbfs: while the agent speaks nothing below this is the caller, for the agent's own echo is there;
+        echo_gain_db: the agent's echo relative to what it sends, before the line's own has been learnt.
+        echo_level_dbfs: while the agent speaks nothing below this is the caller, where it is not known what it sends;
             the line's true echo is learnt from what comes back.
         echo_below_peak_db: nor is anything this far below the caller's usual loudness.
     """
 
     min_speech_s: float = 0.08
     barge_in_s: float = 0.12
+    max_pause_s: float = 0.54
+    slight_silence_s: float = 0.24
     first_silence_s: float = 0.1
     second_verdict_after_s: float = 0.25
     ambiguous: tuple[float, float] = (0.3, 0.7)
@@ -65,6 +71,7 @@ class TurnConfig:
     fall_db: float = 30.0
     floor_margin_db: float = 8.0
     min_level_dbfs: float = -55.0
+    echo_gain_db: float = -20.0
     echo_level_dbfs: float = -42.0
     echo_below_peak_db: float = 22.0
 

@@ -16,17 +16,20 @@ from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.endpointing import FRAME_S
 from appliance.conversation.fillers import ends_in_filler
-from appliance.conversation.turns import (
+from appliance.conversation.turn_actions import (
     Action,
     AskTurnModel,
-    BargeIn,
     FirstSilence,
     NoInput,
+    PauseAgent,
+    ResumeAgent,
+    SpeechDropped,
     SpeechResumed,
     SpeechStarted,
+    StopAgent,
     TurnCommitted,
-    TurnMachine,
 )
+from appliance.conversation.turns import TurnMachine
 from appliance.engines.client import EnginePool
 from appliance.errors import EngineError
 from appliance.events import Stage, StageTiming
@@ -77,6 +80,7 @@ class Listening:
         on_barge_in: the caller speaks over the agent.
         on_silence: the caller says nothing.
         on_speech: the caller has begun to speak (true), or has finished the turn (false).
+        on_dropped: what the caller began to say is no turn.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Listening:
         on_barge_in: Callable[[], None],
         on_silence: Callable[[], None],
         on_speech: Callable[[bool], None] = lambda speaks: None,
+        on_dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._slot = slot
         self._generation = generation
@@ -111,6 +116,7 @@ class Listening:
         self._on_barge_in = on_barge_in
         self._on_silence = on_silence
         self._on_speech = on_speech
+        self._on_dropped = on_dropped
         self._expectation = Expectation()
         self._attempts: dict[int, _Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,8 +171,13 @@ class Listening:
             case TurnCommitted():
                 self._on_speech(False)
                 self._spawn(self._commit(action, self._at, self._expectation))
-            case BargeIn():
+            case StopAgent():
                 self._on_barge_in()
+            case ResumeAgent() | SpeechDropped():
+                self._cancel_attempts()
+                self._on_dropped()
+            case PauseAgent():
+                pass
             case NoInput():
                 self._on_silence()
             case SpeechStarted():
@@ -205,6 +216,9 @@ class Listening:
             return
         result = task.result()
         expectation = self._expectation
+        expected = bool(expectation.phrases) and result.accepted
+        for action in self.machine.heard_over_agent(number, result.text, accepted=result.accepted, expected=expected):
+            self._do(action)
         digits = len(result.text.split()) if expectation.min_digits else 0
         unfinished = digits < expectation.min_digits or (
             not result.accepted and begins_phrase(result.text, expectation.phrases)

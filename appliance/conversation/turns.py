@@ -1,7 +1,7 @@
-"""When the caller has begun, paused, gone on and finished: one small machine per call.
+"""When the caller has begun, paused, gone on and finished: one small machine per call. PURE.
 
 It is fed one level and one speech probability per 20 ms frame and says what to do: finalise the recogniser, ask the
-turn model, commit the turn, stop the agent. It knows no clock, model or thread; its time is the frame index of the
+turn model, commit the turn, silence the agent. It knows no clock, model or thread; its time is the frame index of the
 leg (20 ms each, from the moment the leg was connected), so that every range it names can be read from the audio.
 
 The caller's *speech end* is the end of the last frame within ``fall_db`` of the utterance's loudest. Energy falls well
@@ -13,17 +13,38 @@ How much silence commits a turn is a continuous function of the turn model's ans
 :func:`~appliance.conversation.endpointing.required_silence`. Where a recogniser listens, its words are waited for
 first: nothing can be answered without them, and they may show that the caller has not finished. Ranges are half-open
 frame indices [start, end).
+
+A voice over the agent pauses it, and what the voice says and how long it lasts decides whether the agent goes on
+(:mod:`appliance.conversation.barge_in`). Over an agent that may not be interrupted nothing is heard at all.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
+from appliance.conversation import barge_in
+from appliance.conversation.barge_in import Agent, Floor, Overlap, Words
 from appliance.conversation.endpointing import FRAME_S, TurnConfig, frames, required_silence
+from appliance.conversation.levels import QUIETEST_DBFS, Echo, NoiseFloor
+from appliance.conversation.turn_actions import (
+    NOTHING,
+    Actions,
+    AskTurnModel,
+    CommitReason,
+    FirstSilence,
+    NoInput,
+    PauseAgent,
+    ResumeAgent,
+    SpeechDropped,
+    SpeechResumed,
+    SpeechStarted,
+    StopAgent,
+    StopReason,
+    TurnCommitted,
+)
 
 
 class State(enum.Enum):
@@ -45,6 +66,7 @@ class Event(enum.Enum):
     RESUMED = "voice again"
     ENOUGH_SILENCE = "enough silence"
     TOO_LONG = "utterance too long"
+    NOT_MEANT = "not meant for the agent"
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
@@ -54,123 +76,43 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.ONSET, Event.VOICE_HELD): State.SPEAKING,
         (State.SPEAKING, Event.FELL): State.PAUSING,
         (State.SPEAKING, Event.TOO_LONG): State.QUIET,
+        (State.SPEAKING, Event.NOT_MEANT): State.QUIET,
         (State.PAUSING, Event.RESUMED): State.SPEAKING,
         (State.PAUSING, Event.ENOUGH_SILENCE): State.QUIET,
+        (State.PAUSING, Event.NOT_MEANT): State.QUIET,
     }
 )
 
-
-class CommitReason(enum.Enum):
-    """Why a turn was committed."""
-
-    VERDICT = "verdict"
-    NO_VERDICT = "no_verdict"
-    MAX_UTTERANCE = "max_utterance"
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechStarted:
-    """The caller has begun to speak, at frame ``start``; it was certain after frame ``at``."""
-
-    at: int
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class FirstSilence:
-    """The caller may have finished [speech_start, speech_end): finalise the recogniser, begin to speculate.
-
-    ``attempt`` names this pause; cues about what was heard come back with it (:meth:`TurnMachine.partial`).
-    """
-
-    at: int
-    attempt: int
-    speech_start: int
-    speech_end: int
-
-
-@dataclass(frozen=True, slots=True)
-class AskTurnModel:
-    """Ask how likely it is that the caller has finished, given the audio up to frame ``at`` (inclusive)."""
-
-    at: int
-    ask: int
-    speech_start: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechResumed:
-    """The caller goes on: whatever ``attempt`` has begun is to be cancelled."""
-
-    at: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class TurnCommitted:
-    """The turn [speech_start, speech_end) is the agent's to answer.
-
-    A :class:`FirstSilence` of the same ``attempt`` has always come before; ``speech_end`` may lie a little later than
-    it said (the released "t" of "eight" after its closure). ``probability`` is the turn model's last answer, None
-    where there was none.
-    """
-
-    at: int
-    attempt: int
-    speech_start: int
-    speech_end: int
-    reason: CommitReason
-    probability: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BargeIn:
-    """The caller speaks over the agent since frame ``start``: stop the agent now."""
-
-    at: int
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class NoInput:
-    """The caller has said nothing for the time the line waits."""
-
-    at: int
-
-
-Action: TypeAlias = SpeechStarted | FirstSilence | AskTurnModel | SpeechResumed | TurnCommitted | BargeIn | NoInput
-Actions: TypeAlias = tuple[Action, ...]
-
-_NOTHING: Final[Actions] = ()
 _NEVER: Final = -(1 << 30)
-_FLOOR_START_DBFS: Final = -65.0
-_FLOOR_MIN_DBFS: Final = -90.0
-_FLOOR_MAX_DBFS: Final = -25.0
-_FLOOR_FALL: Final = 0.2
-_FLOOR_RISE: Final = 0.02
-_FLOOR_CREEP_DB: Final = 0.01
 _UTTERANCE_MARGIN_DB: Final = 6.0
 _UTTERANCE_MIN_DBFS: Final = -60.0
 _NOISY_BELOW_PEAK_DB: Final = 20.0
 _CERTAIN: Final = 0.85
 _CERTAIN_MARGIN_DB: Final = 3.0
 _ENERGY_ONLY_MARGIN_DB: Final = 4.0
-_ECHO_MARGIN_DB: Final = 6.0
-_ECHO_RISE_DB: Final = 1.0
-_ECHO_FALL_DB: Final = 0.05
-_ECHO_MAX_DBFS: Final = -40.0
 _RUN_GAP_FRAMES: Final = 3
 _MAX_BACKDATE_FRAMES: Final = 15
 _SURE_FRAMES: Final = 2
 _RESUME_FRAMES: Final = 3
 _MAX_HOLD_FRAMES: Final = 10
 _PEAK_LEARNING: Final = 0.3
+_CLOSURE_FRAMES: Final = 2
 
 
 def turn_diagram() -> str:
     """The machine's state diagram in Mermaid, drawn from the table that runs it."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.QUIET.value}"]
-    lines += [f"    {state.value} --> {to.value}: {event.value}" for (state, event), to in TRANSITIONS.items()]
+    return _diagram(State.QUIET.value, [(a.value, b.value, e.value) for (a, e), b in TRANSITIONS.items()])
+
+
+def barge_in_diagram() -> str:
+    """The agent's, likewise."""
+    moves = barge_in.TRANSITIONS.items()
+    return _diagram(Agent.SILENT.value, [(a.value, b.value, e.value) for (a, e), b in moves])
+
+
+def _diagram(first: str, moves: list[tuple[str, str, str]]) -> str:
+    lines = ["stateDiagram-v2", f"    [*] --> {first}"]
+    lines += [f"    {before} --> {after}: {event}" for before, after, event in moves]
     return "\n".join(lines) + "\n"
 
 
@@ -179,32 +121,33 @@ class TurnMachine:
 
     Every method returns the actions that follow, in order; most steps return none. ``second_verdicts`` and
     ``no_input_s`` may be changed at any time (the box gives up second verdicts under load). ``awaits_text`` says that
-    every :class:`FirstSilence` will be answered by :meth:`partial`.
+    every :class:`FirstSilence` will be answered by :meth:`partial`, and by :meth:`heard_over_agent` before that while
+    the agent is :attr:`paused`.
     """
 
     def __init__(self, config: TurnConfig | None = None) -> None:
         config = config if config is not None else TurnConfig()
         self.config = config
         self.state = State.QUIET
+        self.floor = Floor()
         self.second_verdicts = True
         self.awaits_text = False
         self.no_input_s = config.no_input_s
         self._min_speech = frames(config.min_speech_s)
         self._barge_in = frames(config.barge_in_s)
+        self._max_pause = frames(config.max_pause_s)
+        self._slight_silence = frames(config.slight_silence_s)
         self._first_silence = frames(config.first_silence_s)
         self._text_wait = frames(config.text_wait_s)
         self._second_after = frames(config.second_verdict_after_s)
         self._still_speech = frames(config.still_speech_s)
         self._max_utterance = frames(config.max_utterance_s)
         self._frame = -1
-        self._floor = _FLOOR_START_DBFS
-        self._echo = config.echo_level_dbfs - _ECHO_MARGIN_DB
+        self._noise = NoiseFloor()
+        self._echo = Echo(config.echo_level_dbfs, config.echo_gain_db)
         self._usual_peak: float | None = None
         self._probability = 0.0
-        self._agent_speaking = False
-        self._interruptible = True
-        self._barged = False
-        self._over_agent = 0
+        self._unheard = False
         self._listening_since: int | None = None
         self._attempt = 0
         self._next_ask = 1
@@ -213,11 +156,11 @@ class TurnMachine:
         self._voiced = 0
         self._sure = 0
         self._last_voiced = _NEVER
-        self._peak = _FLOOR_MIN_DBFS
+        self._peak = QUIETEST_DBFS
         self._run_start = 0
         self._run_last = _NEVER
         self._run_frames = 0
-        self._run_peak = _FLOOR_MIN_DBFS
+        self._run_peak = QUIETEST_DBFS
         self._paused_at = 0
         self._verdict: float | None = None
         self._text_due = False
@@ -232,14 +175,21 @@ class TurnMachine:
     @property
     def noise_floor_dbfs(self) -> float:
         """The estimated level of the background, RMS dBFS."""
-        return self._floor
+        return self._noise.dbfs
 
     @property
     def frame(self) -> int:
         """The newest frame seen; -1 before the first."""
         return self._frame
 
-    def step(self, frame: int, level_dbfs: float, speech_probability: float) -> Actions:
+    @property
+    def paused(self) -> bool:
+        """Whether the agent is silent for a sound that is not decided on."""
+        return self.floor.agent is Agent.PAUSED
+
+    def step(
+        self, frame: int, level_dbfs: float, speech_probability: float, agent_level_dbfs: float | None = None
+    ) -> Actions:
         """Take one frame.
 
         Args:
@@ -247,41 +197,48 @@ class TurnMachine:
             level_dbfs: its RMS level relative to int16 full scale, dB.
             speech_probability: the newest speech probability, 0 to 1; negative where there is none (energy alone
                 decides then).
+            agent_level_dbfs: the RMS level of what was sent with that frame; None where nobody knows.
         """
         if frame <= self._frame:
-            return _NOTHING
+            return NOTHING
         self._frame = frame
         config = self.config
-        level = level_dbfs if level_dbfs > _FLOOR_MIN_DBFS else _FLOOR_MIN_DBFS
+        level = level_dbfs if level_dbfs > QUIETEST_DBFS else QUIETEST_DBFS
         self._probability = speech_probability
         state = self.state
-        floor = self._track_floor(level, speech_probability, state is State.QUIET)
+        quiet = state is State.QUIET
+        noise = self._noise.follow(level, quiet and 0 <= speech_probability < config.speech_off)
+        agent = self.floor.agent
+        echo = self._echo
+        if agent is not Agent.SILENT or agent_level_dbfs is not None:
+            echo.sends(frame, agent_level_dbfs, agent is not Agent.SILENT)
+        echoes = echo.audible(frame)
 
-        if state is State.QUIET:
-            threshold = floor + config.floor_margin_db
+        if quiet:
+            threshold = noise + config.floor_margin_db
             threshold = threshold if threshold > config.min_level_dbfs else config.min_level_dbfs
-            if self._agent_speaking:
+            if echoes:
                 threshold = max(threshold, self._echo_threshold())
-                self._track_echo(level)
+                echo.learn(level)
             if level >= threshold:
                 return self._loud_while_quiet(frame, level, speech_probability, threshold)
-            if speech_probability >= _CERTAIN and not self._agent_speaking and level >= floor + _CERTAIN_MARGIN_DB:
+            if speech_probability >= _CERTAIN and not echoes and level >= noise + _CERTAIN_MARGIN_DB:
                 return self._loud_while_quiet(frame, level, speech_probability, level)
             if self._listening_since is not None and self.no_input_s is not None:
                 return self._check_no_input(frame)
-            return _NOTHING
+            return NOTHING
 
         threshold = self._peak - config.fall_db
-        noise_limit = floor + _UTTERANCE_MARGIN_DB
+        noise_limit = noise + _UTTERANCE_MARGIN_DB
         noisy = noise_limit > self._peak - _NOISY_BELOW_PEAK_DB
         threshold = threshold if threshold > noise_limit else noise_limit
         threshold = threshold if threshold > _UTTERANCE_MIN_DBFS else _UTTERANCE_MIN_DBFS
-        if self._agent_speaking:
+        if echoes:
             threshold = max(threshold, self._echo_threshold())
         loud = level >= threshold
         speech = speech_probability >= config.speech_on or speech_probability < 0
         voiced = (loud and (speech or speech_probability >= config.speech_off)) or (
-            noisy and speech_probability >= config.speech_on
+            noisy and not echoes and speech_probability >= config.speech_on
         )
         if state is State.PAUSING:
             return self._pausing(frame, loud or (noisy and voiced), speech)
@@ -291,6 +248,12 @@ class TurnMachine:
             if speech:
                 self._sure += 1
                 self._peak = level if level > self._peak else self._peak
+            if agent is not Agent.SILENT:
+                self.floor.voice(frame, 1)
+        if agent is Agent.PAUSED and (
+            frame - self.floor.paused_at >= self._max_pause or self.floor.insists(at_once=True)
+        ):
+            return self._end_pause(frame)
         if state is State.ONSET:
             return self._onset(frame)
         return self._speaking(frame, voiced)
@@ -298,7 +261,7 @@ class TurnMachine:
     def verdict(self, ask: int, probability: float) -> Actions:
         """The turn model's answer to :class:`AskTurnModel` number ``ask``; a late one changes nothing."""
         if self.state is not State.PAUSING or ask != self._open_ask:
-            return _NOTHING
+            return NOTHING
         self._open_ask = 0
         self._verdict = probability
         self._renew_requirement()
@@ -316,21 +279,51 @@ class TurnMachine:
             unfinished: fewer digits than expected, say, or the beginning of an expected phrase.
         """
         if self.state is not State.PAUSING or attempt != self._attempt:
-            return _NOTHING
+            return NOTHING
         self._text_due = False
         self._completes = completes
         self._unfinished = trailing_filler or unfinished
         self._renew_requirement()
         return self._commit_if_due()
 
+    def heard_over_agent(
+        self, attempt: int, text: str, *, accepted: bool, final: bool = True, expected: bool = False
+    ) -> Actions:
+        """What the recogniser makes of the sound that has :attr:`paused` the agent; otherwise this changes nothing.
+
+        Args:
+            attempt: of the :class:`FirstSilence` that asked; 0 for a partial result while the caller still speaks.
+            text: what it heard; "" for no words.
+            accepted: the recogniser stands by it. A closed grammar's answer that is not accepted says nothing.
+            final: nothing can be added to ``text``.
+            expected: it answers what the line has asked.
+        """
+        if not self.paused or attempt not in (0, self._attempt):
+            return NOTHING
+        sound_s = (self._last_voiced + 1 - self._start) * FRAME_S
+        words = barge_in.weigh(text, sound_s, accepted=accepted, expected=expected)
+        if words is Words.INTERRUPTION and (final or not barge_in.may_become_backchannel(barge_in.words_of(text))):
+            return self._stop_agent(self._frame, StopReason.WORDS)
+        if final and attempt and self.state is State.PAUSING:
+            return self._resume_agent(self._frame)
+        return NOTHING
+
     def agent_speaking(self, speaking: bool, *, interruptible: bool = True) -> None:
-        """The agent's speech has begun to leave, or has ended; after its end the caller is listened to."""
-        self._agent_speaking = speaking
-        self._interruptible = interruptible
-        self._barged = False
-        self._over_agent = 0
+        """The agent's speech has begun to leave, or has ended; after its end the caller is listened to.
+
+        An agent that is paused still speaks. One that has been stopped has to be said to have ended, and so has one
+        that was paused and will not go on for a reason of its own.
+        """
+        if speaking:
+            self.floor.interruptible = interruptible
+            if self.floor.agent is Agent.SILENT:
+                self.floor.go(Overlap.BEGINS, self._frame)
+            self._listening_since = None
+            return
+        if self.floor.agent is not Agent.SILENT:
+            self.floor.go(Overlap.ENDS, self._frame)
         self._listening_since = None
-        if not speaking and self.state in (State.QUIET, State.ONSET):
+        if self.state in (State.QUIET, State.ONSET):
             self.listen()
 
     def listen(self) -> None:
@@ -338,9 +331,14 @@ class TurnMachine:
         self._listening_since = self._frame
 
     def reset(self) -> None:
-        """Forget the utterance under way, committing nothing (the caller pressed a key instead, say)."""
+        """Forget the utterance under way, committing nothing (the caller pressed a key instead, say).
+
+        An agent that is paused stays silent until it is said to have ended.
+        """
         self.state = State.QUIET
         self._clear_utterance()
+        if self.paused:
+            self.floor.go(Overlap.MEANT, self._frame)
 
     # --- states ---------------------------------------------------------------------------------------------------
 
@@ -359,45 +357,56 @@ class TurnMachine:
         if not begins:
             if self._listening_since is not None and self.no_input_s is not None:
                 return self._check_no_input(frame)
-            return _NOTHING
+            return NOTHING
         self._start = max(self._run_start, frame - _MAX_BACKDATE_FRAMES)
         self._voiced = min(self._run_frames, frame - self._start + 1)
         self._sure = 1
         self._last_voiced = frame
         self._peak = self._run_peak
         self._go(Event.VOICE)
-        return _NOTHING
+        return NOTHING
 
     def _onset(self, frame: int) -> Actions:
         if frame - self._last_voiced >= self._first_silence:
             self._go(Event.VOICE_LOST)
             self._clear_utterance()
-            return _NOTHING
-        needed = self._barge_in if self._agent_speaking else self._min_speech
+            return NOTHING
+        talking = self.floor.agent is Agent.TALKING
+        needed = self._barge_in if talking else self._min_speech
         if self._voiced < needed or self._sure < _SURE_FRAMES:
-            return _NOTHING
+            return NOTHING
         self._go(Event.VOICE_HELD)
+        if self.floor.barred:
+            self._unheard = True
+            return NOTHING
         self._listening_since = None
         started = SpeechStarted(frame, self._start)
-        if self._agent_speaking and self._interruptible:
-            self._barged = True
-            return (started, BargeIn(frame, self._start))
-        return (started,)
+        return (started, self._pause_agent(frame)) if talking else (started,)
 
     def _speaking(self, frame: int, voiced: bool) -> Actions:
+        barred = self.floor.barred
         if frame - self._last_voiced >= self._first_silence:
+            if self._unheard or barred:
+                return self._drop(frame)
             self._go(Event.FELL)
-            return (self._first_silence_action(frame), self._ask(frame))
-        if frame - self._start >= self._max_utterance:
+            return self._fell(frame)
+        if not voiced or barred:
+            return NOTHING
+        if self._unheard:
+            self._unheard = False
+            self._listening_since = None
+            return (SpeechStarted(frame, self._start),)
+        if frame - self._start >= self._max_utterance and not self.paused:
             self._last_voiced = frame
             first = self._first_silence_action(frame)
             return (first, self._commit(Event.TOO_LONG, CommitReason.MAX_UTTERANCE))
-        if voiced and self._agent_speaking and self._interruptible and not self._barged:
-            self._over_agent += 1
-            if self._over_agent >= self._barge_in:
-                self._barged = True
-                return (BargeIn(frame, self._start),)
-        return _NOTHING
+        if self.floor.agent is Agent.TALKING and self.floor.lasted(self._barge_in):
+            return (self._pause_agent(frame),)
+        return NOTHING
+
+    def _fell(self, frame: int) -> Actions:
+        first = self._first_silence_action(frame)
+        return (first,) if self.paused else (first, self._ask(frame))
 
     def _pausing(self, frame: int, loud: bool, speech: bool) -> Actions:
         if loud:
@@ -411,10 +420,16 @@ class TurnMachine:
             self._rise = 0
             self._open_ask = 0
             self._go(Event.RESUMED)
+            self.floor.another()
             return (SpeechResumed(frame, self._attempt),)
         if self._rise and self._held < _MAX_HOLD_FRAMES:
             self._held += 1
-            return _NOTHING
+            return NOTHING
+        if self.paused:
+            if frame - self.floor.paused_at >= self._max_pause:
+                return self._end_pause(frame)
+            ended = frame - self._last_voiced >= self._slight_silence
+            return self._resume_agent(frame) if ended else NOTHING
         committed = self._commit_if_due()
         if committed:
             return committed
@@ -428,43 +443,61 @@ class TurnMachine:
         ):
             self._asked_twice = True
             return (self._ask(frame),)
-        return _NOTHING
+        return NOTHING
+
+    def _drop(self, frame: int) -> Actions:
+        """The utterance was spoken to an agent that may not be interrupted."""
+        announced = not self._unheard
+        self._go(Event.NOT_MEANT)
+        self._clear_utterance()
+        if self.floor.agent is Agent.SILENT:
+            self.listen()
+        return (SpeechDropped(frame),) if announced else NOTHING
 
     def _check_no_input(self, frame: int) -> Actions:
         since, limit_s = self._listening_since, self.no_input_s
-        if since is None or limit_s is None or self._agent_speaking or (frame - since) * FRAME_S < limit_s:
-            return _NOTHING
+        if since is None or limit_s is None or (frame - since) * FRAME_S < limit_s:
+            return NOTHING
         self._listening_since = None
         return (NoInput(frame),)
 
-    # --- parts ----------------------------------------------------------------------------------------------------
+    # --- over the agent -------------------------------------------------------------------------------------------
 
-    def _track_floor(self, level: float, probability: float, quiet: bool) -> float:
-        """Follow the background: down at once, up slowly, and hardly at all while somebody speaks."""
-        floor = self._floor
-        if level < floor:
-            floor += _FLOOR_FALL * (level - floor)
-        elif quiet and 0 <= probability < self.config.speech_off:
-            floor += _FLOOR_RISE * (level - floor)
-        else:
-            floor += _FLOOR_CREEP_DB
-        floor = floor if floor < _FLOOR_MAX_DBFS else _FLOOR_MAX_DBFS
-        self._floor = floor
-        return floor
+    def _pause_agent(self, frame: int) -> PauseAgent:
+        self.floor.go(Overlap.VOICE, frame)
+        self.floor.voice(frame, self._voiced)
+        return PauseAgent(frame, self._start)
 
-    def _track_echo(self, level: float) -> None:
-        """How loud the agent comes back: up too slowly for a caller who interrupts, down as nothing is heard."""
-        if level > self._echo:
-            self._echo = min(self._echo + min(level - self._echo, _ECHO_RISE_DB), _ECHO_MAX_DBFS)
-        else:
-            self._echo -= _ECHO_FALL_DB
+    def _end_pause(self, frame: int) -> Actions:
+        """The pause has to end: a sound that goes on is speech, and one that has just ended is waited for a moment."""
+        silent = frame - self._last_voiced
+        speaking = self.state is State.SPEAKING
+        if speaking and not silent:
+            return self._stop_agent(frame, StopReason.SUSTAINED)
+        if speaking and frame - self.floor.paused_at < self._max_pause + _CLOSURE_FRAMES:
+            return NOTHING
+        if (speaking and silent <= _CLOSURE_FRAMES) or self.floor.insists():
+            return self._stop_agent(frame, StopReason.SUSTAINED)
+        return self._resume_agent(frame)
+
+    def _stop_agent(self, frame: int, reason: StopReason) -> Actions:
+        self.floor.go(Overlap.MEANT, frame)
+        stop = StopAgent(frame, self._start, reason)
+        return (stop, self._ask(frame)) if self.state is State.PAUSING else (stop,)
+
+    def _resume_agent(self, frame: int) -> Actions:
+        self.floor.go(Overlap.SLIGHT, frame)
+        self._go(Event.NOT_MEANT)
+        self._clear_utterance()
+        return (ResumeAgent(frame),)
 
     def _echo_threshold(self) -> float:
-        threshold = self._echo + _ECHO_MARGIN_DB
+        threshold = self._echo.threshold()
         if self._usual_peak is None:
             return threshold
         return max(threshold, self._usual_peak - self.config.echo_below_peak_db)
 
+    # --- parts ----------------------------------------------------------------------------------------------------
     def _first_silence_action(self, frame: int) -> FirstSilence:
         self._attempt += 1
         self._paused_at = frame
@@ -490,12 +523,16 @@ class TurnMachine:
 
     def _commit_if_due(self) -> Actions:
         required = self._required
+        if self.paused:
+            return NOTHING
         if self._probability >= self.config.speech_on:
             required += self._still_speech
         if self._frame - self._last_voiced < required or (self._rise and self._held < _MAX_HOLD_FRAMES):
-            return _NOTHING
+            return NOTHING
         if self._text_due and self._frame - self._paused_at < self._text_wait:
-            return _NOTHING
+            return NOTHING
+        if self.floor.barred:
+            return self._drop(self._frame)
         reason = CommitReason.NO_VERDICT if self._verdict is None else CommitReason.VERDICT
         return (self._commit(Event.ENOUGH_SILENCE, reason),)
 
@@ -517,8 +554,9 @@ class TurnMachine:
         self._voiced = 0
         self._sure = 0
         self._last_voiced = _NEVER
-        self._peak = _FLOOR_MIN_DBFS
+        self._peak = QUIETEST_DBFS
         self._run_last = _NEVER
         self._run_frames = 0
         self._open_ask = 0
-        self._over_agent = 0
+        self.floor.quiet()
+        self._unheard = False

@@ -1,69 +1,30 @@
 from __future__ import annotations
 
 import csv
-import wave
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.conversation import barge_in
 from appliance.conversation.endpointing import FRAME_S, TurnConfig, required_silence
-from appliance.conversation.turns import (
-    TRANSITIONS,
+from appliance.conversation.turn_actions import (
     AskTurnModel,
-    BargeIn,
     CommitReason,
-    Event,
     FirstSilence,
     NoInput,
+    PauseAgent,
+    ResumeAgent,
+    SpeechDropped,
     SpeechResumed,
     SpeechStarted,
-    State,
+    StopAgent,
     TurnCommitted,
-    TurnMachine,
-    turn_diagram,
 )
-from appliance.errors import ModelFileError
-from appliance.media.vad import BatchVad
-from appliance.models.store import ModelStore, model_directory
-
-SPEECH = (-20.0, 0.95)
-SILENCE = (-70.0, 0.02)
-LAG = (-70.0, 0.9)  # energy has fallen, the probability has not yet
-NOISE = (-40.0, 0.05)
-
-
-class Line:
-    """A call's frames, one after another, and everything the machine said."""
-
-    def __init__(self, config: TurnConfig | None = None) -> None:
-        self.machine = TurnMachine(config)
-        self.frame = 0
-        self.actions: list[object] = []
-
-    def hear(self, sound: tuple[float, float], seconds: float) -> list[object]:
-        said: list[object] = []
-        for _ in range(round(seconds / FRAME_S)):
-            said += self.machine.step(self.frame, *sound)
-            self.frame += 1
-        self.actions += said
-        return said
-
-    def pause(self) -> tuple[FirstSilence, AskTurnModel]:
-        """Speak for a second and fall silent until the machine notices."""
-        self.hear(SPEECH, 1.0)
-        first, ask = self.hear(SILENCE, 0.1)
-        assert isinstance(first, FirstSilence)
-        assert isinstance(ask, AskTurnModel)
-        return first, ask
-
-
-def only(actions: list[object] | tuple[object, ...], kind: type) -> list:
-    return [action for action in actions if isinstance(action, kind)]
+from appliance.conversation.turns import TRANSITIONS, Event, State, barge_in_diagram, turn_diagram
+from tests.conversation.turn_lines import LAG, NOISE, SILENCE, SPEECH, Line, features, on_a_line, only, read_wav
 
 
 def test_a_turn_from_onset_to_commit():
@@ -309,56 +270,6 @@ def test_without_probabilities_energy_decides():
     assert only(line.hear((-70.0, -1.0), 1.0), TurnCommitted)
 
 
-def test_barge_in_within_the_time_it_takes_to_be_sure():
-    line = Line()
-    line.machine.agent_speaking(True)
-    line.hear(SILENCE, 1.0)
-    started, barge = line.hear(SPEECH, 0.3)
-    assert isinstance(started, SpeechStarted)
-    assert barge == BargeIn(at=55, start=50)
-    assert (barge.at + 1 - barge.start) * FRAME_S <= 0.13
-    line.machine.agent_speaking(False)
-    assert only(line.hear(SILENCE, 1.0), TurnCommitted)
-
-
-def test_a_short_sound_does_not_stop_the_agent():
-    line = Line()
-    line.machine.agent_speaking(True)
-    line.hear(SILENCE, 1.0)
-    assert line.hear(SPEECH, 0.1) == []
-    assert line.hear(SILENCE, 1.0) == []
-
-
-def test_the_agents_own_echo_is_not_the_caller():
-    line = Line()
-    line.machine.agent_speaking(True)
-    assert line.hear((-45.0, 0.95), 10.0) == []
-    assert only(line.hear((-25.0, 0.95), 0.3), BargeIn)
-
-
-def test_a_line_without_echo_hears_quiet_callers_over_the_agent():
-    line = Line()
-    line.machine.agent_speaking(True)
-    line.hear(SILENCE, 3.0)
-    assert only(line.hear((-48.0, 0.95), 0.3), BargeIn)
-
-
-def test_an_uninterruptible_agent_is_not_stopped():
-    line = Line()
-    line.machine.agent_speaking(True, interruptible=False)
-    line.hear(SILENCE, 0.5)
-    assert only(line.hear(SPEECH, 1.0), BargeIn) == []
-
-
-def test_a_caller_already_speaking_as_the_agent_begins_stops_it():
-    line = Line()
-    line.hear(SPEECH, 0.5)
-    line.machine.agent_speaking(True)
-    (barge,) = line.hear(SPEECH, 0.5)
-    assert isinstance(barge, BargeIn)
-    assert (barge.at - 24) * FRAME_S == pytest.approx(0.12)
-
-
 def test_no_input_is_said_once_after_the_agent_ends():
     line = Line(TurnConfig(no_input_s=2.0))
     line.machine.agent_speaking(True)
@@ -423,6 +334,9 @@ def test_the_table_names_every_state_and_event_and_the_diagram_shows_them():
     assert diagram.startswith("stateDiagram-v2\n")
     for (state, event), to in TRANSITIONS.items():
         assert f"{state.value} --> {to.value}: {event.value}" in diagram
+    assert {state for state, _ in barge_in.TRANSITIONS} == set(barge_in.Agent)
+    assert {event for _, event in barge_in.TRANSITIONS} == set(barge_in.Overlap)
+    assert barge_in_diagram().count("-->") == len(barge_in.TRANSITIONS) + 1
 
 
 sounds = st.tuples(st.sampled_from([-90.0, -70.0, -45.0, -30.0, -15.0]), st.sampled_from([-1.0, 0.02, 0.4, 0.6, 0.95]))
@@ -431,7 +345,8 @@ script = st.lists(
         st.tuples(st.just("hear"), sounds, st.integers(1, 40)),
         st.tuples(st.just("verdict"), st.integers(0, 6), st.floats(0, 1)),
         st.tuples(st.just("partial"), st.integers(0, 4), st.booleans()),
-        st.tuples(st.just("agent"), st.booleans()),
+        st.tuples(st.just("words"), st.integers(0, 4), st.sampled_from(["", "yeah", "stop that"])),
+        st.tuples(st.just("agent"), st.booleans(), st.booleans()),
     ),
     max_size=40,
 )
@@ -441,6 +356,7 @@ script = st.lists(
 @given(script)
 def test_the_actions_of_any_call_are_in_order(steps):
     line = Line()
+    line.machine.awaits_text = bool(len(steps) % 2)
     for step in steps:
         match step:
             case ("hear", sound, frames):
@@ -449,14 +365,21 @@ def test_the_actions_of_any_call_are_in_order(steps):
                 line.actions += line.machine.verdict(ask, probability)
             case ("partial", attempt, completes):
                 line.actions += line.machine.partial(attempt, completes=completes, trailing_filler=not completes)
-            case ("agent", speaking):
-                line.machine.agent_speaking(speaking)
+            case ("words", attempt, text):
+                line.actions += line.machine.heard_over_agent(attempt, text, accepted=True)
+            case ("agent", speaking, interruptible):
+                line.machine.agent_speaking(speaking, interruptible=interruptible)
     follows = {
-        SpeechStarted: {FirstSilence},
-        FirstSilence: {SpeechResumed, TurnCommitted},
-        SpeechResumed: {FirstSilence},
+        SpeechStarted: {FirstSilence, ResumeAgent, SpeechDropped},
+        FirstSilence: {SpeechResumed, TurnCommitted, ResumeAgent, SpeechDropped},
+        SpeechResumed: {FirstSilence, ResumeAgent, SpeechDropped},
         TurnCommitted: {SpeechStarted},
+        ResumeAgent: {SpeechStarted},
+        SpeechDropped: {SpeechStarted},
     }
+    over = [action for action in line.actions if isinstance(action, PauseAgent | StopAgent | ResumeAgent)]
+    for before, after in pairwise([None, *over]):
+        assert isinstance(before, PauseAgent) or isinstance(after, PauseAgent)
     main = [action for action in line.actions if type(action) in follows]
     if main:
         assert isinstance(main[0], SpeechStarted)
@@ -471,42 +394,6 @@ def test_the_actions_of_any_call_are_in_order(steps):
 
 
 # --- recorded voices ----------------------------------------------------------------------------------------------
-
-
-def read_wav(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
-        rate = file.getframerate()
-    if rate != 8000:
-        pcm = soxr.resample(pcm.astype(np.float32), rate, 8000).clip(-32768, 32767)
-    return pcm.astype(np.int16)
-
-
-def features(pcm: np.ndarray, model: bytes) -> list[tuple[float, float]]:
-    """(level dBFS, speech probability) of every 20 ms frame."""
-    vad = BatchVad(model, 1)
-    slot = np.zeros(1, np.int64)
-    rows = []
-    for frame in pcm[: len(pcm) // 160 * 160].reshape(-1, 160):
-        vad.tick(slot, frame[None])
-        rms = float(np.sqrt(np.mean(frame.astype(np.float64) ** 2))) / 32768
-        rows.append((20 * float(np.log10(max(rms, 1e-5))), float(vad.speech[0])))
-    return rows
-
-
-def on_a_line(clip: np.ndarray, seed: int) -> np.ndarray:
-    """The clip after one second of a quiet line, followed by one."""
-    padded = np.concatenate([np.zeros(8000), clip.astype(np.float64), np.zeros(8000)])
-    padded += np.random.default_rng(seed).normal(0, 8, len(padded))
-    return padded.clip(-32768, 32767).astype(np.int16)
-
-
-@pytest.fixture(scope="module")
-def silero() -> bytes:
-    try:
-        return ModelStore(model_directory()).read("silero_vad")
-    except ModelFileError as error:
-        pytest.skip(str(error))
 
 
 def test_speech_ends_of_recorded_voices_agree_with_their_labels(shared_audio: Path, silero: bytes):
@@ -531,17 +418,3 @@ def test_bangs_and_noise_are_no_turns(shared_audio: Path, silero: bytes):
         for sound in features(on_a_line(read_wav(path), seed), silero):
             line.hear(sound, FRAME_S)
         assert line.actions == [], path.name
-
-
-def test_recorded_voices_stop_the_agent_in_time(shared_audio: Path, silero: bytes):
-    with (shared_audio / "labels.tsv").open() as file:
-        rows = [row for row in csv.reader(file, delimiter="\t") if row[0].startswith("utterances/spk")]
-    delays = []
-    for seed, (name, start, _) in enumerate(rows):
-        line = Line()
-        line.machine.agent_speaking(True)
-        for sound in features(on_a_line(read_wav(shared_audio / name)[:8000], seed), silero):
-            line.hear(sound, FRAME_S)
-        (barge,) = only(line.actions, BargeIn)
-        delays.append((barge.at + 1) * FRAME_S - 1.0 - float(start))
-    assert sorted(delays)[len(delays) // 2] <= 0.16
