@@ -171,13 +171,11 @@ class Listening:
             case TurnCommitted():
                 self._on_speech(False)
                 self._spawn(self._commit(action, self._at, self._expectation))
-            case StopAgent():
+            case PauseAgent() | StopAgent():
                 self._on_barge_in()
             case ResumeAgent() | SpeechDropped():
                 self._cancel_attempts()
                 self._on_dropped()
-            case PauseAgent():
-                pass
             case NoInput():
                 self._on_silence()
             case SpeechStarted():
