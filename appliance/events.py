@@ -304,12 +304,14 @@ class TurnFinished:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnProgress:
     """A turn goes on. ``turn`` is what is known of it so far: TurnFinished of the same number follows, unless nothing
-    is said in it. For watching a call as it happens; neither recorded nor counted.
+    is said in it. ``hearing`` is what has been understood of the caller's next turn, where the recogniser says so
+    before its end. For watching a call as it happens; neither recorded nor counted.
     """
 
     call_id: str
     doing: Doing
     turn: TurnFinished
+    hearing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,13 @@ from appliance.calls.brains import make_brain, variables, voice_of
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.clock import Clock
-from appliance.conversation.brain import Brain, Transfer
+from appliance.conversation.brain import Transfer
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker
+from appliance.conversation.speculation import Drafts, SpeculationBudget
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
@@ -85,6 +86,7 @@ class Services:
     asr_timeout_s: float
     llm_timeout_s: float
     recordings: Path
+    speculation: SpeculationBudget
     trunks: TrunkTable | None = None
     transfers: Transfers | None = None
 
@@ -111,7 +113,7 @@ class CallSession:
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
         self._slots: dict[str, str] = {}
-        self._brain: Brain | None = None
+        self._answers: dict[str, str] = {}
         self._dialogue: Dialogue | None = None
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
@@ -205,8 +207,11 @@ class CallSession:
         if self._following is not None:
             self._following.cancel()
         self._leg.hangup(outcome.text)
+        brain = self._dialogue.brain if self._dialogue is not None else None
         if self._dialogue is not None and self._listening is not None and self._speaker is not None:
             await self._dialogue.close()
+            if self._answered_at is not None:
+                self._answers = dict(self._dialogue.brain.slots)
             await self._listening.close()
             await self._speaker.close()
         if self._media is not None:
@@ -223,6 +228,8 @@ class CallSession:
                 slots=self._facts(),
             )
         )
+        if brain is not None:
+            await brain.close()
         logger.info(
             "call %s ended: %s by %s%s",
             self.call_id,
@@ -236,21 +243,21 @@ class CallSession:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
         self._leg.on_hangup = self._leg.on_digits = self._leg.on_held = self._leg.on_transfer = None
         self._dialogue = self._listening = self._speaker = self._media = None
-        self._brain = None
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _connect_conversation(self, media: MediaLegHandle) -> None:
         services, line = self._services, self._line
         brain = make_brain(line, self._leg.info, services.llm, services.llm_timeout_s, services.clock.monotonic)
-        self._brain = brain
         self._dialogue = Dialogue(
             brain,
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
+            drafts=Drafts(services.speculation, line.turn.speculate, services.clock.monotonic),
             hand_on=self._hand_on,
             on_progress=self._turn_goes_on,
+            press=lambda digits: self._press(media, digits),
         )
         self._listening = Listening(
             media.slot,
@@ -262,11 +269,7 @@ class CallSession:
             language=line.language,
             asr_timeout_s=services.asr_timeout_s,
             delay_s=lambda: int(services.rings.delay[media.slot]) * FRAME_S,
-            on_turn=self._dialogue.heard,
-            on_barge_in=self._dialogue.barged_in,
-            on_silence=self._dialogue.silent,
-            on_speech=self._dialogue.caller_speaks,
-            on_dropped=self._dialogue.caller_dropped,
+            ears=self._dialogue,
         )
         self._speaker = Speaker(
             media,
@@ -323,18 +326,17 @@ class CallSession:
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         """What the record keeps beside the turns: answers, transfers, and the headers the trunk offers."""
         offered = {f"header.{name}": value for name, value in self._leg.info.offered.items()}
-        answers = dict(self._brain.slots) if self._brain is not None and self._answered_at is not None else {}
-        return {**offered, **answers, **self._slots}
+        return {**offered, **self._answers, **self._slots}
 
     def _turn_finished(self, turn: TurnLog) -> None:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
         self._services.log.say(event)
 
-    def _turn_goes_on(self, turn: TurnLog, doing: Doing) -> None:
+    def _turn_goes_on(self, turn: TurnLog, doing: Doing, hearing: str) -> None:
         if self._answered_at is not None:
             so_far = turn.so_far(self.call_id, self._answered_at, self._services.clock.utc())
-            self._services.log.say(TurnProgress(call_id=self.call_id, doing=doing, turn=so_far))
+            self._services.log.say(TurnProgress(call_id=self.call_id, doing=doing, turn=so_far, hearing=hearing))
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._over.done():
@@ -424,6 +426,11 @@ class CallSession:
                 self._key_relay(digit, way)
             elif self._dialogue is not None:
                 self._dialogue.key(digit)
+
+    def _press(self, media: MediaLegHandle, digits: str) -> None:
+        """Keys for the far end, in whatever way it takes them."""
+        if not self._leg.send_digits(digits):
+            media.send_digits(digits)
 
     def _send_keys_to(self, relay: KeyRelay | None) -> None:
         self._key_relay = relay

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.conversation.brain import Transfer
-from appliance.conversation.speaker import Speaker, Utterance, Voice
+from appliance.conversation.speaker import Speaker, Voice
+from appliance.conversation.utterance import Utterance
 from appliance.engines.client import EnginePool
 from appliance.errors import DialError, MediaError
 from appliance.ipc.messages import LegClosed

@@ -21,6 +21,7 @@ class Expectation:
         no_input_s: silence after which the caller is taken to say nothing; None: wait.
         key_timeout_s: how long after a key the next one may come; None where keys do not make up a number.
         min_digits: spoken digits needed; fewer are an unfinished number. 0 where no digits are expected.
+        hints: words that are likely, for a recogniser of open vocabulary.
     """
 
     phrases: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Expectation:
     no_input_s: float | None = None
     key_timeout_s: float | None = None
     min_digits: int = 0
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

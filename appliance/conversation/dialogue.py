@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from appliance.conversation.brain import (
+    Answered,
+    Asked,
     Brain,
     HangUp,
     Heard,
@@ -18,22 +20,29 @@ from appliance.conversation.brain import (
     KeysEnded,
     Listen,
     Opening,
+    Pace,
     Say,
+    SendDigits,
     Silence,
     Spoken,
     Transfer,
     TransferFailed,
+    Used,
 )
+from appliance.conversation.bridging import DeadAir
 from appliance.conversation.listening import HeardTurn, Listening
-from appliance.conversation.speaker import Speaker, Utterance
+from appliance.conversation.reply import Reply
+from appliance.conversation.speaker import Speaker
+from appliance.conversation.speculation import Draft, Drafts
 from appliance.conversation.turn_log import TurnLog
+from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
 from appliance.events import Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
-_APOLOGY: Final = "I am sorry, something went wrong on my side. Please try again."
-_FAREWELL: Final = "I am sorry, I cannot help you right now. Goodbye."
+APOLOGY: Final = "I am sorry, something went wrong on my side. Please try again."
+FAREWELL: Final = "I am sorry, I cannot help you right now. Goodbye."
 _MAX_FAILURES: Final = 2
 _MAX_INPUTS: Final = 64
 
@@ -62,7 +71,8 @@ class Dialogue:
     """Runs a brain on a leg.
 
     Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn,
-    ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way whenever there is news.
+    ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way and what is being heard of
+    the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line.
     """
 
     def __init__(
@@ -72,10 +82,17 @@ class Dialogue:
         barge_in: bool,
         now: Callable[[], float],
         on_turn: Callable[[TurnLog], None],
+        drafts: Drafts,
         hand_on: HandOn | None = None,
-        on_progress: Callable[[TurnLog, Doing], None] = lambda turn, doing: None,
+        on_progress: Callable[[TurnLog, Doing, str], None] = lambda turn, doing, hearing: None,
+        press: Callable[[str], None] = lambda digits: None,
     ) -> None:
-        self._brain = brain
+        self.brain = brain
+        self._drafts = drafts
+        self._draft: Draft | None = None
+        self._press = press
+        self._dead_air = DeadAir(self._bridge)
+        self._thinking: Reply | None = None
         self._barge_in = barge_in
         self._now = now
         self._on_turn = on_turn
@@ -96,6 +113,7 @@ class Dialogue:
         self._caller_speaks = False
         self._caller_done = False
         self._replied = False
+        self._hearing = ""
         self._told: tuple[object, ...] = ()
 
     def attach(self, listening: Listening, speaker: Speaker) -> None:
@@ -119,6 +137,8 @@ class Dialogue:
         """Stop everything and report the turn under way."""
         if self._key_timer is not None:
             self._key_timer.cancel()
+        self._dead_air.close()
+        self._drafts.discard()
         for task in (self._reply, self._stopping):
             if task is not None:
                 task.cancel()
@@ -126,7 +146,7 @@ class Dialogue:
         if self._speaker is not None and self._speaker.speaking:
             await self._speaker.stop()  # the leg is still open, and says how much of it was heard
         self._finish_turn()
-        self._listening = self._speaker = self._reply = self._stopping = None
+        self._listening = self._speaker = self._reply = self._stopping = self._thinking = self._draft = None
 
     # --- what the ears, the mouth and the keys say ----------------------------------------------------------------
 
@@ -134,22 +154,63 @@ class Dialogue:
         """The caller has finished a turn."""
         self._caller_done = False
         if self._handing_on or (self._talking and not self._interruptible):
+            self._drafts.discard()
             self._tell()
             return
-        self._put(Heard(turn.text, turn.confidence, turn.accepted), turn)
+        self._put(_heard(turn), turn)
+
+    def may_have_finished(self, turn: HeardTurn) -> None:
+        """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
+        free = self._reply is None or self._reply.done()
+        if self._speaker is None or not free or self._talking or self._inputs or self._handing_on:
+            return
+        self._drafts.begin(turn.attempt, _heard(turn), self.brain, self._speaker)
+
+    def hearing(self, text: str) -> None:
+        """The caller speaks, and this is what was understood so far."""
+        self._hearing = text
+        self._tell()
+
+    def goes_on(self) -> None:
+        """The caller has not finished."""
+        self._drafts.discard()
 
     def caller_speaks(self, speaks: bool) -> None:
         """The caller has begun to speak, or has finished a turn: what was said is not known yet."""
         self._caller_speaks, self._caller_done = speaks, not speaks
+        self._hearing = ""
+        if speaks:
+            self._dead_air.end()
+        else:
+            self._dead_air.begin()
         self._tell()
 
     def caller_dropped(self) -> None:
         """What the caller began to say is no turn."""
         self._caller_speaks = self._caller_done = False
+        self._hearing = ""
+        if self._reply is not None and not self._reply.done() and not self._replied:
+            self._dead_air.begin()
         self._tell()
 
+    def paused(self) -> None:
+        """There is a sound over the agent's speech: fall silent until it is known what it is."""
+        if self._talking and self._interruptible and not self._handing_on:
+            assert self._speaker is not None
+            self._speaker.pause()
+            self._tell()
+
+    def resumed(self) -> None:
+        """It was nothing: go on from where the agent fell silent."""
+        self._caller_speaks = self._caller_done = False
+        self._hearing = ""
+        if self._speaker is not None and self._speaker.paused:
+            self._turn.pauses += 1
+            self._speaker.resume()
+            self._tell()
+
     def barged_in(self) -> None:
-        """The caller speaks over the agent."""
+        """The caller speaks over the agent, and means it."""
         if self._talking and self._interruptible and not self._handing_on:
             self._interrupt()
 
@@ -164,6 +225,7 @@ class Dialogue:
             return
         assert self._listening is not None
         self._listening.drop()
+        self._drafts.discard()
         self._caller_speaks = self._caller_done = False
         if self._talking and self._interruptible:
             self._interrupt()
@@ -179,6 +241,8 @@ class Dialogue:
         if not self._speaker.speaking:
             self._listening.machine.agent_speaking(False)
             self._said.set()
+            if utterance.filler and not self._replied:
+                self._dead_air.again()
         self._tell()
 
     # --- turns ----------------------------------------------------------------------------------------------------
@@ -205,10 +269,10 @@ class Dialogue:
     def _tell(self) -> None:
         """Say how the turn goes, where that has changed."""
         turn, doing = self._turn, self._doing
-        news = (doing, turn.number, turn.caller_text, len(turn.meant), turn.interrupted, turn.heard_text)
+        news = (doing, turn.number, turn.caller_text, len(turn.meant), turn.interrupted, turn.heard_text, self._hearing)
         if news != self._told:
             self._told = news
-            self._on_progress(turn, doing)
+            self._on_progress(turn, doing, self._hearing)
 
     def _put(self, value: Input, heard: HeardTurn | None = None) -> None:
         self._inputs.append(_Pending(value, heard, self._now()))
@@ -255,6 +319,10 @@ class Dialogue:
         turn = self._turn
         turn.decided_at = self._now()
         self._replied = False
+        attempt = pending.heard.attempt if pending.heard is not None else -1
+        self._draft, turn.speculation = self._drafts.take(attempt, pending.value)
+        if not isinstance(pending.value, Opening):
+            self._dead_air.begin()
         match pending.value:
             case Heard(text, confidence, accepted):
                 turn.by = InputBy.VOICE
@@ -269,6 +337,8 @@ class Dialogue:
             turn.speech_start_at = pending.heard.speech_start_at
             turn.speech_end_at = pending.heard.speech_end_at
             turn.stages.extend(pending.heard.stages)
+            turn.ended_by, turn.probability = pending.heard.reason, pending.heard.probability
+            turn.problem = pending.heard.problem
 
     def _continues_keys(self, pending: _Pending) -> bool:
         """Keys that make up one number are one turn, answered when the number is complete."""
@@ -292,13 +362,15 @@ class Dialogue:
         """Stop speaking; what is being worked out is abandoned unless it has been decided already."""
         if self._stopping is None or self._stopping.done():
             self._turn.interrupted = True
+            if self._thinking is not None:
+                self._thinking.abandon()
             self._stopping = asyncio.create_task(self._stop_speaking())
 
     async def _stop_speaking(self) -> None:
         assert self._speaker is not None and self._listening is not None
         await self._speaker.stop()
         self._listening.machine.agent_speaking(False)
-        self._brain.was_heard(self._turn.heard_text)
+        self.brain.was_heard(self._turn.heard_text)
         self._said.set()
         self._tell()
 
@@ -310,11 +382,14 @@ class Dialogue:
             ended = await self._carry_out(value)
         except EngineError as error:
             self._failures += 1
+            self._turn.problem = str(error)
             logger.error("the reply failed: %s", error)
             if self._failures >= _MAX_FAILURES:
-                await self._say_alone(_FAREWELL)
+                await self._say_alone(FAREWELL)
                 return Ended("the agent's engines failed")
-            await self._say_alone(_APOLOGY)
+            await self._say_alone(APOLOGY)
+            if not self._turn.interrupted:
+                self.brain.was_heard(self._turn.heard_text)
             self._listen()
             return None
         self._failures = 0
@@ -338,46 +413,82 @@ class Dialogue:
         assert self._listening is not None
         self._listening.machine.listen()
         self._replied = True
+        self._dead_air.end()
         self._tell()
 
     async def _speak_reply(self, value: Input) -> Ended | None:
         """Do the steps of one reply as they come, and wait until what they say has been said or cut short."""
         assert self._speaker is not None and self._listening is not None
-        utterance: Utterance | None = None
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            reply, utterance, said = draft.reply, draft.utterance, draft.utterance is not None
+            self.brain = reply.brain
+            self._turn.thinking_at = draft.begun_at
+            if utterance is not None:
+                self._begun(utterance)
+        else:
+            reply, utterance, said = Reply(self.brain, value), None, False
+        self._thinking = reply
         ended: Ended | None = None
         transfer: Transfer | None = None
-        steps = self._brain.reply(value)
         try:
-            async for step in steps:
+            async for step in reply.steps():
                 match step:
-                    case Say(text, interruptible):
-                        if utterance is not None and utterance.interruptible != interruptible:
+                    case Say(text, interruptible, filler):
+                        self._dead_air.end()
+                        if utterance is not None and (utterance.interruptible, utterance.filler) != (
+                            interruptible,
+                            filler,
+                        ):
                             self._speaker.finish(utterance)
                             utterance = None
                         if utterance is None:
-                            utterance = self._begin_utterance(interruptible)
-                        self._say(utterance, text)
-                    case Listen(expectation):
-                        self._key_timeout_s = expectation.key_timeout_s
-                        self._listening.expect(expectation)
+                            utterance = self._begin_utterance(interruptible, filler)
+                        self._say(utterance, text, given=said)
+                        said = False
                     case HangUp(reason):
                         ended = Ended(reason)
                     case Transfer():
                         transfer = step
                         self._handing_on = True
-                if utterance is not None and utterance.over:
-                    break  # interrupted: the rest of the reply is not wanted
+                    case SendDigits(digits):
+                        if utterance is not None:
+                            self._speaker.finish(utterance)
+                            utterance = None
+                            await self._until_said()
+                        self._press(digits)
+                    case _:
+                        self._note(step)
+                if utterance is not None and utterance.over and self._turn.interrupted:
+                    break  # the rest of the reply is not wanted
         finally:
+            self._thinking = None
             if utterance is not None:
                 self._speaker.finish(utterance)
-            close = getattr(steps, "aclose", None)
-            if close is not None:
-                await close()
-        if utterance is not None:
+            await reply.close()
+        if self._talking or utterance is not None:
             await self._until_said()
             if not self._turn.interrupted:
-                self._brain.was_heard(self._turn.heard_text)
+                self.brain.was_heard(self._turn.heard_text)
+        if utterance is not None and utterance.failed and not utterance.played:
+            raise EngineError(utterance.failed)
         return ended if transfer is None else await self._transfer(transfer)
+
+    def _note(self, step: Listen | Used | Asked | Answered | Pace) -> None:
+        """Steps that take no time."""
+        assert self._speaker is not None and self._listening is not None
+        match step:
+            case Listen(expectation):
+                self._key_timeout_s = expectation.key_timeout_s
+                self._listening.expect(expectation)
+            case Used(tool):
+                self._turn.tools.append(tool)
+            case Asked(messages):
+                self._turn.asked = messages
+            case Answered(server):
+                self._turn.server = server
+            case Pace(factor):
+                self._speaker.pace = factor
 
     async def _transfer(self, transfer: Transfer) -> Ended | None:
         """The caller is somebody else's until this returns; what is said meanwhile is not for the agent."""
@@ -391,22 +502,42 @@ class Dialogue:
         self._put(TransferFailed())
         return None
 
-    def _begin_utterance(self, interruptible: bool) -> Utterance:
-        assert self._speaker is not None and self._listening is not None
-        self._said.clear()
-        utterance = self._speaker.begin(interruptible=interruptible)
-        self._turn.utterances.append(utterance)
-        self._listening.machine.agent_speaking(True, interruptible=interruptible and self._barge_in)
+    def _begin_utterance(self, interruptible: bool, filler: bool = False) -> Utterance:
+        assert self._speaker is not None
+        utterance = self._speaker.begin(interruptible=interruptible, filler=filler)
+        self._begun(utterance)
         return utterance
 
-    def _say(self, utterance: Utterance, clause: str) -> None:
+    def _begun(self, utterance: Utterance) -> None:
+        """It is said from now on."""
+        assert self._listening is not None
+        self._said.clear()
+        self._turn.utterances.append(utterance)
+        self._listening.machine.agent_speaking(True, interruptible=utterance.interruptible and self._barge_in)
+
+    def _say(self, utterance: Utterance, clause: str, *, given: bool = False) -> None:
+        """``given``: the speaker has been told already."""
         assert self._speaker is not None
-        self._speaker.add(utterance, clause)
-        self._turn.meant.append(clause)
+        if not given:
+            self._speaker.add(utterance, clause)
+        if not utterance.filler:
+            self._turn.meant.append(clause)
         self._tell()
+
+    def _bridge(self, phrase: str) -> bool:
+        """The caller has been waiting: say something short, unless something is being said."""
+        waiting = self._caller_done or (self._reply is not None and not self._reply.done() and not self._replied)
+        if self._speaker is None or self._talking or self._caller_speaks or self._handing_on or not waiting:
+            return False
+        self._drafts.discard()
+        utterance = self._begin_utterance(True, filler=True)
+        self._speaker.add(utterance, phrase)
+        self._speaker.finish(utterance)
+        return True
 
     async def _say_alone(self, text: str) -> None:
         assert self._speaker is not None
+        self._dead_air.end()
         utterance = self._begin_utterance(True)
         self._say(utterance, text)
         self._speaker.finish(utterance)
@@ -416,3 +547,7 @@ class Dialogue:
         while self._talking:
             await self._said.wait()
             self._said.clear()
+
+
+def _heard(turn: HeardTurn) -> Heard:
+    return Heard(turn.text, turn.confidence, turn.accepted)

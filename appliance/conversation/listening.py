@@ -1,7 +1,8 @@
 """From frames to inputs: the turn machine of one call with the recogniser and the turn model around it.
 
 At the first silence the caller's words are recognised and the turn model is asked, both at once; if the caller goes
-on, the work is dropped. So when the silence is long enough, the text is usually there already.
+on, the work is dropped. So when the silence is long enough, the text is usually there already, and with it the reply,
+which is begun as soon as there are words. A recogniser that gives partial results is asked all the while.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
@@ -42,6 +43,7 @@ _PRE_ROLL_S: Final = 0.3
 _POST_ROLL_S: Final = 0.1
 _TURN_WINDOW_S: Final = 8.0
 _VERDICT_DEADLINE_S: Final = 1.0
+_PARTIAL_EVERY_S: Final = 0.3
 
 
 @dataclass
@@ -55,14 +57,59 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class HeardTurn:
-    """A turn the caller has finished. Times are CLOCK_MONOTONIC seconds."""
+    """A turn the caller has finished, or may have finished. Times are CLOCK_MONOTONIC seconds.
 
+    Attributes:
+        attempt: the pause it ended with.
+        reason: why it was taken to be over; "" while that is not certain.
+        probability: the turn model's last answer.
+        problem: why nothing was recognised.
+    """
+
+    attempt: int
     text: str
     confidence: float | None
     accepted: bool
     speech_start_at: float
     speech_end_at: float
-    stages: tuple[StageTiming, ...]
+    stages: tuple[StageTiming, ...] = ()
+    reason: str = ""
+    probability: float | None = None
+    problem: str = ""
+
+
+class Ears(Protocol):
+    """Who wants to know what the caller does. Called on the event loop; must return at once."""
+
+    def heard(self, turn: HeardTurn) -> None:
+        """The caller has finished a turn."""
+
+    def may_have_finished(self, turn: HeardTurn) -> None:
+        """The caller is silent, and these are the words so far."""
+
+    def hearing(self, text: str) -> None:
+        """The caller speaks, and this is what was understood so far."""
+
+    def goes_on(self) -> None:
+        """The caller had not finished after all."""
+
+    def paused(self) -> None:
+        """There is a sound over the agent: be silent until it is known what it is."""
+
+    def resumed(self) -> None:
+        """It was nothing: go on."""
+
+    def barged_in(self) -> None:
+        """The caller speaks over the agent, and means it."""
+
+    def caller_dropped(self) -> None:
+        """What the caller began to say is no turn."""
+
+    def silent(self) -> None:
+        """The caller says nothing."""
+
+    def caller_speaks(self, speaks: bool) -> None:
+        """The caller has begun to speak (true), or has finished the turn (false)."""
 
 
 class Listening:
@@ -76,11 +123,7 @@ class Listening:
         language: of the line.
         asr_timeout_s: a recognition that takes longer has failed.
         delay_s: how much later than its arrival at the socket the newest frame is heard (the jitter buffer).
-        on_turn: the caller has finished a turn.
-        on_barge_in: the caller speaks over the agent.
-        on_silence: the caller says nothing.
-        on_speech: the caller has begun to speak (true), or has finished the turn (false).
-        on_dropped: what the caller began to say is no turn.
+        ears: who is told what the caller does.
     """
 
     def __init__(
@@ -95,11 +138,7 @@ class Listening:
         language: str,
         asr_timeout_s: float,
         delay_s: Callable[[], float],
-        on_turn: Callable[[HeardTurn], None],
-        on_barge_in: Callable[[], None],
-        on_silence: Callable[[], None],
-        on_speech: Callable[[bool], None] = lambda speaks: None,
-        on_dropped: Callable[[], None] = lambda: None,
+        ears: Ears,
     ) -> None:
         self._slot = slot
         self._generation = generation
@@ -112,16 +151,15 @@ class Listening:
         self._language = language
         self._asr_timeout_s = asr_timeout_s
         self._delay_s = delay_s
-        self._on_turn = on_turn
-        self._on_barge_in = on_barge_in
-        self._on_silence = on_silence
-        self._on_speech = on_speech
-        self._on_dropped = on_dropped
+        self._ears = ears
+        self._utterances = 0
+        self._partials: asyncio.Task[None] | None = None
         self._expectation = Expectation()
         self._attempts: dict[int, _Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._at = 0.0
         self._frame = 0
+        self._start = 0
         self._verdict_asked_at: float | None = None
         self._verdict_at: float | None = None
         self._first_silence_at: float | None = None
@@ -141,6 +179,7 @@ class Listening:
     def drop(self) -> None:
         """Forget the utterance under way (a key was pressed instead, or the call ends)."""
         self.machine.reset()
+        self._stop_following()
         self._cancel_attempts()
 
     async def close(self) -> None:
@@ -168,43 +207,88 @@ class Listening:
                     self._spawn(self._judge(action))
             case SpeechResumed():
                 self._cancel_attempts()
+                self._ears.goes_on()
+                self._follow(self._start)
             case TurnCommitted():
-                self._on_speech(False)
+                self._ears.caller_speaks(False)
                 self._spawn(self._commit(action, self._at, self._expectation))
-            case PauseAgent() | StopAgent():
-                self._on_barge_in()
-            case ResumeAgent() | SpeechDropped():
+            case PauseAgent():
+                self._ears.paused()
+            case StopAgent():
+                self._ears.barged_in()
+            case ResumeAgent():
+                self._stop_following()
                 self._cancel_attempts()
-                self._on_dropped()
+                self._ears.resumed()
+            case SpeechDropped():
+                self._stop_following()
+                self._cancel_attempts()
+                self._ears.caller_dropped()
             case NoInput():
-                self._on_silence()
+                self._ears.silent()
             case SpeechStarted():
-                self._on_speech(True)
+                self._utterances += 1
+                self._start = action.start
+                self._ears.caller_speaks(True)
+                self._follow(action.start)
 
-    def _recognise(self, pause: FirstSilence) -> None:
-        if self._asr is None:
-            return
-        start = max(0, pause.speech_start * FRAME_SAMPLES - int(_PRE_ROLL_S * RATE_HZ))
-        end = pause.speech_end * FRAME_SAMPLES + int(_POST_ROLL_S * RATE_HZ)
+    def _request(self, asr: EnginePool, speech_start: int, speech_end: int, *, final: bool) -> Recognise:
+        """What to ask about the frames [speech_start, speech_end)."""
         expectation = self._expectation
-        request = Recognise(
-            self._asr.number(),
+        return Recognise(
+            asr.number(),
             self._slot,
             self._generation,
-            start,
-            end,
+            max(0, speech_start * FRAME_SAMPLES - int(_PRE_ROLL_S * RATE_HZ)),
+            speech_end * FRAME_SAMPLES + (int(_POST_ROLL_S * RATE_HZ) if final else 0),
             self._language,
             expectation.phrases,
             expectation.pronunciations,
             expectation.reject,
             self._at + self._asr_timeout_s,
+            self._utterances,
+            final,
+            expectation.hints,
         )
+
+    def _follow(self, speech_start: int) -> None:
+        """Have what is being said recognised while it goes on, where the recogniser can."""
+        if self._asr is not None and self._asr.partials:
+            self._stop_following()
+            self._partials = asyncio.get_running_loop().create_task(self._follow_speech(self._asr, speech_start))
+
+    def _stop_following(self) -> None:
+        if self._partials is not None:
+            self._partials.cancel()
+            self._partials = None
+
+    async def _follow_speech(self, asr: EnginePool, speech_start: int) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _PARTIAL_EVERY_S
+            try:
+                async with asyncio.timeout(self._asr_timeout_s):
+                    result = await asr.recognise(self._request(asr, speech_start, self._frame + 1, final=False))
+            except (EngineError, TimeoutError) as error:
+                logger.info("slot %d: no partial result (%s)", self._slot, error)
+            else:
+                self._ears.hearing(result.text)
+                for action in self.machine.heard_over_agent(0, result.text, accepted=result.accepted, final=False):
+                    self._do(action)
+            await asyncio.sleep(max(due - loop.time(), 0.0))
+
+    def _recognise(self, pause: FirstSilence) -> None:
+        self._stop_following()
+        if self._asr is None:
+            return
+        request = self._request(self._asr, pause.speech_start, pause.speech_end, final=True)
         task = asyncio.ensure_future(self._asr.recognise(request))
         attempt = _Attempt(self._at, task)
         self._attempts[pause.attempt] = attempt
-        task.add_done_callback(lambda done: self._recognised(pause.attempt, attempt, done))
+        task.add_done_callback(lambda done: self._recognised(pause, attempt, done))
 
-    def _recognised(self, number: int, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
+    def _recognised(self, pause: FirstSilence, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
+        number = pause.attempt
         attempt.done_at = asyncio.get_running_loop().time()
         if task.cancelled() or number not in self._attempts:
             return
@@ -223,6 +307,10 @@ class Listening:
         )
         completes = bool(expectation.phrases) and result.accepted and bool(result.text) and not unfinished
         filler = not completes and ends_in_filler(result.text)
+        start_at, end_at = self.time_of(pause.speech_start), self.time_of(pause.speech_end)
+        self._ears.may_have_finished(
+            HeardTurn(number, result.text, result.confidence, result.accepted, start_at, end_at)
+        )
         for action in self.machine.partial(number, completes=completes, trailing_filler=filler, unfinished=unfinished):
             self._do(action)
 
@@ -256,7 +344,7 @@ class Listening:
             stages.append(StageTiming(Stage.TURN_MODEL, self._verdict_asked_at, self._verdict_at))
         attempt = self._attempts.pop(turn.attempt, None)
         self._cancel_attempts()
-        text, confidence, accepted = "", None, False
+        text, confidence, accepted, problem = "", None, False, ""
         if attempt is not None:
             try:
                 async with asyncio.timeout(self._asr_timeout_s):
@@ -264,11 +352,25 @@ class Listening:
                 text, confidence, accepted = result.text, result.confidence, result.accepted
             except (EngineError, TimeoutError) as error:
                 reason = str(error) or f"no result within {self._asr_timeout_s:g} s"
-                logger.error("slot %d: recognition failed: %s", self._slot, reason)
+                problem = f"recognition failed: {reason}"
+                logger.error("slot %d: %s", self._slot, problem)
             stages.append(
                 StageTiming(Stage.ASR, attempt.asked_at, attempt.done_at or asyncio.get_running_loop().time())
             )
-        self._on_turn(HeardTurn(text, confidence, accepted, speech_start_at, speech_end_at, tuple(stages)))
+        self._ears.heard(
+            HeardTurn(
+                turn.attempt,
+                text,
+                confidence,
+                accepted,
+                speech_start_at,
+                speech_end_at,
+                tuple(stages),
+                turn.reason.value,
+                turn.probability,
+                problem,
+            )
+        )
 
     def _cancel_attempts(self) -> None:
         for attempt in self._attempts.values():

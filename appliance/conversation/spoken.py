@@ -73,6 +73,12 @@ class SpokenForm:
             words.append(match.group())
         return " ".join(words)
 
+    def word_start(self, share: float) -> float:
+        """Where the word that is being said at ``share`` (0 to 1) begins, as such a share."""
+        lengths = self._lengths()
+        starts = [lengths[match.start()] for match in re.finditer(r"\S+", self.written)]
+        return max((start for start in starts if start <= share * lengths[-1]), default=0.0) / (lengths[-1] or 1.0)
+
     def _lengths(self) -> list[float]:
         """For each place in the written text, how many characters have been said by then."""
         lengths = [0.0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from appliance.conversation.speaker import Utterance
-from appliance.events import InputBy, Stage, StageTiming, TurnFinished
+from appliance.conversation.utterance import Utterance
+from appliance.events import InputBy, Speculation, Stage, StageTiming, ToolRun, TurnFinished
 
 
 @dataclass
@@ -14,7 +14,8 @@ class TurnLog:
     """The turn under way: what the caller said, then the agent's reply to it.
 
     Times are CLOCK_MONOTONIC seconds. ``number`` 0 is the greeting; ``meant`` is what the agent is to say, clause by
-    clause, whether or not it has come to that.
+    clause, whether or not it has come to that. ``thinking_at`` is when the reply was begun, where that was before
+    ``decided_at``.
     """
 
     number: int
@@ -29,20 +30,29 @@ class TurnLog:
     utterances: list[Utterance] = field(default_factory=list)
     meant: list[str] = field(default_factory=list)
     stages: list[StageTiming] = field(default_factory=list)
+    thinking_at: float | None = None
+    ended_by: str = ""
+    probability: float | None = None
+    pauses: int = 0
+    speculation: Speculation = field(default_factory=Speculation)
+    tools: list[ToolRun] = field(default_factory=list)
+    asked: str = ""
+    server: str = ""
+    problem: str = ""
 
-    def stage(self, stage: Stage, start_at: float | None, end_at: float | None) -> None:
-        """Note one stage; ignored where one end is not known."""
-        if start_at is not None and end_at is not None:
-            self.stages.append(StageTiming(stage, start_at, end_at))
+    @property
+    def reply(self) -> list[Utterance]:
+        """What was said, without what only bridged a wait."""
+        return [utterance for utterance in self.utterances if not utterance.filler]
 
     @property
     def heard_text(self) -> str:
         """What left of the reply."""
-        return " ".join(text for utterance in self.utterances if (text := utterance.heard))
+        return " ".join(text for utterance in self.reply if (text := utterance.heard))
 
     @property
     def agent_text(self) -> str:
-        return " ".join(utterance.text for utterance in self.utterances if utterance.clauses)
+        return " ".join(utterance.text for utterance in self.reply if utterance.clauses)
 
     @property
     def empty(self) -> bool:
@@ -51,21 +61,23 @@ class TurnLog:
 
     def so_far(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
         """The turn while it goes on; once the reply is to be heard, with all of it that is known."""
-        heard = any(utterance.started_at is not None for utterance in self.utterances)
+        heard = any(utterance.started_at is not None for utterance in self.reply)
         meant = " ".join(self.meant) if heard else ""
         return replace(self.finished(call_id, answered_at, now_utc), agent_text=meant)
 
     def finished(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
         """The turn as the record and the metrics take it."""
-        first = next((utterance for utterance in self.utterances if utterance.started_at is not None), None)
+        first = next((utterance for utterance in self.reply if utterance.started_at is not None), None)
         reply_at = first.started_at if first is not None else None
         stages = list(self.stages)
         if first is not None and first.asked_at is not None and first.first_audio_at is not None:
-            if self.decided_at is not None:
-                stages.append(StageTiming(Stage.REPLY, self.decided_at, first.asked_at))
+            begun_at = self.thinking_at if self.thinking_at is not None else self.decided_at
+            if begun_at is not None:
+                stages.append(StageTiming(Stage.REPLY, begun_at, first.asked_at))
             stages.append(StageTiming(Stage.TTS, first.asked_at, first.first_audio_at))
             if reply_at is not None:
-                stages.append(StageTiming(Stage.PLAYOUT, first.first_audio_at, reply_at))
+                queued_at = max(first.first_audio_at, first.released_at or first.first_audio_at)
+                stages.append(StageTiming(Stage.PLAYOUT, queued_at, reply_at))
         return TurnFinished(
             call_id=call_id,
             number=self.number,
@@ -82,4 +94,12 @@ class TurnLog:
             speech_end_at=self.speech_end_at,
             reply_at=reply_at,
             stages=tuple(sorted(stages, key=lambda timing: timing.start_at)),
+            ended_by=self.ended_by,
+            probability=self.probability,
+            pauses=self.pauses,
+            speculation=self.speculation,
+            tools=tuple(self.tools),
+            asked=self.asked,
+            server=self.server,
+            problem=self.problem,
         )

@@ -6,23 +6,32 @@ Positions are samples of the leg's synthesis ring, 8 kHz; an utterance takes one
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_SEARCH_BACK = 1600
-_SEARCH_AHEAD = 400
-_BLOCK = 80
+from appliance.conversation.spoken import SpokenForm
+
+_RATE_HZ: Final = 8000
+_SEARCH_BACK: Final = 1600
+_SEARCH_AHEAD: Final = 400
+_BLOCK: Final = 80
 
 
 @dataclass
 class Clause:
-    """A piece of text and its samples [start, end)."""
+    """A piece of text. ``form`` is said in the samples [``speech``, ``end``); it is silent from ``start`` to there."""
 
     text: str
+    form: SpokenForm
+    pause_s: float
     start: int
     end: int
+
+    @property
+    def speech(self) -> int:
+        return self.start + round(self.pause_s * _RATE_HZ)
 
 
 @dataclass
@@ -57,6 +66,8 @@ class Utterance:
     pauses: int = 0
     over: bool = False
     failed: str = ""
+    pause_s: float = 0.0
+    """Silence that is due before the next clause."""
 
     @property
     def start(self) -> int:
@@ -72,23 +83,18 @@ class Utterance:
         """The words that left before playout stopped: whole clauses, and of the last one its share of the words."""
         words: list[str] = []
         for clause in self.clauses:
-            length = clause.end - clause.start
-            spoken = min(max(self.played - (clause.start - self.start), 0), length)
+            length = clause.end - clause.speech
+            spoken = min(max(self.played - (clause.speech - self.start), 0), length)
             if length > 0 and spoken > 0:
-                words.append(_first_words(clause.text, spoken / length))
+                words.append(clause.form.heard(spoken / length))
         return " ".join(word for word in words if word)
 
     def word_at(self, position: int) -> int:
         """About where the word that ``position`` lies in begins, supposing that every character takes as long."""
         for clause in self.clauses:
-            length = clause.end - clause.start
-            if not clause.start <= position < clause.end:
-                continue
-            share = (position - clause.start) / length
-            starts = [0, *(at + 1 for at, letter in enumerate(clause.text) if letter == " "), len(clause.text)]
-            for at, following in pairwise(starts):
-                if share * len(clause.text) < following:
-                    return clause.start + length * at // max(len(clause.text), 1)
+            length = clause.end - clause.speech
+            if clause.speech <= position < clause.end:
+                return clause.speech + round(length * clause.form.word_start((position - clause.speech) / length))
         return position
 
 
@@ -109,18 +115,3 @@ def quietest(ring: NDArray[np.int16], low: int, guess: int, high: int) -> int:
         return max(low, min(guess, high))
     samples = ring[np.arange(low, low + blocks * _BLOCK) % len(ring)].astype(np.float32).reshape(blocks, _BLOCK)
     return low + int(np.argmin(np.square(samples).mean(axis=1))) * _BLOCK + _BLOCK // 2
-
-
-def _first_words(text: str, share: float) -> str:
-    """The words of ``text`` that begin within the first ``share`` of its characters and are at least half over."""
-    if share >= 1.0:
-        return text
-    heard = share * len(text)
-    words: list[str] = []
-    at = 0
-    for word in text.split():
-        if at + len(word) / 2 > heard:
-            break
-        words.append(word)
-        at += len(word) + 1
-    return " ".join(words)

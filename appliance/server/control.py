@@ -28,6 +28,7 @@ from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
+from appliance.conversation.speculation import SpeculationBudget
 from appliance.dialplan.loader import load_lines
 from appliance.dialplan.schema import Line
 from appliance.engines.builtin import provider_registry
@@ -133,6 +134,7 @@ class Control:
             asr=pools.get("asr"),
             turn=pools.get("turn"),
             verdicts=VerdictBudget(),
+            speculation=SpeculationBudget(),
             tts=tts,
             llm=pools.get("llm"),
             asr_timeout_s=settings.engines.asr.timeout_s,

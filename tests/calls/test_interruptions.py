@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 
+from appliance.conversation.spoken import spoken_form
 from appliance.conversation.utterance import Clause, Utterance, quietest
 from tests.calls.virtual_call import SAMPLES_PER_CHARACTER, VirtualCall, flow_line
 from tests.engines.virtual_time import run_virtual
@@ -112,7 +113,8 @@ def test_a_pause_before_the_first_sound_plays_everything() -> None:
 
 def test_where_the_word_begins() -> None:
     text = "one two three"
-    utterance = Utterance(1, clauses=[Clause(text, 1000, 1000 + len(text) * SAMPLES_PER_CHARACTER)], end=9000)
+    clause = Clause(text, spoken_form(text), 0.0, 1000, 1000 + len(text) * SAMPLES_PER_CHARACTER)
+    utterance = Utterance(1, clauses=[clause], end=9000)
     at = 1000 + 6 * SAMPLES_PER_CHARACTER  # the "o" of "two"
     assert utterance.word_at(at) == 1000 + 4 * SAMPLES_PER_CHARACTER
     assert utterance.word_at(1000) == 1000

@@ -20,6 +20,7 @@ import numpy as np
 
 from appliance.calls.session import CallSession, Services
 from appliance.conversation.budget import VerdictBudget
+from appliance.conversation.speculation import SpeculationBudget
 from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
 from appliance.events import CallEnded, CallEvent, CallStarted, TurnFinished
@@ -88,6 +89,7 @@ class Media:
         self.playout = Playout(rings.tts[0])
         self.caller: deque[tuple[float, float]] = deque()
         self.spoken: list[tuple[int, int]] = []
+        self.resumed_at: list[int] = []
         self.task: asyncio.Task[None] | None = None
         self.closed = False
         rings.open(0, 1)
@@ -98,6 +100,8 @@ class Media:
         return self
 
     def play(self, utterance: int, tts_start: int, tts_end: int, last: bool) -> None:
+        if tts_start < self.playout.position:
+            self.resumed_at.append(tts_start)
         self.playout.add(utterance, tts_start, tts_end, last)
 
     def flush(self) -> None:
@@ -148,6 +152,7 @@ class Engines:
         self.broken: set[str] = set()
         self.tokens: list[str] = []
         self.prompts: list[Generate] = []
+        self.partials = False
 
     def number(self) -> int:
         return next(self.numbers)
@@ -236,6 +241,7 @@ class VirtualCall:
             asr=engines,
             turn=engines,
             verdicts=VerdictBudget(),
+            speculation=SpeculationBudget(),
             tts=engines,
             llm=engines if llm else None,
             asr_timeout_s=5.0,
@@ -258,6 +264,10 @@ class VirtualCall:
         await asyncio.sleep(0.2)
         await self.until(lambda: not self.media.playout)
         await asyncio.sleep(0.1)
+
+    async def until_says(self, text: str) -> None:
+        """The agent has begun to say this, aloud: a reply may be synthesised before it is certain that it is wanted."""
+        await self.until(lambda: text in self.engines.said and bool(self.media.playout))
 
     def speaks(self, seconds: float, text: str, accepted: bool = True) -> None:
         """The caller speaks; the recogniser will hear ``text``."""
