@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from appliance.calls.fallback_brain import FallbackBrain
 from appliance.conversation import brain
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
 from appliance.conversation.llm_brain import LlmBrain
 from appliance.conversation.speaker import Voice
 from appliance.dialplan import flow
-from appliance.dialplan.schema import Line
+from appliance.dialplan.schema import Fallback, Line, TransferTarget
+from appliance.dialplan.text import render
 from appliance.engines.client import EnginePool
 from appliance.errors import EngineError
 from appliance.signalling.leg import CallInfo
@@ -30,7 +32,7 @@ def make_brain(
         raise EngineError(f"line {line.name!r} has `agent: llm` but engines.llm.provider is none", retryable=False)
     greeting = line.greeting
     opening = [text for text in (line.disclosure, greeting.text if greeting else None) if text]
-    return LlmBrain(
+    model = LlmBrain(
         llm,
         prompt=line.prompt or "",
         greeting=" ".join(opening),
@@ -40,6 +42,28 @@ def make_brain(
         timeout_s=llm_timeout_s,
         now=now,
     )
+    return model if line.fallback is None else _with_fallback(model, line, line.fallback, info)
+
+
+def _with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
+    values = {
+        **variables(info),
+        "caller.number": info.calling,
+        "called.number": info.called,
+        "line.name": line.name,
+    }
+    target = fallback.transfer
+    return FallbackBrain(
+        model,
+        after=fallback.after,
+        say=render(fallback.say, values),
+        onward=FlowBrain(line, info, enter_at=fallback.step) if fallback.step else None,
+        transfer=_transfer(target, render(target.to, values), render(target.announce, values)) if target else None,
+    )
+
+
+def _transfer(target: TransferTarget, to: str, announce: str) -> brain.Transfer:
+    return brain.Transfer(to, target.trunk or "", target.kind == "attended", target.timeout_s, announce)
 
 
 def voice_of(line: Line) -> Voice:
@@ -48,10 +72,11 @@ def voice_of(line: Line) -> Voice:
 
 
 class FlowBrain:
-    """A dialplan's flow as a brain."""
+    """A dialplan's flow as a brain. It answers the call, or takes it over at the step ``enter_at``."""
 
-    def __init__(self, line: Line, info: CallInfo) -> None:
+    def __init__(self, line: Line, info: CallInfo, enter_at: str = "") -> None:
         self._line = line
+        self._enter_at = enter_at
         self._flow = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info))
         self._slots: dict[str, str] = {}
 
@@ -80,13 +105,7 @@ class FlowBrain:
                 case flow.SetSlot(name, value):
                     self._slots[name] = value
                 case flow.Transfer(target):
-                    yield brain.Transfer(
-                        target.to,
-                        target.trunk or "",
-                        target.kind == "attended",
-                        target.timeout_s,
-                        target.announce,
-                    )
+                    yield _transfer(target, target.to, target.announce)
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)
                     yield brain.HangUp(disposition)
@@ -100,7 +119,7 @@ class FlowBrain:
     def _actions(self, heard: brain.Input) -> list[flow.Action]:
         match heard:
             case brain.Opening():
-                return self._flow.start()
+                return self._flow.enter(self._enter_at) if self._enter_at else self._flow.start()
             case brain.Heard(text, confidence, accepted):
                 return self._flow.handle(flow.Heard(text, 1.0 if confidence is None else confidence, accepted))
             case brain.Key(digit):

@@ -144,13 +144,20 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """Something has failed, and the brain goes on in another way; for the record, in words."""
+
+    problem: str
+
+
+@dataclass(frozen=True)
 class Pace:
     """From now on speak at ``factor`` times the line's own speed; 1.0 is the line's own again."""
 
     factor: float
 
 
-Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Pace
+Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Trouble | Pace
 
 
 class Gate:

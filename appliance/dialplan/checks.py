@@ -20,6 +20,7 @@ from appliance.dialplan.schema import (
     SayStep,
     Step,
     TransferStep,
+    TransferTarget,
 )
 from appliance.dialplan.text import normalise, variables_in
 from appliance.engines.lexicon import PHONES
@@ -57,6 +58,14 @@ class Draft:
     wrong_keys: frozenset[str] = frozenset()
 
     @property
+    def start(self) -> str:
+        """The step at which the flow begins; "" where none does."""
+        if self.line.agent == "flow":
+            return self.order[0] if self.order else ""
+        step = self.line.fallback.step if self.line.fallback is not None else None
+        return step or ""
+
+    @property
     def sound(self) -> dict[str, Step]:
         """The steps that nothing is wrong with, in order."""
         return {name: step for name, step in self.line.flow.items() if name not in self.broken}
@@ -70,16 +79,18 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
         missing_words: tells which words of a phrase the recogniser does not know.
     """
     found = [*_agent(draft), *_pronunciations(draft), *_variables(draft)]
-    if draft.line.agent == "flow" and draft.order:
+    fallback = draft.line.fallback
+    if fallback is not None and fallback.transfer is not None:
+        found += _announcement(("fallback", "transfer", "announce"), fallback.transfer)
+    if draft.order and draft.start:
         found += _targets(draft)
         for name, step in draft.sound.items():
             if isinstance(step, AskStep):
                 found += _ask(name, step)
             elif isinstance(step, BranchStep):
                 found += _branch(draft, name, step)
-            elif isinstance(step, TransferStep) and step.transfer.announce and step.transfer.kind != "attended":
-                path: Path = ("flow", name, "transfer", "announce")
-                found.append(Problem(path, "nobody hears it with kind: blind", "set kind: attended, or remove it"))
+            elif isinstance(step, TransferStep):
+                found += _announcement(("flow", name, "transfer", "announce"), step.transfer)
         found += [*_end(draft), *_loops(draft), *_unreachable(draft)]
         if missing_words is not None:
             found += _words(draft, missing_words)
@@ -93,11 +104,21 @@ def _agent(draft: Draft) -> Iterator[Problem]:
             yield Problem(("flow",), "is missing", "give the line steps, or set agent: llm")
         if line.prompt is not None:
             yield Problem(("prompt",), "has no effect with agent: flow", "remove it, or set agent: llm")
+        if line.fallback is not None:
+            yield Problem(("fallback",), "has no effect with agent: flow", "remove it, or set agent: llm")
     else:
         if not line.prompt and "prompt" not in wrong:
             yield Problem(("prompt",), "is missing", "tell the model what it is to do, or set agent: flow")
-        if draft.order:
-            yield Problem(("flow",), "has no effect with agent: llm", "remove it, or set agent: flow")
+        if draft.order and not draft.start and "fallback" not in wrong:
+            hint = "remove it, set agent: flow, or name the step to go on with in fallback.step"
+            yield Problem(("flow",), "has no effect with agent: llm", hint)
+        if draft.start and not draft.order and "flow" not in wrong:
+            yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
+
+
+def _announcement(path: Path, target: TransferTarget) -> Iterator[Problem]:
+    if target.announce and target.kind != "attended":
+        yield Problem(path, "nobody hears it with kind: blind", "set kind: attended, or remove it")
 
 
 def _pronunciations(draft: Draft) -> Iterator[Problem]:
@@ -118,6 +139,11 @@ def _texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         yield ("disclosure",), line.disclosure
     if line.greeting:
         yield ("greeting",), line.greeting.text
+    if line.fallback:
+        yield ("fallback", "say"), line.fallback.say
+        if line.fallback.transfer:
+            yield ("fallback", "transfer", "to"), line.fallback.transfer.to
+            yield ("fallback", "transfer", "announce"), line.fallback.transfer.announce
     yield from _prompts((), line.no_input, line.no_match)
     for name, step in draft.sound.items():
         if isinstance(step, SayStep):
@@ -167,6 +193,8 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
     for key, policy in (("no_input", line.no_input), ("no_match", line.no_match)):
         if policy.then is not None:
             yield (key, "then"), policy.then
+    if line.fallback is not None and line.fallback.step is not None:
+        yield ("fallback", "step"), line.fallback.step
     for name, step in draft.sound.items():
         path: Path = ("flow", name)
         if isinstance(step, SayStep) and step.next is not None:
@@ -318,10 +346,12 @@ def _reach(edges: Mapping[str, list[str]], start: str) -> set[str]:
 
 def _unreachable(draft: Draft) -> Iterator[Problem]:
     known = set(draft.order)
+    if draft.start not in known:
+        return
     edges = {name: [target for target in _edges(draft, name) if target in known] for name in draft.order}
     line_level = [policy.then for policy in (draft.line.no_input, draft.line.no_match) if policy.then in known]
-    edges[draft.order[0]] = edges[draft.order[0]] + [then for then in line_level if then is not None]
-    reached = _reach(edges, draft.order[0])
+    edges[draft.start] = edges[draft.start] + [then for then in line_level if then is not None]
+    reached = _reach(edges, draft.start)
     for name in draft.order:
         if name not in reached:
             yield Problem(("flow", name), f"no step leads to {name!r}", "lead to it, or remove it")

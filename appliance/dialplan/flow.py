@@ -149,7 +149,7 @@ class Flow:
     """One call's way through its line.
 
     Args:
-        line: with ``agent: flow``, as the loader returned it.
+        line: with steps, as the loader returned it.
         caller: the caller's number, for ``${caller.number}``.
         called: the number dialled, for ``${called.number}``.
         values: further variables: ``header.NAME``, and what the network says of the call.
@@ -198,6 +198,10 @@ class Flow:
         actions: list[Action] = list(opening(self.line, self._fixed))
         self._speaking = bool(actions)
         return actions + self._enter(self._order[0])
+
+    def enter(self, step: str) -> list[Action]:
+        """What to do as the flow takes over a call that somebody else has answered, at this step."""
+        return self._enter(step)
 
     def handle(self, event: Event) -> list[Action]:
         """What to do now that ``event`` has happened. Events that mean nothing in this state are passed over."""

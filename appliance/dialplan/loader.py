@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
 from appliance.config.validation import locate, look_up, nearest, validate
 from appliance.dialplan.checks import Draft, MissingWords, problems
-from appliance.dialplan.schema import Line, TransferStep
+from appliance.dialplan.schema import Line, TransferStep, TransferTarget
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 
@@ -191,6 +191,14 @@ def _read_line(
     return checked.value if named else None, mistakes
 
 
+def _transfers(line: Line) -> Iterator[tuple[KeyPath, TransferTarget]]:
+    for name, step in line.flow.items():
+        if isinstance(step, TransferStep):
+            yield ("flow", name, "transfer"), step.transfer
+    if line.fallback is not None and line.fallback.transfer is not None:
+        yield ("fallback", "transfer"), line.fallback.transfer
+
+
 def _surroundings(
     document: Document,
     root: KeyPath,
@@ -209,14 +217,12 @@ def _surroundings(
             if isinstance(look_up(document.data, path), list):
                 path = (*path, index)
             found.append(document.mistake(path, f"there is no trunk {trunk!r}", nearest(trunk, trunks)))
-    for name, step in line.flow.items():
-        if not isinstance(step, TransferStep):
-            continue
-        key: KeyPath = locate(look_up(document.data, root), ("flow", name, "transfer", "trunk"))
-        wanted = step.transfer.trunk
+    for where, target in _transfers(line):
+        key: KeyPath = locate(look_up(document.data, root), (*where, "trunk"))
+        wanted = target.trunk
         if wanted is not None and trunks is not None and wanted not in trunks:
             found.append(document.mistake((*root, *key), f"there is no trunk {wanted!r}", nearest(wanted, trunks)))
-        elif wanted is None and not routes and not step.transfer.to.lower().startswith(("sip:", "sips:")):
+        elif wanted is None and not routes and not target.to.lower().startswith(("sip:", "sips:")):
             hint = "name a trunk here, or add routes to appliance.yaml"
             found.append(document.mistake((*root, *key), "nothing says by which trunk", hint))
     if languages is not None and line.language.partition("-")[0] not in languages:

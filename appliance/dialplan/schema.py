@@ -268,6 +268,26 @@ class TransferStep(Section):
     )
 
 
+class Fallback(Section):
+    """What becomes of the caller when the language model fails: a transfer, a step of `flow`, or else the end."""
+
+    after: int = Field(default=2, ge=1, le=2, description="So many replies in a row have to fail; 1: the first.")
+    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
+        default="I am sorry, I cannot help you right now.",
+        description="Said first; the caller cannot cut it short. Empty for nothing.",
+    )
+    transfer: Annotated[TransferTarget, BeforeValidator(_target)] | None = Field(
+        default=None, description="Who to hand the caller on to: a number, or a mapping as in a `transfer` step."
+    )
+    step: str | None = Field(default=None, description="The step of `flow` that goes on with the caller.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Fallback:
+        if self.transfer is not None and self.step is not None:
+            raise fault("has both transfer and step", "keep one; a step can transfer, too")
+        return self
+
+
 class GotoStep(Section):
     """Goes on elsewhere."""
 
@@ -329,7 +349,13 @@ class Line(Section):
     agent: Literal["flow", "llm"] = Field(default="flow", description="Who leads: the steps of `flow`, or a model.")
     prompt: str | None = Field(default=None, description="With `agent: llm`: what the model is told to be and do.")
     flow: dict[Name, _TaggedStep] = Field(
-        default={}, description="With `agent: flow`: steps by name. The first one is where the call begins."
+        default={},
+        description="With `agent: flow`: steps by name. The first one is where the call begins. With `agent: llm`: "
+        "those that `fallback` goes on with.",
+    )
+    fallback: Fallback | None = Field(
+        default=None,
+        description="With `agent: llm`: what to do when the model fails; without it, the call ends with an apology.",
     )
     pronunciations: dict[str, str] = Field(
         default={}, description="Words the recogniser does not know, with their ARPAbet phones."

@@ -244,6 +244,9 @@ bye: {hang_up: Goodbye.}
     ]
 
 
+LLM = "name: x\nagent: llm\nprompt: y\n"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -259,6 +262,17 @@ bye: {hang_up: Goodbye.}
         ("name: x\nagent: llm", "1: prompt: is missing; tell the model what it is to do, or set agent: flow"),
         ("name: x\nprompt: y\nflow: {a: {hang_up: x}}", "2: prompt: has no effect with agent: flow; remove it"),
         ("name: x\nagent: llm\nprompt: y\nflow: {a: {hang_up: x}}", "4: flow: has no effect with agent: llm"),
+        ("name: x\nfallback: {}\nflow: {a: {hang_up: x}}", "2: fallback: has no effect with agent: flow"),
+        (f"{LLM}fallback: {{step: a}}", "4: fallback.step: there is no step 'a'; give the line a flow with it"),
+        (
+            f"{LLM}fallback: {{step: b}}\nflow: {{a: {{hang_up: x}}}}",
+            "4: fallback.step: there is no step 'b'; known: a",
+        ),
+        (f"{LLM}fallback: {{step: b}}\nflow: {{a: {{say: x}}, b: {{hang_up: x}}}}", "5: flow.a: no step leads to 'a'"),
+        (f"{LLM}fallback: {{step: a, transfer: 7}}\nflow: {{a: {{hang_up: x}}}}", "4: fallback: has both transfer and"),
+        (f"{LLM}fallback: {{transfer: {{to: 7, announce: x}}}}", "4: fallback.transfer.announce: nobody hears it"),
+        (f"{LLM}fallback: {{say: '${{b}}'}}", "4: fallback.say: unknown variable ${b}"),
+        (f"{LLM}fallback: {{after: 0}}", "4: fallback.after: must be at least 1, not 0"),
         ("name: x\nmatch: {called: '*49'}", "2: match.called: '*49' is not a number or a prefix; write it in full, or"),
         ("name: x\nmatch: {called: []}", "2: match.called: must not be empty"),
         ("name: x\npronunciations: {chaya: CH EE}", "2: pronunciations.chaya: 'EE' is not a phone; use AA AE"),
