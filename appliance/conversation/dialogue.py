@@ -27,6 +27,7 @@ from appliance.conversation.brain import (
     Spoken,
     Transfer,
     TransferFailed,
+    Trouble,
     Used,
 )
 from appliance.conversation.bridging import DeadAir
@@ -474,7 +475,7 @@ class Dialogue:
             raise EngineError(utterance.failed)
         return ended if transfer is None else await self._transfer(transfer)
 
-    def _note(self, step: Listen | Used | Asked | Answered | Pace) -> None:
+    def _note(self, step: Listen | Used | Asked | Answered | Trouble | Pace) -> None:
         """Steps that take no time."""
         assert self._speaker is not None and self._listening is not None
         match step:
@@ -487,6 +488,8 @@ class Dialogue:
                 self._turn.asked = messages
             case Answered(server):
                 self._turn.server = server
+            case Trouble(problem):
+                self._turn.problem = problem
             case Pace(factor):
                 self._speaker.pace = factor
 
