@@ -31,7 +31,9 @@ PHASES: Final = 10
 """Callers speak in turns, 2 ms apart, as independent ones would."""
 MAX_VIOLATIONS: Final = 1000
 STALL_S: Final = 0.01
-"""A clock that is later than this has stood still."""
+"""A clock that is later than this has stood still: everybody is called at once."""
+LATE_S: Final = 0.005
+"""A clock that is later than this has its lateness noted."""
 MAX_STALLS: Final = 10_000
 MAX_BUFFER_S: Final = 600.0
 """Twilio throws away what is sent beyond ten minutes (warning 31931)."""
@@ -90,9 +92,10 @@ class Metronome:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
             self.worst_s = max(self.worst_s, now - due)
+            if now - due > LATE_S:
+                self.stalls.append((due, now))
             if now - due > STALL_S:
                 # Everybody at once: one by one, what was late would stay so.
-                self.stalls.append((due, now))
                 number += int((now - due) / step)
                 waiting = [caller for phase in self._phases for caller in phase]
             else:

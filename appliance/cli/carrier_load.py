@@ -21,7 +21,7 @@ import numpy as np
 
 from appliance.api.streams import printable
 from appliance.cli.carrier_caller import FRAME_S, CarrierCaller, Metronome, Speech
-from appliance.cli.stream_caller import TwilioCaller, TwilioStreamOf, sid
+from appliance.cli.stream_caller import TwilioCaller, TwilioStreamOf, connect, sid
 from appliance.errors import CarrierError
 
 GREETING_S: Final = 4.0
@@ -76,6 +76,79 @@ class Target:
     account_sid: str = field(default_factory=lambda: sid("AC"))
     to: str = "+4930123456"
     from_: str = "+491711234567"
+
+
+@dataclass(frozen=True)
+class StreamedCall:
+    """A call whose stream is open; ``action`` is the address to be told of its end, "" for none."""
+
+    caller: TwilioCaller
+    call_sid: str
+    action: str
+
+
+class Number:
+    """Somebody who dials a target, over and over. An asynchronous context manager."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Number:
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    async def dial(self, caller: TwilioCaller | None = None) -> StreamedCall:
+        """Call, as ``caller`` where one is given (its ``of`` is replaced).
+
+        Raises:
+            CarrierError: the webhook refused, or nobody answers at the stream.
+        """
+        call_sid, url, action = sid("CA"), self.target.url, ""
+        parameters: Mapping[str, str] = {}
+        if not url:
+            document = await self._post(self.target.webhook, call_sid, "ringing")
+            url, parameters, action = stream_of(document)
+            action = urljoin(self.target.webhook, action) if action else ""
+        caller = caller or TwilioCaller()
+        caller.of = TwilioStreamOf(self.target.account_sid, call_sid, parameters)
+        headers = {"X-Twilio-Signature": signature(self.target.auth_token, url, ())}
+        caller.begin(await connect(url, session=self._http, headers=headers))
+        return StreamedCall(caller, call_sid, action)
+
+    async def hang_up(self, call: StreamedCall) -> None:
+        """End the call, and tell the box as the carrier does."""
+        await call.caller.hang_up()
+        if call.action:
+            with contextlib.suppress(CarrierError, asyncio.CancelledError):
+                await self._post(call.action, call.call_sid, "completed")
+
+    async def _post(self, url: str, call_sid: str, status: str) -> str:
+        form = [
+            ("CallSid", call_sid), ("AccountSid", self.target.account_sid), ("From", self.target.from_),
+            ("To", self.target.to), ("CallStatus", status), ("Direction", "inbound"), ("ApiVersion", "2010-04-01"),
+        ]  # fmt: skip
+        headers = {"X-Twilio-Signature": signature(self.target.auth_token, url, form)}
+        if self._http is None:
+            raise CarrierError("the calls have ended")
+        try:
+            async with self._http.post(
+                url, data=aiohttp.FormData(form), headers=headers, timeout=aiohttp.ClientTimeout(total=_WEBHOOK_S)
+            ) as reply:
+                body = (await reply.content.read(_MAX_BODY)).decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CarrierError(f"no answer from the webhook {url}: {error or type(error).__name__}") from None
+        if reply.status == 403:
+            raise CarrierError(
+                f"{url} refused with 403; is --auth-token the trunk's, and is the address the one in its public_url?"
+            )
+        if reply.status not in (200, 204):
+            raise CarrierError(f"the webhook {url} answered {reply.status}")
+        return body
 
 
 @dataclass
@@ -134,10 +207,10 @@ class Load:
         self._per_s = per_s
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = asyncio.Event()
-        self._http: aiohttp.ClientSession | None = None
+        self._number = Number(target)
 
     async def __aenter__(self) -> Load:
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        await self._number.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -146,8 +219,7 @@ class Load:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(caller.hang_up() for caller in self.callers))
-        if self._http is not None:
-            await self._http.close()
+        await self._number.__aexit__()
 
     async def place(self) -> None:
         """Begin all calls; returns when each is up or has failed."""
@@ -173,54 +245,17 @@ class Load:
 
     async def _call(self, number: int, placed: asyncio.Event) -> None:
         try:
-            caller, action, call_sid = await self._open()
+            call = await self._number.dial()
         except CarrierError as error:
             self.failures[str(error)] += 1
             return
         finally:
             placed.set()
-        self.callers.append(caller)
+        self.callers.append(call.caller)
         try:
-            await self._talk(caller, number)
+            await self._talk(call.caller, number)
         finally:
-            await caller.hang_up()
-            if action:
-                with contextlib.suppress(CarrierError, asyncio.CancelledError):
-                    await self._post(action, call_sid, "completed")
-
-    async def _open(self) -> tuple[CarrierCaller, str, str]:
-        call_sid, url, action = sid("CA"), self.target.url, ""
-        parameters: Mapping[str, str] = {}
-        if not url:
-            document = await self._post(self.target.webhook, call_sid, "ringing")
-            url, parameters, action = stream_of(document)
-            action = urljoin(self.target.webhook, action) if action else ""
-        of = TwilioStreamOf(self.target.account_sid, call_sid, parameters)
-        headers = {"X-Twilio-Signature": signature(self.target.auth_token, url, ())}
-        return await TwilioCaller.open(url, of, session=self._http, headers=headers), action, call_sid
-
-    async def _post(self, url: str, call_sid: str, status: str) -> str:
-        form = [
-            ("CallSid", call_sid), ("AccountSid", self.target.account_sid), ("From", self.target.from_),
-            ("To", self.target.to), ("CallStatus", status), ("Direction", "inbound"), ("ApiVersion", "2010-04-01"),
-        ]  # fmt: skip
-        headers = {"X-Twilio-Signature": signature(self.target.auth_token, url, form)}
-        if self._http is None:
-            raise CarrierError("the calls have ended")
-        try:
-            async with self._http.post(
-                url, data=aiohttp.FormData(form), headers=headers, timeout=aiohttp.ClientTimeout(total=_WEBHOOK_S)
-            ) as reply:
-                body = (await reply.content.read(_MAX_BODY)).decode("utf-8", "replace")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise CarrierError(f"no answer from the webhook {url}: {error or type(error).__name__}") from None
-        if reply.status == 403:
-            raise CarrierError(
-                f"{url} refused with 403; is --auth-token the trunk's, and is the address the one in its public_url?"
-            )
-        if reply.status not in (200, 204):
-            raise CarrierError(f"the webhook {url} answered {reply.status}")
-        return body
+            await self._number.hang_up(call)
 
     async def _talk(self, caller: CarrierCaller, number: int) -> None:
         with contextlib.suppress(CarrierError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from appliance.cli.carrier_load import Load, Target
 from appliance.cli.playout import Codec
 from appliance.cli.softphone import read_wav
 from appliance.cli.stream_caller import sid
+from tests.bench import processes
 
 TOKEN = "BENCH_AUTH_TOKEN"
 
@@ -48,14 +48,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--settle", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=4.0)
-    parser.add_argument("--cores", default="")
     parser.add_argument("--speech", nargs="+", type=Path, required=True)
     args = parser.parse_args()
-    if args.cores:
-        os.sched_setaffinity(0, {int(core) for core in args.cores.split(",")})
-    with contextlib.suppress(PermissionError):
-        os.nice(-10)  # who measures must not wait for what is measured
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with processes.measuring(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(args))
 
 

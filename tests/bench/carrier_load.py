@@ -35,12 +35,6 @@ PIPECAT_START_S = 120.0
 _PEER = Path(__file__).with_name("pipecat_peer.py")
 
 
-def cores() -> tuple[int, str]:
-    """The core of the audio, and those of the callers."""
-    found = sorted(os.sched_getaffinity(0))
-    return found[-1], ",".join(map(str, found[:-1] or found))
-
-
 def call(
     words: list[str],
     calls: int,
@@ -49,9 +43,9 @@ def call(
     pids: Callable[[], Mapping[str, int]],
     token: str = "",
 ) -> tuple[dict[str, Any], str]:
-    """Let the callers run; what they found, and the cores that each process used meanwhile."""
+    """Let the callers run; what they found, and the cores and memory that each process used meanwhile."""
     command = [sys.executable, "-m", "tests.bench.carrier_callers", *words, "--calls", str(calls)]
-    command += ["--seconds", str(seconds), "--cores", cores()[1], "--speech", *map(str, speech)]
+    command += ["--seconds", str(seconds), "--speech", *map(str, speech)]
     load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, TOKEN: token})
     assert load.stdout is not None
     watched: dict[str, int] = {}
@@ -62,7 +56,8 @@ def call(
             watched = {**pids(), "callers": load.pid}
             before, began = processes.all_processor_s(watched), time.monotonic()
         elif line.startswith("measured"):
-            used = processes.processor_shares(before, processes.all_processor_s(watched), time.monotonic() - began)
+            shares = processes.processor_shares(before, processes.all_processor_s(watched), time.monotonic() - began)
+            used = f"cores: {shares}; MiB: {processes.all_resident_mib(watched)}"
         elif line.startswith("{"):
             found = json.loads(line)
     if load.wait() != 0 or not found:
@@ -80,7 +75,7 @@ def told(bar: Bar, name: str, found: Mapping[str, Any], used: str) -> None:
     bar.note(
         f"{found['turns']} turns, {found['speech_min']:.1f} min of speech, {found['underruns']} underruns and "
         f"{found['doubtful']} while the callers stood still (at most {found['late_ms']:.0f} ms), "
-        f"{found['lost']} calls lost; cores: {used}"
+        f"{found['lost']} calls lost; {used}"
     )
     for what, count in {**found["failures"], **found["violations"]}.items():
         bar.note(f"{count} x {what}")
@@ -92,7 +87,7 @@ def appliance(bar: Bar, calls: int, seconds: float, held_to: int) -> None:
         token, account = sid(""), sid("AC")
         settings: dict[str, object] = {
             **lines.settings(folder), "limits.max_calls": calls + 10, "limits.max_cps": 300,
-            "limits.streams_per_address": calls + 10, "log.level": "warning", "media.core": cores()[0],
+            "limits.streams_per_address": calls + 10, "log.level": "warning", "media.core": processes.cores()[0],
         }  # fmt: skip
         box = Box(folder / "box", settings)
         box.settings["trunks"] = trunk_of(account, token, box.http_port)
@@ -118,7 +113,16 @@ def pipecat_server(python: Path) -> Iterator[tuple[str, int]]:
     """Pipecat's pipeline behind a WebSocket; gives its address and process id."""
     port = free_port()
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
-        command = [str(python), str(_PEER), "--port", str(port), "--core", str(cores()[0]), "--reply", lines.REPLY]
+        command = [
+            str(python),
+            str(_PEER),
+            "--port",
+            str(port),
+            "--core",
+            str(processes.cores()[0]),
+            "--reply",
+            lines.REPLY,
+        ]
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + PIPECAT_START_S

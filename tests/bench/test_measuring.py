@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from appliance.cli.playout import Codec, Playout, Run
 from tests.bench.asr_wire import align, exact, with_noise, wrongly_accepted
 from tests.bench.load_calls import unwrapped
 from tests.bench.lossy import LossyRelay
 from tests.bench.pacing import errors
 from tests.bench.prompts import Prompt
 from tests.bench.report import Bar, percentiles
+from tests.bench.rtp_caller import RtpPlayout, between
+from tests.bench.turn_callers import fell_silent
 from tests.bench.uac import header, parse_answer
+from tests.bench.voices import Clip, with_pause
+from tests.bench.wire import silences, sounds
 
 
 def turn(text: str, accepted: bool = True) -> dict[str, object]:
@@ -86,3 +92,52 @@ def test_the_bare_caller_reads_answers() -> None:
     answer = parse_answer(sdp)
     assert (answer.remote, answer.codecs.payload_type, answer.codecs.dtmf_payload_type) == (("10.0.0.1", 4000), 8, 96)
     assert header("SIP/2.0 200 OK\r\nCall-ID:  abc \r\n\r\n", "call-id") == "abc"
+
+
+PCMU = Codec("pcmu")
+LOUD, SILENT = PCMU.encode(np.full(160, 8000, np.int16)), PCMU.silence(160)
+
+
+def test_sounds_are_joined_over_short_breaks_and_keep_their_beginning() -> None:
+    playout = Playout(PCMU)
+    for at, payload in ((1.0, LOUD), (1.02, LOUD), (1.08, LOUD), (1.5, LOUD), (1.52, SILENT), (1.9, LOUD)):
+        playout.receive(payload, at)
+    assert sounds(playout, 1.05, 1.8) == [Run(1.0, pytest.approx(1.1)), Run(1.5, pytest.approx(1.52))]
+    assert sounds(playout, 1.3, join_s=0.45) == [Run(1.0, pytest.approx(1.92))]
+
+
+def test_what_is_between_sounds_is_silence() -> None:
+    runs = [Run(1.0, 1.2), Run(1.5, 2.0)]
+    assert silences(runs, 1.1, 2.5) == [Run(1.2, 1.5), Run(2.0, 2.5)]
+    assert silences(runs, 1.6, 1.9) == []
+    assert (fell_silent(runs, 1.6), fell_silent(runs, 1.3)) == (2.0, None)
+
+
+def test_packets_of_silence_are_no_sound_and_a_late_packet_is_heard_where_it_belongs() -> None:
+    playout = RtpPlayout(PCMU)
+    for number, late in enumerate((0.0, 0.004, 0.0, 0.0)):
+        playout.stamped(number * 160, SILENT if number == 2 else LOUD, 5.0 + number * 0.02 + late)
+    assert playout.end == pytest.approx(5.08)
+    heard = between(playout, 5.0, 5.08)
+    assert [bool(heard[at : at + 160].all()) for at in range(0, 640, 160)] == [True, True, False, True]
+
+
+def test_a_break_in_what_is_said_by_rtp_is_an_underrun_unless_the_caller_spoke() -> None:
+    playout = RtpPlayout(PCMU)
+    for number in (0, 1, 10, 11):
+        playout.stamped(number * 160, LOUD, 5.0 + number * 0.02)
+    assert [round(gap.seconds, 2) for gap in playout.gaps] == [0.16]
+    playout.caller_active(5.26)
+    playout.stamped(20 * 160, LOUD, 5.4)
+    assert len(playout.gaps) == 1
+
+
+def test_a_pause_is_put_where_it_is_quiet_and_moves_the_end() -> None:
+    chance = np.random.default_rng(1)
+    pcm = (3000 * chance.standard_normal(16000)).astype(np.int16)
+    pcm[7000:7800] //= 100
+    paused = with_pause(Clip("a", pcm, 0, 16000), 0.5, random.Random(1))
+    ((first, last),) = paused.pauses
+    assert 7000 <= first <= 7800 and last - first == 4000
+    assert paused.end == 20000 and len(paused.pcm) == 20000
+    assert np.abs(paused.pcm[first:last].astype(int)).max() < 300
