@@ -70,6 +70,8 @@ class Provider:
         models: model files the factory reads, for ``appliance doctor`` and ``make demo``.
         partials: of a recogniser: it can say what was heard so far while the caller still speaks; or a function of
             its options that says so.
+        levelled: of a synthesiser: its speech is at -20 dBFS and begins and ends without silence, and is left so.
+        exact: of a synthesiser: nothing is done to its audio, and none of it is kept for the next time.
     """
 
     factory: Callable[[Any, Any], Any]
@@ -77,6 +79,8 @@ class Provider:
     options: type[ProviderOptions] = ProviderOptions
     models: tuple[str, ...] = ()
     partials: bool | Callable[[Any], bool] = False
+    levelled: bool = False
+    exact: bool = False
 
 
 Providers = Mapping[str, Provider]

@@ -126,6 +126,34 @@ class Engine(Section):
         return gathered(data, cls) if isinstance(data, dict) else data
 
 
+class FallbackSpeech(Section):
+    """Who speaks while the synthesiser cannot. Keys that are not listed here are the provider's own options."""
+
+    provider: Name = Field(description="Which implementation; in its own voice for the line's language.")
+    first_audio_s: Seconds = Field(
+        default=1.5, description="Without audio after so long it takes over; and then for 15 s, after any failure."
+    )
+    options: Options = Field(default={}, description="The provider's own keys; they may also stand beside `provider`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"provider": data}
+        return gathered(data, cls) if isinstance(data, dict) else data
+
+
+class SpeechEngine(Engine):
+    """Speech synthesis. Keys that are not listed here are the provider's own options."""
+
+    cache_mb: float = Field(
+        default=32.0, ge=0, le=4096, description="Memory of each worker for phrases already spoken; 1 MB is a minute."
+    )
+    fallback: FallbackSpeech | None = Field(
+        default=None, description="Who speaks while `provider` cannot: a provider, or a mapping with the keys below."
+    )
+
+
 class Engines(Section):
     """Who does what with speech and language."""
 
@@ -134,7 +162,7 @@ class Engines(Section):
     turn: Engine = Field(default=Engine(provider="smart_turn"), description="Whether the caller has finished.")
     asr: Engine = Field(default=Engine(provider="pocketsphinx"), description="Speech recognition.")
     llm: Engine = Field(default=Engine(provider="none"), description="Language model, for lines with `agent: llm`.")
-    tts: Engine = Field(default=Engine(provider="espeak"), description="Speech synthesis.")
+    tts: SpeechEngine = Field(default=SpeechEngine(provider="espeak"), description="Speech synthesis.")
 
 
 class Store(Section):

@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from pydantic import Field
 
-from appliance.api import EngineContext, JudgeTurnRequest, Pcm, RecogniseRequest, SynthesiseRequest
+from appliance.api import EngineContext, JudgeTurnRequest, RecogniseRequest, SynthesiseRequest
 from appliance.errors import EngineError
 from appliance.hookspecs import ProviderOptions
 
 if TYPE_CHECKING:
-    from appliance.engines.espeak_tts import EspeakSynthesiser, PhraseCache
+    from appliance.engines.espeak_tts import EspeakSynthesiser
     from appliance.engines.pocketsphinx_asr import PocketSphinxRecogniser
     from appliance.engines.smart_turn import SmartTurn
 
 RATE_HZ: Final = 8000
-MAX_CACHED_SAMPLES: Final = 30 * RATE_HZ
 _NO_SAMPLES: Final = np.zeros(0, np.int16)
 
 
@@ -30,7 +28,6 @@ class EspeakOptions(ProviderOptions):
     """``voice`` is used where neither the line nor its language names one."""
 
     voice: str = "en-us"
-    cache_mb: float = Field(32.0, ge=0, le=4096)
 
 
 class _Inline:
@@ -99,13 +96,12 @@ class SmartTurnEngine(_Inline):
 
 
 class EspeakEngine(_Inline):
-    """Speaks with espeak-ng; phrases said before come out of a cache."""
+    """Speaks with espeak-ng."""
 
     kind = "tts"
 
-    def __init__(self, synthesiser: EspeakSynthesiser, cache: PhraseCache, default_voice: str) -> None:
+    def __init__(self, synthesiser: EspeakSynthesiser, default_voice: str) -> None:
         self._synthesiser = synthesiser
-        self._cache = cache
         self._default_voice = default_voice
 
     async def load(self) -> None:
@@ -118,19 +114,11 @@ class EspeakEngine(_Inline):
 
     async def _speak(self, request: SynthesiseRequest, context: EngineContext) -> None:
         voice = request.voice or request.language or self._default_voice
-        cached = self._cache.get(request.text, voice, request.rate)
-        if cached is not None:
-            context.speak(request, cached, last=True, cached=True)
-            return
-        spoken: list[Pcm] = []
         for chunk in self._synthesiser.synthesise(request.text, voice=voice, rate=request.rate):
             if not context.speak(request, chunk):
                 return
-            spoken.append(chunk)
             await context.checkpoint()
         context.speak(request, _NO_SAMPLES, last=True)
-        if 0 < sum(map(len, spoken)) <= MAX_CACHED_SAMPLES:
-            self._cache.put(request.text, voice, request.rate, np.concatenate(spoken))
 
 
 class NoEngine:

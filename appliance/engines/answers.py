@@ -119,6 +119,10 @@ class RunContext:
         job, queued_s, run_s = self._timed(request)
         if job.cancelled or job.closed:
             return False
+        if request.slot < 0:  # it is only to be in the cache
+            if last:
+                self._answer(job, Spoken(request.request, job.tts_end, True, cached, queued_s, run_s), True)
+            return True
         if job.tts_end + len(pcm) > request.tts_start + request.room:
             room_s = request.room / 8000
             self.failed(request, f"the speech is longer than the {room_s:.1f} s there is room for", retryable=False)

@@ -6,6 +6,7 @@ Nothing heavy is imported here: each factory imports what it needs, in the worke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.engines import fake
@@ -37,9 +38,9 @@ def _smart_turn(options: ProviderOptions, resources: Resources) -> SmartTurnEngi
 
 
 def _espeak(options: EspeakOptions, resources: Resources) -> EspeakEngine:
-    from appliance.engines.espeak_tts import EspeakSynthesiser, PhraseCache
+    from appliance.engines.espeak_tts import EspeakSynthesiser
 
-    return EspeakEngine(EspeakSynthesiser(), PhraseCache(int(options.cache_mb * 1024 * 1024)), options.voice)
+    return EspeakEngine(EspeakSynthesiser(), options.voice)
 
 
 def _openai_llm(options: OpenAiLlmOptions, resources: Resources) -> OpenAiLlm:
@@ -97,7 +98,7 @@ class BuiltinEngines:
     @hookimpl
     def appliance_tts_providers(self) -> Providers:
         return {
-            "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions),
-            "fake": _fake(fake.FakeTts, fake.FakeTtsOptions),
+            "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions, levelled=True),
+            "fake": replace(_fake(fake.FakeTts, fake.FakeTtsOptions), exact=True),
             "none": _none("tts"),
         }

@@ -18,7 +18,6 @@ import difflib
 import re
 import threading
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from appliance.engines.speech_level import whole_piece
 from appliance.errors import EngineError
 
 RATE_HZ: Final = 8000
@@ -43,13 +43,6 @@ _FIRST_PIECE_CHARACTERS: Final = 120
 _PIECE_CHARACTERS: Final = 240
 _SENTENCE_PAUSE_S: Final = 0.25
 _CLAUSE_PAUSE_S: Final = 0.12
-_LEAD_S: Final = 0.01
-_TAIL_S: Final = 0.05
-_SPEECH_FLOOR: Final = 0.006  # -44 dBFS: what is quieter at either end of a piece is silence
-_LEVEL: Final = 0.1  # -20 dBFS RMS while speaking
-_KNEE: Final = 0.6
-_PEAK: Final = 0.89  # -1 dBFS
-_CALIBRATION: Final = "1 2 3 4 5 6 7 8 9"  # digits are words in every language
 
 # espeak-ng/speak_lib.h
 _OUTPUT_SYNCHRONOUS: Final = 2
@@ -121,66 +114,14 @@ class EspeakSynthesiser:
     def _speak(self, pieces: list[tuple[str, float]], voice: str, rate: float) -> Iterator[NDArray[np.int16]]:
         pause_s = 0.0
         for text, pause_after_s in pieces:
-            speech = _trimmed(self._library.speech(text, voice, round(_WORDS_PER_MINUTE * rate)))
-            if not len(speech):
+            pcm = whole_piece(self._library.speech(text, voice, round(_WORDS_PER_MINUTE * rate)))
+            if not len(pcm):
                 continue
-            pcm = _to_pcm(speech)
             if pause_s:
                 pcm = np.concatenate([np.zeros(int(pause_s / rate * RATE_HZ), np.int16), pcm])
             pause_s = pause_after_s
             for start in range(0, len(pcm), CHUNK_SAMPLES):
                 yield pcm[start : start + CHUNK_SAMPLES]
-
-
-class PhraseCache:
-    """Phrases already synthesised, the least recently used forgotten first.
-
-    Args:
-        max_bytes: the most audio to keep.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes_held = 0
-        self.hits = 0
-        self.misses = 0
-        self._phrases: OrderedDict[tuple[str, str, float], NDArray[np.int16]] = OrderedDict()
-
-    def get(self, text: str, voice: str, rate: float) -> NDArray[np.int16] | None:
-        """The whole phrase, read-only, or None."""
-        pcm = self._phrases.get((text, voice, rate))
-        if pcm is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._phrases.move_to_end((text, voice, rate))
-        return pcm
-
-    def put(self, text: str, voice: str, rate: float, pcm: NDArray[np.int16]) -> None:
-        """Keep a copy of ``pcm`` unless it alone would take more than half of the cache."""
-        if _held_bytes(text, pcm) > self.max_bytes // 2:
-            return
-        key = (text, voice, rate)
-        before = self._phrases.pop(key, None)
-        if before is not None:
-            self.bytes_held -= _held_bytes(text, before)
-        kept = pcm.copy()
-        kept.flags.writeable = False
-        self._phrases[key] = kept
-        self.bytes_held += _held_bytes(text, kept)
-        while self.bytes_held > self.max_bytes:
-            (oldest, _, _), forgotten = self._phrases.popitem(last=False)
-            self.bytes_held -= _held_bytes(oldest, forgotten)
-
-    def __len__(self) -> int:
-        return len(self._phrases)
-
-
-_ENTRY_BYTES: Final = 400
-
-
-def _held_bytes(text: str, pcm: NDArray[np.int16]) -> int:
-    return pcm.nbytes + 4 * len(text) + _ENTRY_BYTES
 
 
 # --- text ---------------------------------------------------------------------------------------------------------
@@ -248,36 +189,6 @@ def _cut(sentence: str) -> list[str]:
     return [*parts, rest] if rest else parts
 
 
-# --- sound --------------------------------------------------------------------------------------------------------
-
-
-def _trimmed(speech: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``speech`` from just before its first sound to just after its last; empty if there is none."""
-    loud = np.flatnonzero(np.abs(speech) > _SPEECH_FLOOR)
-    if not len(loud):
-        return speech[:0]
-    start = max(int(loud[0]) - int(_LEAD_S * RATE_HZ), 0)
-    return speech[start : int(loud[-1]) + int(_TAIL_S * RATE_HZ)]
-
-
-def _to_pcm(speech: NDArray[np.float32]) -> NDArray[np.int16]:
-    """16-bit samples; what is louder than the knee is bent so that it stays below the peak."""
-    size = np.abs(speech)
-    if size.max(initial=0.0) > _KNEE:
-        room = _PEAK - _KNEE
-        bent = _KNEE + room * np.tanh((size - _KNEE) / room)
-        speech = np.where(size > _KNEE, np.copysign(bent, speech), speech)
-    return np.rint(speech * 32767).astype(np.int16)
-
-
-def _active_rms(speech: NDArray[np.float32]) -> float:
-    """RMS over the 10 ms frames that are within 30 dB of the loudest; 0 for silence."""
-    frame = RATE_HZ // 100
-    power = np.square(speech[: len(speech) // frame * frame].reshape(-1, frame)).mean(axis=1)
-    active = power[power > power.max(initial=0.0) * 1e-3]
-    return float(np.sqrt(active.mean())) if len(active) else 0.0
-
-
 # --- the library --------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +247,6 @@ class _Library:
         self._callback = _Callback(self._take)
         library.espeak_SetSynthCallback(self._callback)
         self._set_to: tuple[str, int] | None = None
-        self._gains: dict[str, float] = {}
         self.voices = _list_voices(library, data_path)
         self.variants = frozenset(path.name for path in (data_path / "voices" / "!v").iterdir())
         self._known: dict[str, str] = {}
@@ -369,21 +279,13 @@ class _Library:
         return f"near it: {', '.join(dict.fromkeys(near))}"
 
     def speech(self, text: str, voice: str, words_per_minute: int) -> NDArray[np.float32]:
-        """``text`` as samples at 8 kHz, in -1..1 apart from rare peaks, at the common level of all voices.
+        """``text`` as samples at 8 kHz, in -1..1, as loud as the voice is.
 
         Raises:
             EngineError: espeak-ng refuses the voice or the text.
         """
         with self._lock:
-            gain = self._gain(voice)
-            return self._synthesised(text, voice, words_per_minute) * np.float32(gain)
-
-    def _gain(self, voice: str) -> float:
-        gain = self._gains.get(voice)
-        if gain is None:
-            level = _active_rms(self._synthesised(_CALIBRATION, voice, _WORDS_PER_MINUTE))
-            gain = self._gains[voice] = min(max(_LEVEL / level, 0.25), 8.0) if level else 1.0
-        return gain
+            return self._synthesised(text, voice, words_per_minute)
 
     def _synthesised(self, text: str, voice: str, words_per_minute: int) -> NDArray[np.float32]:
         if self._set_to != (voice, words_per_minute):

@@ -32,6 +32,7 @@ from appliance.engines.answers import Client, Job, RunContext
 from appliance.engines.batcher import Batch, Batcher, BatchPolicy, Request
 from appliance.engines.builtin import provider_registry
 from appliance.engines.protocol import Engine, RequestMessage, accepts, check_engine, deadline_of
+from appliance.engines.speech import shared_speech
 from appliance.errors import ApplianceError, ChannelClosed, EngineError, StaleSlot
 from appliance.ipc.channel import Channel, serve
 from appliance.ipc.child import SupervisorLink
@@ -316,7 +317,10 @@ def make_engine(settings: Settings, kind: str) -> Engine:
     """
     chosen = getattr(settings.engines, kind)
     resources = _Models(model_directory(settings.models_dir))
-    engine = provider_registry().create(kind, chosen.provider, chosen.options, resources)
+    registry = provider_registry()
+    if kind == "tts":
+        return shared_speech(settings.engines.tts, registry, resources)
+    engine = registry.create(kind, chosen.provider, chosen.options, resources)
     return check_engine(engine, kind, chosen.provider)
 
 

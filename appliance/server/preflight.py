@@ -64,11 +64,14 @@ def _remedy(error: OSError, key: str) -> str:
 def _models(settings: Settings) -> Iterator[str]:
     registry = provider_registry()
     store = ModelStore(model_directory(settings.models_dir))
-    for kind in KINDS:
+    chosen = [(f"engines.{kind}", kind, getattr(settings.engines, kind).provider) for kind in KINDS]
+    if settings.engines.tts.fallback is not None:
+        chosen.append(("engines.tts.fallback", "tts", settings.engines.tts.fallback.provider))
+    for key, kind, chosen_name in chosen:
         try:
-            provider = registry.provider(kind, getattr(settings.engines, kind).provider)
+            provider = registry.provider(kind, chosen_name)
         except EngineError as error:
-            yield f"engines.{kind}.{error}"
+            yield f"{key}.{error}"
             continue
         for name in provider.models:
             try:

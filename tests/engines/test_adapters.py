@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from appliance.engines.adapters import EspeakEngine, NoEngine, PocketSphinxEngine, SmartTurnEngine
-from appliance.engines.espeak_tts import PhraseCache
+from appliance.engines.phrase_cache import PhraseCache
 from appliance.engines.protocol import Engine
+from appliance.engines.speech import SharedSpeech, Source
 from appliance.engines.worker import Worker
 from appliance.errors import EngineError
 from appliance.ipc.messages import Cancel, Failed, JudgeTurn, Recognise, Recognised, Spoken, Synthesise, TurnVerdict
@@ -106,6 +107,10 @@ def recognise(language: str = "en-US", phrases: tuple[str, ...] = ("yes", "no"))
     return Recognise(1, 0, 1, 0, 800, language, phrases, (("yes", "Y EH S"),), True, math.inf)
 
 
+def shared(synthesiser: Synthesiser, cache: PhraseCache) -> SharedSpeech:
+    return SharedSpeech([Source(EspeakEngine(synthesiser, "en-us"), "espeak", levelled=True)], cache)
+
+
 def synthesise(text: str, voice: str = "", language: str = "en-gb", room: int = 10_000, request: int = 1) -> Synthesise:
     return Synthesise(request, 0, 1, text, language, voice, 1.25, 100, room)
 
@@ -139,7 +144,7 @@ def test_the_turn_model_gets_telephone_audio_and_is_told_so(rings):
 
 def test_speech_is_passed_on_as_it_comes_and_then_from_the_cache(rings):
     synthesiser = Synthesiser()
-    engine = EspeakEngine(synthesiser, PhraseCache(1 << 20), "en-us")
+    engine = shared(synthesiser, PhraseCache(1 << 20))
     said, worker = play(engine, rings, synthesise("Hello."), synthesise("Hello."))
     assert [(a.tts_end, a.last, a.cached) for a in said] == [
         (900, False, False),
@@ -156,24 +161,24 @@ def test_speech_is_passed_on_as_it_comes_and_then_from_the_cache(rings):
 
 def test_the_lines_voice_comes_before_its_language_and_the_default(rings):
     synthesiser = Synthesiser()
-    engine = EspeakEngine(synthesiser, PhraseCache(0), "en-us")
+    engine = shared(synthesiser, PhraseCache(0))
     play(engine, rings, synthesise("a", voice="de+f3"), synthesise("a", voice="", language=""))
     assert [voice for _, voice, _ in synthesiser.asked] == ["en-us", "de+f3", "en-us"]
 
 
 def test_nothing_to_say_is_said_at_once(rings):
-    said, _ = play(EspeakEngine(Synthesiser(chunks=0), PhraseCache(1 << 20), "en-us"), rings, synthesise("..."))
+    said, _ = play(shared(Synthesiser(chunks=0), PhraseCache(1 << 20)), rings, synthesise("..."))
     assert [(a.tts_end, a.last) for a in said] == [(100, True)]
 
 
 def test_an_unknown_voice_fails_for_good(rings):
-    said, _ = play(EspeakEngine(Synthesiser(), PhraseCache(0), "en-us"), rings, synthesise("a", voice="xx"))
+    said, _ = play(shared(Synthesiser(), PhraseCache(0)), rings, synthesise("a", voice="xx"))
     assert said == [Failed(1, "espeak-ng has no voice 'xx'", False)]
 
 
 def test_speech_longer_than_its_room_stops_and_is_not_cached(rings):
     synthesiser, cache = Synthesiser(), PhraseCache(1 << 20)
-    said, _ = play(EspeakEngine(synthesiser, cache, "en-us"), rings, synthesise("long", room=1000))
+    said, _ = play(shared(synthesiser, cache), rings, synthesise("long", room=1000))
     assert [type(message) for message in said] == [Spoken, Failed]
     assert len(cache) == 0
 
@@ -185,7 +190,7 @@ def test_cancelling_in_the_middle_stops_the_synthesis(rings):
         if len(inbox.messages) == 2:
             asyncio.get_running_loop().call_soon(worker.handle, inbox, Cancel(1))
 
-    engine = EspeakEngine(synthesiser, PhraseCache(1 << 20), "en-us")
+    engine = shared(synthesiser, PhraseCache(1 << 20))
     said, _ = play(engine, rings, synthesise("long", room=1_000_000), on_message=barge_in)
     assert len(said) <= 4
     assert synthesiser.made < 1010

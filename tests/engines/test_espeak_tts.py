@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import textwrap
@@ -14,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from appliance.engines import espeak_tts
-from appliance.engines.espeak_tts import CHUNK_SAMPLES, EspeakSynthesiser, PhraseCache
+from appliance.engines.espeak_tts import CHUNK_SAMPLES, EspeakSynthesiser
 from appliance.errors import EngineError
 
 SENTENCE = "Sure, I can help you with that."
@@ -233,8 +232,6 @@ def test_the_library_is_loaded_by_the_synthesiser_and_not_by_the_import() -> Non
         import appliance.engines.espeak_tts as tts
         loaded = lambda: "libespeak" in open("/proc/self/maps").read()
         assert not loaded()
-        tts.PhraseCache(1000)
-        assert not loaded()
         tts.EspeakSynthesiser()
         assert loaded()
     """
@@ -271,53 +268,3 @@ def test_two_thousand_phrases_and_hostile_texts_in_every_voice_leave_memory_leve
         assert grown < 0.05 * before, f"{before} kB grew by {grown} kB"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=240)
-
-
-class TestPhraseCache:
-    @staticmethod
-    def pcm(seconds: float) -> NDArray[np.int16]:
-        return np.arange(int(seconds * 8000), dtype=np.int16)
-
-    def test_returns_what_was_put_under_exactly_that_key(self) -> None:
-        cache = PhraseCache(1_000_000)
-        cache.put("hello", "en-us", 1.0, self.pcm(1))
-        found = cache.get("hello", "en-us", 1.0)
-        assert found is not None
-        np.testing.assert_array_equal(found, self.pcm(1))
-        assert cache.get("hello", "en-gb", 1.0) is None
-        assert cache.get("hello", "en-us", 1.1) is None
-        assert (cache.hits, cache.misses) == (1, 2)
-
-    def test_neither_side_can_change_what_is_kept(self) -> None:
-        cache = PhraseCache(1_000_000)
-        mine = self.pcm(1)
-        cache.put("hello", "en-us", 1.0, mine)
-        mine[:] = 0
-        found = cache.get("hello", "en-us", 1.0)
-        assert found is not None and found[-1] != 0
-        with pytest.raises(ValueError, match="read-only"):
-            found[0] = 1
-
-    def test_forgets_the_least_recently_used(self) -> None:
-        cache = PhraseCache(3 * 17_000)
-        for name in "abc":
-            cache.put(name, "v", 1.0, self.pcm(1))
-        cache.get("a", "v", 1.0)
-        cache.put("d", "v", 1.0, self.pcm(1))
-        kept = [name for name in "abcd" if cache.get(name, "v", 1.0) is not None]
-        assert kept == ["a", "c", "d"]
-
-    def test_stays_within_its_bytes(self) -> None:
-        chance = random.Random(1)
-        cache = PhraseCache(200_000)
-        for _ in range(500):
-            cache.put(str(chance.randint(0, 60)), "v", 1.0, self.pcm(chance.random() * 3))
-            assert cache.bytes_held <= 200_000
-        assert len(cache) > 3
-
-    def test_one_huge_phrase_does_not_empty_it(self) -> None:
-        cache = PhraseCache(100_000)
-        cache.put("small", "v", 1.0, self.pcm(1))
-        cache.put("huge", "v", 1.0, self.pcm(30))
-        assert len(cache) == 1
-        assert cache.get("small", "v", 1.0) is not None
