@@ -30,7 +30,7 @@ from tests.interop.conftest import quick_settings
 from tests.peers.baresip import Baresip, missing
 from tests.peers.capture import RtpCapture, may_capture
 from tests.peers.phone import PeerError
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, block_until
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -85,8 +85,12 @@ class Heard:
         """What is wrong, in words."""
         said = {"the box": self.by_box, "baresip": self.by_peer}
         unlike = [f"{who} heard {score:.2f} of it" for who, score in said.items() if score < self.least]
-        keys = [turn["caller_text"] for turn in self.record["turns"] if turn["by"] == "key"]
+        keys = keys_of(self.record)
         return unlike if keys == [KEY] else [*unlike, f"the keys on record are {keys}"]
+
+
+def keys_of(record: records.Row) -> list[str]:
+    return [turn["caller_text"] for turn in record["turns"] if turn["by"] == "key"]
 
 
 def call(box: Box, folder: Path, speech: Path, **phone: object) -> Heard:
@@ -96,7 +100,7 @@ def call(box: Box, folder: Path, speech: Path, **phone: object) -> Heard:
         peer.dial(box.uri(LINE))
         time.sleep(TALK_S)
         peer.press(KEY)
-        time.sleep(1.0)
+        block_until(lambda: keys_of(records.calls(box.database)[-1]), "the key in the call's record")
         peer.hang_up()
     finally:
         peer.close()
