@@ -13,6 +13,7 @@
     │   ├── ChannelClosed        the process at the other end is gone
     │   └── StaleSlot            the call that owned this media slot is over, or its audio has been overwritten
     ├── EngineError              an engine could not do what was asked; ``retryable`` says whether another worker may
+    ├── ToolError                a tool could not do what the model asked; the model is told the message
     ├── ModelFileError           a model file is missing, corrupt or cannot be fetched
     ├── MediaError               no RTP port, no free slot
     ├── DialError                a number may not be dialled, or the call did not come about; ``status`` as SIP says it
@@ -118,6 +119,10 @@ class EngineError(ApplianceError):
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         self.retryable = retryable
         super().__init__(message)
+
+
+class ToolError(ApplianceError):
+    """A tool could not do what the language model asked. The message is for the model: what is wrong, what would do."""
 
 
 class ModelFileError(ApplianceError):

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
+from appliance.calls.builtin_tools import builtin_tools
 from appliance.calls.fallback_brain import FallbackBrain
-from appliance.conversation import brain
+from appliance.clock import Clock
+from appliance.conversation import brain, manners
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
-from appliance.conversation.llm_brain import LlmBrain
+from appliance.conversation.llm_brain import LlmBrain, Persona
+from appliance.conversation.memory import CallerMemory
 from appliance.conversation.speaker import Voice
+from appliance.conversation.thinking import HandOver, Manner, Model
+from appliance.conversation.tools import CallFacts, ToolSet
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Fallback, Line, TransferTarget
-from appliance.dialplan.text import render
-from appliance.engines.client import EnginePool
+from appliance.dialplan.text import normalise, render
 from appliance.errors import EngineError
 from appliance.signalling.leg import CallInfo
+from appliance.store.callers import CallerStore, plain_number
 
 
-def make_brain(
-    line: Line, info: CallInfo, llm: EnginePool | None, llm_timeout_s: float, now: Callable[[], float]
-) -> brain.Brain:
+@dataclass(frozen=True)
+class ModelServices:
+    """What a line with a language model uses.
+
+    Attributes:
+        llm: the model's workers.
+        timeout_s: a whole answer must have come by then; ``first_token_s``: its first token (0: the same).
+        callers: what is known of callers, and who is not to be called; None where nothing is kept.
+        clock: for the time of day.
+    """
+
+    llm: Model
+    timeout_s: float
+    clock: Clock
+    first_token_s: float = 0.0
+    callers: CallerStore | None = None
+
+
+def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> brain.Brain:
     """The brain of one call on ``line``.
 
     Raises:
@@ -28,42 +51,102 @@ def make_brain(
     """
     if line.agent == "flow":
         return FlowBrain(line, info)
-    if llm is None:
+    if services is None:
         raise EngineError(f"line {line.name!r} has `agent: llm` but engines.llm.provider is none", retryable=False)
-    greeting = line.greeting
-    opening = [text for text in (line.disclosure, greeting.text if greeting else None) if text]
+    caller = number_of(info)
+    values = _values(line, info)
+    hand_overs = {
+        name: HandOver(_transfer(choice, values), render(choice.say, values), choice.description)
+        for name, choice in line.transfers.items()
+    }
+    monotonic = services.clock.monotonic
+    memory = None
+    if line.memory.enabled and caller and services.callers is not None:
+        notes = _Notes(services.callers, caller, line)
+        memory = CallerMemory(notes, services.llm, info.leg_id, monotonic)
+    zone = ZoneInfo(line.timezone) if line.timezone else None
     model = LlmBrain(
-        llm,
-        prompt=line.prompt or "",
-        greeting=" ".join(opening),
-        greeting_interruptible=line.disclosure is None and (greeting is None or greeting.interruptible),
-        no_input_prompts=line.no_input.prompts,
-        expectation=brain.Expectation(no_input_s=line.no_input.after_s),
-        timeout_s=llm_timeout_s,
-        now=now,
+        services.llm,
+        Persona(
+            prompt=line.prompt or "",
+            opening=[brain.Say(said.text, said.interruptible) for said in flow.opening(line, values)],
+            no_input_prompts=line.no_input.prompts,
+            no_input_retries=line.no_input.retries,
+            expectation=brain.Expectation(
+                pronunciations=tuple(line.pronunciations.items()), no_input_s=line.no_input.after_s
+            ),
+            language=line.language,
+            context_tokens=line.context_tokens,
+            requests=_requests(line),
+        ),
+        Manner(
+            timeout_s=services.timeout_s,
+            first_token_s=services.first_token_s,
+            reply_tokens=line.reply_tokens,
+            session=info.leg_id,
+            language=line.language,
+            filler_after_s=line.filler.after_s,
+            fillers=line.filler.texts or manners.fillers(line.language),
+            transfers=hand_overs,
+        ),
+        facts=CallFacts(info.leg_id, line.name, caller, info.called),
+        tools=ToolSet(builtin_tools(line, hand_overs, memory, services.callers)),
+        slots={},
+        about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
+        memory=memory,
+        now=monotonic,
+        local_time=lambda: services.clock.utc().astimezone(zone),
     )
     return model if line.fallback is None else _with_fallback(model, line, line.fallback, info)
 
 
 def _with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
-    values = {
-        **variables(info),
-        "caller.number": info.calling,
-        "called.number": info.called,
-        "line.name": line.name,
-    }
-    target = fallback.transfer
+    values = _values(line, info)
     return FallbackBrain(
         model,
         after=fallback.after,
         say=render(fallback.say, values),
         onward=FlowBrain(line, info, enter_at=fallback.step) if fallback.step else None,
-        transfer=_transfer(target, render(target.to, values), render(target.announce, values)) if target else None,
+        transfer=_transfer(fallback.transfer, values) if fallback.transfer else None,
     )
 
 
-def _transfer(target: TransferTarget, to: str, announce: str) -> brain.Transfer:
+def _values(line: Line, info: CallInfo) -> dict[str, str]:
+    """What ``${...}`` stands for where no question has been asked."""
+    return {
+        **variables(info), "caller.number": info.calling, "called.number": info.called, "line.name": line.name
+    }  # fmt: skip
+
+
+def _transfer(target: TransferTarget, values: Mapping[str, str]) -> brain.Transfer:
+    to, announce = render(target.to, values), render(target.announce, values)
     return brain.Transfer(to, target.trunk or "", target.kind == "attended", target.timeout_s, announce)
+
+
+class _Notes:
+    """What is known of one caller on one line."""
+
+    def __init__(self, callers: CallerStore, number: str, line: Line) -> None:
+        self._callers = callers
+        self._number = number
+        self._line = line
+
+    async def recall(self) -> str:
+        return await self._callers.recall(self._number, self._line.name)
+
+    async def keep(self, notes: str) -> None:
+        await self._callers.keep(self._number, self._line.name, notes, days=self._line.memory.days)
+
+
+def number_of(info: CallInfo) -> str:
+    """The number that a caller is known by; "" where it is withheld, or there is none."""
+    withheld = {"id", "user", "full"} & {value.lower() for value in info.about.privacy}
+    return "" if withheld else plain_number(info.calling)
+
+
+def _requests(line: Line) -> frozenset[manners.Request]:
+    wanted = {manners.Request.REPEAT} if "repeat" in line.manners else set()
+    return frozenset(wanted | ({manners.Request.SLOWER, manners.Request.FASTER} if "pace" in line.manners else set()))
 
 
 def voice_of(line: Line) -> Voice:
@@ -72,11 +155,18 @@ def voice_of(line: Line) -> Voice:
 
 
 class FlowBrain:
-    """A dialplan's flow as a brain. It answers the call, or takes it over at the step ``enter_at``."""
+    """A dialplan's flow as a brain, with the manners of any speaker around it.
+
+    It answers the call, or takes it over at the step ``enter_at``.
+    """
 
     def __init__(self, line: Line, info: CallInfo, enter_at: str = "") -> None:
         self._line = line
         self._enter_at = enter_at
+        self._requests = _requests(line)
+        self._phrases = manners.phrases(line.language, self._requests)
+        self._said: tuple[brain.Say, ...] = ()
+        self._pace = 1.0
         self._flow = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info))
         self._slots: dict[str, str] = {}
 
@@ -95,17 +185,33 @@ class FlowBrain:
 
     async def reply(self, heard: brain.Input, gate: brain.Gate = brain.OPEN) -> AsyncIterator[brain.Step]:
         """The flow's actions; it decides without waiting for anything."""
+        listen = self._flow.expectation
+        request = self._request(heard, listen) if listen is not None else None
+        if request is not None and listen is not None:
+            if request is not manners.Request.REPEAT:
+                self._pace = manners.changed(self._pace, request)
+                yield brain.Pace(self._pace)
+            for say in self._said:
+                yield say
+            yield brain.Listen(self._expectation(listen))
+            return
+        said: list[brain.Say] = []
         for action in self._actions(heard):
             match action:
                 case flow.Say(text, interruptible):
                     for sentence in _sentences(text):
-                        yield brain.Say(sentence, interruptible)
+                        say = brain.Say(sentence, interruptible)
+                        said.append(say)
+                        self._said = tuple(said)
+                        yield say
                 case flow.Listen():
                     yield brain.Listen(self._expectation(action))
                 case flow.SetSlot(name, value):
                     self._slots[name] = value
                 case flow.Transfer(target):
-                    yield _transfer(target, target.to, target.announce)
+                    yield brain.Transfer(
+                        target.to, target.trunk or "", target.kind == "attended", target.timeout_s, target.announce
+                    )
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)
                     yield brain.HangUp(disposition)
@@ -115,6 +221,13 @@ class FlowBrain:
 
     async def close(self) -> None:
         """A flow leaves nothing to be finished."""
+
+    def _request(self, heard: brain.Input, listen: flow.Listen) -> manners.Request | None:
+        """What the caller wants of the voice, where it is nothing that the question expects."""
+        if not isinstance(heard, brain.Heard) or not heard.accepted or normalise(heard.text) in listen.phrases:
+            return None
+        request = manners.request_in(heard.text, self._line.language)
+        return request if request in self._requests else None
 
     def _actions(self, heard: brain.Input) -> list[flow.Action]:
         match heard:
@@ -136,13 +249,17 @@ class FlowBrain:
     def _expectation(self, listen: flow.Listen) -> brain.Expectation:
         digits = listen.digits
         return brain.Expectation(
-            phrases=listen.phrases,
+            phrases=self._with_requests(listen.phrases),
             pronunciations=tuple(self._line.pronunciations.items()),
             reject=listen.reject,
             no_input_s=listen.no_input_s,
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
         )
+
+    def _with_requests(self, phrases: tuple[str, ...]) -> tuple[str, ...]:
+        """A recogniser with a closed list has to know what callers ask of any speaker, too."""
+        return tuple(dict.fromkeys((*phrases, *self._phrases))) if phrases else ()
 
 
 def variables(info: CallInfo) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from appliance.calls.brains import make_brain, variables, voice_of
+from appliance.calls.brains import ModelServices, make_brain, variables, voice_of
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.clock import Clock
@@ -47,6 +47,7 @@ from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import HangupCause, Leg, TransferRequest
 from appliance.signalling.routes import Attempt
 from appliance.signalling.trunks import TrunkTable
+from appliance.store.callers import CallerStore
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class Services:
     llm_timeout_s: float
     recordings: Path
     speculation: SpeculationBudget
+    llm_first_token_s: float = 0.0
+    callers: CallerStore | None = None
     trunks: TrunkTable | None = None
     transfers: Transfers | None = None
 
@@ -248,7 +251,12 @@ class CallSession:
 
     def _connect_conversation(self, media: MediaLegHandle) -> None:
         services, line = self._services, self._line
-        brain = make_brain(line, self._leg.info, services.llm, services.llm_timeout_s, services.clock.monotonic)
+        model = None
+        if services.llm is not None:
+            model = ModelServices(
+                services.llm, services.llm_timeout_s, services.clock, services.llm_first_token_s, services.callers
+            )
+        brain = make_brain(line, self._leg.info, model)
         self._dialogue = Dialogue(
             brain,
             barge_in=line.barge_in,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from appliance.config import load_settings
+from appliance.store.callers import plain_number
 from appliance.store.calls import CallStore
 from appliance.store.records import CallRecord, TurnRecord
 
@@ -24,7 +25,7 @@ _COLUMNS: Final = ("ID", "STARTED", "FROM", "TO", "LINE", "DISPOSITION", "TALK")
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """``appliance calls list|show``."""
+    """``appliance calls list|show|forget``."""
     parser = subparsers.add_parser("calls", help="list and show the calls on record", description=__doc__)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the newest calls first")
@@ -33,7 +34,13 @@ def add_parser(subparsers: Subparsers) -> None:
     show = actions.add_parser("show", help="one call: what was said, when, and where the time went")
     show.add_argument("id", metavar="ID", help="the call, or the beginning of its id")
     show.set_defaults(run=run_show)
-    for action in (listing, show):
+    forget = actions.add_parser(
+        "forget",
+        help="erase what lines remember of a caller (the calls stay on record until their retention is over)",
+    )
+    forget.add_argument("number", metavar="NUMBER", help="the caller's number, as the record has it")
+    forget.set_defaults(run=run_forget)
+    for action in (listing, show, forget):
         action.add_argument("--json", action="store_true", help="print JSON")
         action.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml of the box")
         action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
@@ -80,6 +87,28 @@ def run_show(args: argparse.Namespace) -> int:
         return 1
     print(json.dumps(call.as_json(), indent=2) if args.json else describe(call))
     return 0
+
+
+def run_forget(args: argparse.Namespace) -> int:
+    """0, also when nothing was known; 2 where NUMBER is none."""
+    number = plain_number(args.number)
+    if not number:
+        print(f"appliance calls forget: {args.number!r} is no telephone number", file=sys.stderr)
+        return 2
+
+    async def main() -> int:
+        async with CallStore(load_settings(args.config, args.set).store.url) as store:
+            return await store.callers.forget(number)
+
+    erased = asyncio.run(main())
+    print(json.dumps({"number": number, "erased": erased}) if args.json else _erased(number, erased))
+    return 0
+
+
+def _erased(number: str, erased: int) -> str:
+    if not erased:
+        return f"nothing was remembered of {number}"
+    return f"{erased} note{'s' if erased > 1 else ''} about {number} erased"
 
 
 def table(calls: Sequence[CallRecord]) -> str:

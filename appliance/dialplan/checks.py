@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
 from appliance.dialplan.schema import (
+    BUILTIN_TOOLS,
     AskStep,
     BranchStep,
     GotoStep,
@@ -30,6 +31,7 @@ MissingWords: TypeAlias = Callable[[str], list[str]]
 
 _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
 _FILTERS = ("digits",)
+_MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "filler", "context_tokens", "reply_tokens")
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,9 @@ def _agent(draft: Draft) -> Iterator[Problem]:
     if line.agent == "flow":
         if not draft.order and "flow" not in wrong:
             yield Problem(("flow",), "is missing", "give the line steps, or set agent: llm")
-        if line.prompt is not None:
-            yield Problem(("prompt",), "has no effect with agent: flow", "remove it, or set agent: llm")
-        if line.fallback is not None:
-            yield Problem(("fallback",), "has no effect with agent: flow", "remove it, or set agent: llm")
+        for key in _MODEL_KEYS:
+            if key in line.model_fields_set:
+                yield Problem((key,), "has no effect with agent: flow", "remove it, or set agent: llm")
     else:
         if not line.prompt and "prompt" not in wrong:
             yield Problem(("prompt",), "is missing", "tell the model what it is to do, or set agent: flow")
@@ -114,6 +115,22 @@ def _agent(draft: Draft) -> Iterator[Problem]:
             yield Problem(("flow",), "has no effect with agent: llm", hint)
         if draft.start and not draft.order and "flow" not in wrong:
             yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
+        yield from _tools(line)
+
+
+def _tools(line: Line) -> Iterator[Problem]:
+    for index, name in enumerate(line.tools or ()):
+        path: Path = ("tools", index)
+        if name not in BUILTIN_TOOLS:
+            yield Problem(path, f"there is no tool {name!r}", nearest(name, BUILTIN_TOOLS))
+        elif name == "transfer" and not line.transfers:
+            yield Problem(path, "there is nobody to hand on to", "name them under transfers")
+        elif name == "remember" and not line.memory.enabled:
+            yield Problem(path, "nothing is remembered on this line", "set memory.enabled: true")
+    for name, choice in line.transfers.items():
+        if line.tools is not None and "transfer" not in line.tools:
+            yield Problem(("transfers", name), "the model may not hand on", "add transfer to tools")
+        yield from _announcement(("transfers", name, "announce"), choice)
 
 
 def _announcement(path: Path, target: TransferTarget) -> Iterator[Problem]:
@@ -145,6 +162,8 @@ def _texts(draft: Draft) -> Iterator[tuple[Path, str]]:
             yield ("fallback", "transfer", "to"), line.fallback.transfer.to
             yield ("fallback", "transfer", "announce"), line.fallback.transfer.announce
     yield from _prompts((), line.no_input, line.no_match)
+    for name, choice in line.transfers.items():
+        yield from ((("transfers", name, key), getattr(choice, key)) for key in ("to", "announce", "say"))
     for name, step in draft.sound.items():
         if isinstance(step, SayStep):
             yield ("flow", name, "say"), step.say

@@ -197,6 +197,7 @@ def _transfers(line: Line) -> Iterator[tuple[KeyPath, TransferTarget]]:
             yield ("flow", name, "transfer"), step.transfer
     if line.fallback is not None and line.fallback.transfer is not None:
         yield ("fallback", "transfer"), line.fallback.transfer
+    yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
 
 
 def _surroundings(

@@ -6,6 +6,7 @@ Every key has a description: the tables in ``docs/dialplans.md`` are made of the
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -21,9 +22,20 @@ Respelling: TypeAlias = Annotated[str, StringConstraints(max_length=200, strip_w
 KEYS = "0123456789*#ABCD"
 DEFAULT_RETRIES = 2
 
+BUILTIN_TOOLS = ("transfer", "hang_up", "collect_digits", "take_message", "stop_calling", "remember", "send_digits")
+"""What a language model can be given without a plugin."""
+
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise fault(f"{value!r} is not a time zone", "write one such as Europe/Berlin") from error
+    return value
 
 
 def _pattern(value: str) -> str:
@@ -249,6 +261,33 @@ class TransferTarget(Section):
     )
 
 
+class TransferChoice(TransferTarget):
+    """Somebody a language model may hand the caller on to. It chooses the name, never the number."""
+
+    description: Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)] = Field(
+        default="", description="Tells the model who that is, and when to hand on: `orders and invoices`."
+    )
+    say: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = Field(
+        default="", description="Said first, where the model says nothing by itself; the caller cannot cut it short."
+    )
+
+
+class Memory(Section):
+    """What is remembered of a caller from one call to the next, by number."""
+
+    enabled: bool = Field(default=False, description="Whether anything is. Tell callers, and have a reason to.")
+    days: int = Field(default=30, ge=1, le=3650, description="Forgotten so many days after the caller's last call.")
+
+
+class Filler(Section):
+    """What a caller hears while a tool takes its time."""
+
+    after_s: float = Field(default=0.8, ge=0, le=10, description="Said after this long a wait; 0: nothing is said.")
+    texts: tuple[Text, ...] = Field(
+        default=(), description="Said in turn; without any, `One moment, please` in the line's language, where known."
+    )
+
+
 def _target(value: Any) -> Any:
     return {"to": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
@@ -348,6 +387,35 @@ class Line(Section):
     )
     agent: Literal["flow", "llm"] = Field(default="flow", description="Who leads: the steps of `flow`, or a model.")
     prompt: str | None = Field(default=None, description="With `agent: llm`: what the model is told to be and do.")
+    tools: tuple[Name, ...] | None = Field(
+        default=None,
+        description="With `agent: llm`: what the model may do, by name; `hang_up` always. Unless given: all that need "
+        "nothing else, `transfer` with `transfers`, `remember` with `memory`; never `send_digits`.",
+    )
+    transfers: dict[Name, Annotated[TransferChoice, BeforeValidator(_target)]] = Field(
+        default={},
+        description="With `agent: llm`: who the caller may be handed on to: a number, or a mapping, by name.",
+    )
+    memory: Memory = Field(default=Memory(), description="With `agent: llm`: what is remembered of callers.")
+    filler: Filler = Field(default=Filler(), description="With `agent: llm`: what bridges a wait for a tool.")
+    context_tokens: int = Field(
+        default=6000,
+        ge=1000,
+        le=1_000_000,
+        description="With `agent: llm`: what the model is shown at most, counted as a token per four characters. Above "
+        "six tenths of it, older turns are summarised.",
+    )
+    reply_tokens: int = Field(
+        default=500, ge=0, le=10_000, description="With `agent: llm`: the longest answer; 0 leaves it to the model."
+    )
+    manners: tuple[Literal["repeat", "pace"], ...] = Field(
+        default=("repeat", "pace"),
+        description="What is done when a caller asks, without asking the flow or the model: saying the last thing "
+        "again, speaking more slowly or faster.",
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None, description="Where the line is, such as `Europe/Berlin`; unless given, where the box is."
+    )
     flow: dict[Name, _TaggedStep] = Field(
         default={},
         description="With `agent: flow`: steps by name. The first one is where the call begins. With `agent: llm`: "

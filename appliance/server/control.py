@@ -140,6 +140,7 @@ class Control:
             asr_timeout_s=settings.engines.asr.timeout_s,
             llm_timeout_s=settings.engines.llm.timeout_s,
             recordings=settings.store.recordings.absolute(),
+            callers=store.callers,
             trunks=trunks,
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
         )

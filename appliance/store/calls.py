@@ -35,6 +35,7 @@ from appliance.events import (
     TurnProgress,
 )
 from appliance.store import schema, wav
+from appliance.store.callers import CallerStore
 from appliance.store.database import open_engine, open_sqlite_in_thread, parse_url
 from appliance.store.models import Base
 from appliance.store.records import CallRecord, TurnRecord
@@ -87,7 +88,8 @@ class CallStore:
         self._engine: AsyncEngine | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._thread_engine: Engine | None = None
-        self._writer = Writer(self._commit, clock or SystemClock(), **writer_options)
+        self._clock = clock or SystemClock()
+        self._writer = Writer(self._commit, self._clock, **writer_options)
         self._updates: dict[frozenset[str], Update] = {}
         dialect = parse_url(url).get_backend_name()
         self._insert_calls = _upsert(dialect, _calls, ["id"])
@@ -132,6 +134,11 @@ class CallStore:
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None
+
+    @property
+    def callers(self) -> CallerStore:
+        """What is kept of callers beside their calls; usable while the record is open."""
+        return CallerStore(self._require_engine(), self._clock)
 
     async def __aenter__(self) -> Self:
         await self.open()

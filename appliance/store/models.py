@@ -98,3 +98,29 @@ class Turn(Base):
     speech_end_s: Mapped[float | None] = mapped_column(Float)
     latency_ms: Mapped[float | None] = mapped_column(Float)
     waterfall: Mapped[dict[str, list[float]]] = mapped_column(JSON, default=dict)
+
+
+class CallerMemory(Base):
+    """What is remembered of a caller on a line, from one call to the next."""
+
+    __tablename__ = "caller_memory"
+
+    number: Mapped[str] = mapped_column(String(64), primary_key=True)
+    line: Mapped[str] = mapped_column(String(255), primary_key=True)
+    notes: Mapped[str] = mapped_column(Text, default="")
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index("ix_caller_memory_expires_at", "expires_at"),)
+
+
+class DoNotCall(Base):
+    """A number that is never to be called again."""
+
+    __tablename__ = "do_not_call"
+
+    number: Mapped[str] = mapped_column(String(64), primary_key=True)
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    call_id: Mapped[str] = mapped_column(String(64), default="")
+    line: Mapped[str] = mapped_column(String(255), default="")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from appliance.clock import Clock
 from appliance.errors import StoreError
+from appliance.store.callers import CallerStore
 from appliance.store.database import open_engine
 from appliance.store.models import Call, Turn
 
@@ -61,10 +62,24 @@ async def expire(url: str, before: datetime, *, box: str | None = None) -> int:
         await engine.dispose()
 
 
+async def forget_callers(url: str, clock: Clock) -> int:
+    """Erase what was remembered of callers who have not called for as long as their line keeps it; how many notes.
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+    engine = open_engine(url)
+    try:
+        return await CallerStore(engine, clock).forget_expired()
+    finally:
+        await engine.dispose()
+
+
 async def keep_expiring(url: str, retention_days: int, clock: Clock) -> None:
     """Expire once an hour, until cancelled; a failure is logged and tried again an hour later."""
     while True:
         try:
+            await forget_callers(url, clock)
             deleted = await expire(url, clock.utc() - timedelta(days=retention_days))
         except StoreError as error:
             logger.error("%s", error)

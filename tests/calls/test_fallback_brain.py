@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from appliance.calls.brains import make_brain
+from appliance.calls.brains import ModelServices, make_brain
 from appliance.calls.fallback_brain import FallbackBrain
 from appliance.conversation import brain
 from appliance.conversation.brain import Gate, HangUp, Heard, Input, Listen, Say, Step, Transfer, Trouble
 from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
-from tests.calls.virtual_call import Leg
+from tests.calls.virtual_call import Leg, VirtualClock
 
 TABLE = Heard("a table for four", 0.9, True)
 
@@ -125,12 +125,12 @@ async def test_a_line_goes_on_with_its_flow() -> None:
         "bye": {"hang_up": "For ${slots.people}. Goodbye."},
     }
     line = line_with({"after": 1, "say": "One question.", "step": "people"}, greeting="Hello.", flow=flow)
-    agent = make_brain(line, Leg().info, DeadPool(), 10.0, lambda: 0.0)  # type: ignore[arg-type]
+    agent = make_brain(line, Leg().info, ModelServices(DeadPool(), 10.0, VirtualClock()))
     steps = await steps_of(agent)
-    assert steps[:2] == [Trouble("the server died"), Say("One question.", False)]
+    assert steps[1:3] == [Trouble("the server died"), Say("One question.", False)]
     assert [step.text for step in steps if isinstance(step, Say)][1].startswith("For how many")
     listen = next(step for step in steps if isinstance(step, Listen))
-    assert listen.expectation.phrases == ("two", "four")
+    assert listen.expectation.phrases[:2] == ("two", "four")
     goodbye = await steps_of(agent, Heard("four", 0.9, True))
     assert Say("For four. Goodbye.") in goodbye
     assert agent.slots == {"people": "four"}
@@ -141,6 +141,6 @@ async def test_a_line_hands_the_caller_on() -> None:
     line = line_with({"after": 1, "say": "", "transfer": {"to": "sip:desk@192.0.2.1", "kind": "attended",
                                                             "announce": "A call from ${caller.number}."}})  # fmt: skip
     info = Leg().info
-    agent = make_brain(line, info, DeadPool(), 10.0, lambda: 0.0)  # type: ignore[arg-type]
+    agent = make_brain(line, info, ModelServices(DeadPool(), 10.0, VirtualClock()))
     steps = await steps_of(agent)
     assert steps[-1] == Transfer("sip:desk@192.0.2.1", "", True, 30.0, f"A call from {info.calling}.")

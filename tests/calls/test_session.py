@@ -320,9 +320,10 @@ def test_a_language_model_is_heard_clause_by_clause() -> None:
         await made.over()
         assert made.engines.said[1] == "Sure, I can help"
         assert " ".join(made.engines.said[1:]).startswith("Sure, I can help you with that. What is your name?")
-        roles = [message.role for message in made.engines.prompts[1].messages]
-        assert roles == ["system", "assistant", "user", "assistant", "user"]
-        assert made.engines.prompts[1].messages[3].content == "Sure, I can help you with that. What is your name?"
+        messages = made.engines.prompts[1].messages
+        assert [message.role for message in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+        assert messages[2].content == "Hello there."
+        assert messages[4].content == "Sure, I can help you with that. What is your name?"
 
     run_virtual(call())
 
@@ -340,7 +341,8 @@ def test_the_model_remembers_only_what_the_caller_heard() -> None:
         await made.until(lambda: len(made.engines.prompts) == 2)
         made.hangs_up()
         await made.over()
-        heard = made.engines.prompts[1].messages[3].content
+        heard, _, interrupted = made.engines.prompts[1].messages[4].content.partition(" [")
+        assert interrupted == "interrupted]"
         assert words.startswith(heard)
         assert 3 <= len(heard.split()) <= 9
 

@@ -1,0 +1,307 @@
+"""The tools of one call: which there are, whether what the model wrote fits them, and running them.
+
+A tool that has side effects waits for the gate: until the caller has certainly finished speaking, nothing happens that
+anybody could notice. When its reply is given up, it is cancelled only where that does no harm; else it is finished in
+the background, and its result is told to the model with the next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+
+from appliance.api.tools import Answer, OngoingCall, Question, Tool
+from appliance.conversation.brain import Gate
+from appliance.errors import ToolError
+from appliance.events import ToolRun
+from appliance.ipc.messages import ToolCall, ToolSpec
+
+logger = logging.getLogger(__name__)
+
+MAX_ARGUMENTS: Final = 8000
+MAX_RESULT: Final = 4000
+_MAX_MISTAKES: Final = 5
+_MAX_MISTAKE: Final = 200
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UNSAFE: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+
+
+class ToolSet:
+    """The tools of a line, in the order in which the model sees them.
+
+    Raises:
+        ValueError: a tool cannot be offered as it is; says which, and why.
+    """
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        self._validators: dict[str, Draft202012Validator] = {}
+        for tool in tools:
+            if not _NAME.fullmatch(tool.name):
+                raise ValueError(f"tool {tool.name!r}: a name has letters, digits, _ and -, and at most 64 of them")
+            if tool.name in self._tools:
+                raise ValueError(f"tool {tool.name!r}: there are two of this name; rename one")
+            if tool.parameters.get("type") != "object":
+                raise ValueError(f"tool {tool.name!r}: its parameters must be a JSON schema of type object")
+            try:
+                Draft202012Validator.check_schema(dict(tool.parameters))
+            except SchemaError as error:
+                raise ValueError(f"tool {tool.name!r}: its parameters are no JSON schema: {error.message}") from error
+            self._tools[tool.name] = tool
+            # A registry of its own: a $ref to elsewhere is a mistake and not a reason to ask the network.
+            self._validators[tool.name] = Draft202012Validator(dict(tool.parameters), registry=Registry())
+        self.specs = tuple(
+            ToolSpec(tool.name, tool.description, msgspec.json.encode(dict(tool.parameters)).decode())
+            for tool in self._tools.values()
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
+    @property
+    def characters(self) -> int:
+        """How much the model is told about them."""
+        return sum(len(spec.name) + len(spec.description) + len(spec.parameters) for spec in self.specs)
+
+    def read(self, call: ToolCall) -> tuple[Tool, Mapping[str, Any]]:
+        """The tool and the arguments that the model means.
+
+        Raises:
+            ToolError: there is no such tool, or the arguments do not fit it; the message tells the model what would.
+        """
+        tool = self._tools.get(call.name)
+        if tool is None:
+            raise ToolError(f"there is no tool {call.name[:64]!r}; there are: {', '.join(self._tools) or 'none'}")
+        if len(call.arguments) > MAX_ARGUMENTS:
+            raise ToolError(f"the arguments are longer than {MAX_ARGUMENTS} characters")
+        try:
+            arguments = msgspec.json.decode(call.arguments or "{}")
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ToolError(f"the arguments are not JSON: {error}") from error
+        if not isinstance(arguments, dict):
+            raise ToolError("the arguments must be a JSON object")
+        mistakes = sorted(self._validators[tool.name].iter_errors(arguments), key=lambda mistake: list(mistake.path))
+        if mistakes:
+            told = "; ".join(_told(mistake) for mistake in mistakes[:_MAX_MISTAKES])
+            raise ToolError(f"the arguments do not fit the tool: {told}")
+        return tool, arguments
+
+
+def _told(mistake: ValidationError) -> str:
+    where = ".".join(str(part) for part in mistake.absolute_path)
+    what = mistake.message[:_MAX_MISTAKE]
+    return f"{where}: {what}" if where else what
+
+
+def as_json(value: object) -> str:
+    """What a tool returned, as text for the model: JSON without angle brackets, cut where it is too long.
+
+    Raises:
+        ToolError: it is nothing that JSON can say.
+    """
+    try:
+        text = msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise ToolError(f"its result is not JSON: {error}") from error
+    text = text.translate(_UNSAFE)
+    return text if len(text) <= MAX_RESULT else f"{text[:MAX_RESULT]} ... (cut: {len(text)} characters)"
+
+
+class Reply(Protocol):
+    """The reply that tools are used in: where their words and questions go."""
+
+    def say_for_tool(self, text: str) -> None: ...
+    async def ask_for_tool(self, question: Question) -> Answer: ...
+    async def agrees(self, question: str) -> bool: ...
+    def press(self, digits: str) -> None: ...
+    def hand_on(self, target: str) -> None: ...
+    def hang_up(self, reason: str, farewell: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """Which call it is. ``caller`` is "" where the number is withheld."""
+
+    call_id: str = ""
+    line: str = ""
+    caller: str = ""
+    called: str = ""
+
+
+class _Call:
+    """The call as one running tool sees it."""
+
+    def __init__(self, run: Running, facts: CallFacts) -> None:
+        self._run = run
+        self.call_id, self.line = facts.call_id, facts.line
+        self.caller, self.called = facts.caller, facts.called
+
+    def say(self, text: str) -> None:
+        if self._run.reply is not None and text:
+            self._run.reply.say_for_tool(text)
+
+    async def ask(self, question: Question) -> Answer:
+        reply = self._reply()
+        async with self._run.untimed():
+            return await reply.ask_for_tool(question)
+
+    def note(self, name: str, value: str) -> None:
+        self._effect()
+        self._run.note(name, value)
+
+    def press(self, digits: str) -> None:
+        self._reply().press(digits)
+
+    def hand_on(self, target: str) -> None:
+        self._reply().hand_on(target)
+
+    def hang_up(self, reason: str, farewell: str = "") -> None:
+        self._reply().hang_up(reason, farewell)
+
+    def _effect(self) -> None:
+        if not self._run.tool.side_effects:
+            raise ToolError(f"tool {self._run.tool.name!r} declares no side effects, so it may have none")
+
+    def _reply(self) -> Reply:
+        self._effect()
+        if self._run.reply is None:
+            raise ToolError("the caller has gone on to something else")
+        return self._run.reply
+
+
+class Running:
+    """One use of a tool. ``result`` is JSON for the model once the task is done; ``problem`` says what went wrong."""
+
+    def __init__(self, tool: Tool, call: ToolCall, reply: Reply, note: Callable[[str, str], None]) -> None:
+        self.tool = tool
+        self.call = call
+        self.reply: Reply | None = reply
+        self.note = note
+        self.begun = False
+        self.start_at = self.end_at = 0.0
+        self.result = self.problem = ""
+        self.task: asyncio.Task[None] | None = None
+        self._timeout: asyncio.Timeout | None = None
+
+    @property
+    def may_be_cancelled(self) -> bool:
+        """Whether stopping it now leaves nothing half done."""
+        return not self.begun or self.tool.cancellable or not self.tool.side_effects
+
+    @property
+    def record(self) -> ToolRun:
+        return ToolRun(
+            self.tool.name, self.call.arguments, self.result, self.start_at, self.end_at, problem=self.problem
+        )
+
+    async def run(self, arguments: Mapping[str, Any], call: OngoingCall, gate: Gate, now: Callable[[], float]) -> None:
+        """Run it to its end; raises nothing but CancelledError."""
+        tool = self.tool
+        if tool.side_effects or tool.confirm:
+            await gate.passed()
+        self.begun, self.start_at = True, now()
+        try:
+            if tool.confirm:
+                await self._confirmed(arguments)
+            async with asyncio.timeout(tool.timeout_s) as self._timeout:
+                self.result = as_json(await tool.run(arguments, call))
+        except TimeoutError:
+            self.problem = f"no result within {tool.timeout_s:g} s"
+        except ToolError as error:
+            self.problem = str(error)
+        except Exception:
+            logger.exception("tool %s failed", tool.name)
+            self.problem = "the tool failed"
+        except asyncio.CancelledError:
+            self.problem = "cancelled"
+            raise
+        finally:
+            self.end_at = now()
+            self._timeout = None
+            if self.problem:
+                self.result = as_json({"error": self.problem})
+
+    async def _confirmed(self, arguments: Mapping[str, Any]) -> None:
+        question = re.sub(r"\{(\w+)\}", lambda match: str(arguments.get(match[1], "")), self.tool.confirm)
+        assert self.reply is not None
+        if not await self.reply.agrees(question):
+            raise ToolError("the caller did not say yes, so it has not been done")
+
+    def untimed(self) -> _Untimed:
+        """A stretch that does not count towards the tool's time-out: the caller is thinking."""
+        return _Untimed(self._timeout)
+
+
+class _Untimed:
+    def __init__(self, timeout: asyncio.Timeout | None) -> None:
+        self._timeout = timeout
+        self._left_s: float | None = None
+
+    async def __aenter__(self) -> None:
+        if self._timeout is not None and (when := self._timeout.when()) is not None:
+            self._left_s = when - asyncio.get_running_loop().time()
+            self._timeout.reschedule(None)
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._timeout is not None and self._left_s is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s)
+
+
+class ToolRuns:
+    """Every tool at work in one call, whichever reply began it; shared by a brain and its forks.
+
+    Args:
+        facts: which call it is.
+        note: keeps a slot in the call's record.
+        now: CLOCK_MONOTONIC.
+    """
+
+    def __init__(self, facts: CallFacts, note: Callable[[str, str], None], now: Callable[[], float]) -> None:
+        self._facts = facts
+        self._note = note
+        self._now = now
+        self._left: set[Running] = set()
+        self.late: list[Running] = []
+        """Those that were finished after their reply had been given up, in order."""
+
+    def start(self, tool: Tool, call: ToolCall, arguments: Mapping[str, Any], reply: Reply, gate: Gate) -> Running:
+        """Begin it, or have it begin as soon as the gate opens."""
+        run = Running(tool, call, reply, self._note)
+        work = run.run(arguments, _Call(run, self._facts), gate, self._now)
+        run.task = asyncio.get_running_loop().create_task(work, name=f"tool {tool.name}")
+        return run
+
+    def give_up(self, run: Running) -> bool:
+        """Its reply is given up: whether it goes on all the same, and will be in :attr:`late`."""
+        run.reply = None
+        assert run.task is not None
+        if run.may_be_cancelled:
+            run.task.cancel()
+            return False
+        self._left.add(run)
+        run.task.add_done_callback(lambda _: self._finished_late(run))
+        return True
+
+    def _finished_late(self, run: Running) -> None:
+        self._left.discard(run)
+        self.late.append(run)
+
+    async def close(self, timeout_s: float) -> None:
+        """The call is over: wait for what has to be finished, but not for ever."""
+        tasks = {run.task for run in self._left if run.task is not None}
+        if not tasks:
+            return
+        _, unfinished = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in unfinished:
+            logger.error("%s was not finished %g s after its call's end; it is cancelled", task.get_name(), timeout_s)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
