@@ -151,7 +151,7 @@ def test_no_port_is_left(start_box: Callable[..., Box], tmp_path: Path) -> None:
         odd = squatter.getsockname()[1] | 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
         squatter.bind((HOST, odd))
-        ports = {"listen.rtp_ports": f"{odd - 1}-{odd + 2}", "limits.max_calls": 2}
+        ports = {"listen.rtp_ports": f"{odd - 1}-{odd + 2}", "limits.max_calls": 2, "media.rtp_timeout_s": 5}
         box = start_box(impatient(tmp_path, **ports))
         where = (HOST, box.sip_port)
         for attempt in range(3):

@@ -69,7 +69,7 @@ def box(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Ite
         "caller": {"kind": "sip", "allow": [CALLER], "allow_transfer": True, "headers_in": HEADERS_IN},
         "guarded": {"kind": "sip", "allow": [GUARDED], "auth": "challenge", "username": "phone", "password": PASSWORD},
         "small": {"kind": "sip", "allow": [SMALL], "max_calls": 1},
-        "slow": {"kind": "sip", "allow": [SLOW], "max_cps": 0.2},
+        "slow": {"kind": "sip", "allow": [SLOW], "max_cps": 0.02},
         "pbx": {"kind": "sip", "allow": [PBX], "proxy": f"sip:{PBX}", "allow_prefixes": ["+1557"]},
         "first": dials(FIRST, ports[0]),
         "second": dials(SECOND, ports[1]),

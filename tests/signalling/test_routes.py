@@ -16,6 +16,7 @@ from appliance.errors import DialError
 from appliance.signalling.leg import HangupCause
 from appliance.signalling.routes import Dialler, Router, goes_on
 from appliance.signalling.trunks import TrunkRule, TrunkTable
+from tests.waiting import eventually
 
 A = TrunkRule("a", proxies=("sip:a1.example", "sip:a2.example:5070;transport=tcp"), allow_prefixes=("+49", "0"))
 B = TrunkRule("b", proxies=("sips:b.example",), allow_prefixes=("*",), region="DE", caller_id="+4930 99")
@@ -397,7 +398,7 @@ def test_a_cancelled_attempt_is_taken_back() -> None:
 
     async def call() -> None:
         task = asyncio.create_task(dialler.call(ways.attempts("+4930"), None))  # type: ignore[arg-type]
-        await asyncio.sleep(0.01)
+        await eventually(lambda: wire.made)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
