@@ -19,7 +19,7 @@ Two kinds of time, told apart by name:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -332,6 +332,18 @@ class CallEnded:
     slots: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTraced:
+    """What was said in SIP for a call that is over; comes a moment after CallEnded, for the last answers' sake.
+
+    Each of ``messages`` has ``at_s`` (after the call began), ``sent``, ``peer`` and ``text`` without keys and
+    credentials.
+    """
+
+    call_id: str
+    messages: Sequence[Mapping[str, str | float | bool]]
+
+
 CallEvent: TypeAlias = (
     CallStarted
     | CallRinging
@@ -342,6 +354,7 @@ CallEvent: TypeAlias = (
     | LineMeasured
     | CallEnded
     | RecordingFinished
+    | CallTraced
 )
 
 

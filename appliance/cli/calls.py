@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from appliance.cli.call_bundle import waterfall, write_bundle
 from appliance.config import load_settings
 from appliance.store.callers import plain_number
 from appliance.store.calls import CallStore
@@ -19,14 +20,13 @@ from appliance.store.records import CallRecord, TurnRecord
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_BAR_COLUMNS: Final = 40
 _FRAME_S: Final = 0.02
 _COLUMNS: Final = ("ID", "STARTED", "FROM", "TO", "LINE", "DISPOSITION", "TALK")
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """``appliance calls list|show|forget``."""
-    parser = subparsers.add_parser("calls", help="list and show the calls on record", description=__doc__)
+    """``appliance calls list|show|export|forget``."""
+    parser = subparsers.add_parser("calls", help="list, show and export the calls on record", description=__doc__)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the newest calls first")
     listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many at most (default: 20)")
@@ -34,6 +34,10 @@ def add_parser(subparsers: Subparsers) -> None:
     show = actions.add_parser("show", help="one call: what was said, when, and where the time went")
     show.add_argument("id", metavar="ID", help="the call, or the beginning of its id")
     show.set_defaults(run=run_show)
+    export = actions.add_parser("export", help="one call as a zip file: record, timeline, audio, prompts, tools, SIP")
+    export.add_argument("id", metavar="ID", help="the call, or the beginning of its id")
+    export.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write (default: ID.zip)")
+    export.set_defaults(run=run_export)
     forget = actions.add_parser(
         "forget",
         help="erase what lines remember of a caller (the calls stay on record until their retention is over)",
@@ -42,6 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     forget.set_defaults(run=run_forget)
     for action in (listing, show, forget):
         action.add_argument("--json", action="store_true", help="print JSON")
+    for action in (listing, show, export):
         action.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml of the box")
         action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
 
@@ -66,27 +71,50 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """1 where no call, or more than one, has an id that begins so."""
+    call, _ = _one_call(args)
+    if call is None:
+        return 1
+    print(json.dumps(call.as_json(), indent=2) if args.json else describe(call))
+    return 0
 
-    async def main() -> tuple[CallRecord | None, list[str]]:
+
+def run_export(args: argparse.Namespace) -> int:
+    """1 where there is no such call, or the file cannot be written."""
+    call, trace = _one_call(args)
+    if call is None:
+        return 1
+    output: Path = args.output or Path(f"{call.id}.zip")
+    try:
+        held = write_bundle(output, call, trace)
+    except OSError as error:
+        print(f"appliance calls export: {output} cannot be written: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"{output}: {', '.join(held)}")
+    return 0
+
+
+def _one_call(args: argparse.Namespace) -> tuple[CallRecord | None, list[dict[str, Any]]]:
+    """The call whose id begins with ``args.id``, and its SIP; None, with the reason printed, where there is not one."""
+
+    async def main() -> tuple[CallRecord | None, list[dict[str, Any]], list[str]]:
         reader = await CallStore.open_read_only(load_settings(args.config, args.set).store.url)
         try:
-            exact = await reader.get(args.id)
-            if exact is not None:
-                return exact, [exact.id]
-            found = await reader.find(args.id)
-            return (await reader.get(found[0]) if len(found) == 1 else None), found
+            call = await reader.get(args.id)
+            found = [args.id] if call is not None else await reader.find(args.id)
+            if call is None and len(found) == 1:
+                call = await reader.get(found[0])
+            return call, await reader.trace(call.id) if call is not None else [], found
         finally:
             await reader.close()
 
-    call, found = asyncio.run(main())
+    call, trace, found = asyncio.run(main())
     if call is None:
         problem = (
             f"several calls begin with {args.id}: {', '.join(found)}" if found else f"no call begins with {args.id}"
         )
-        print(f"appliance calls show: {problem}; `appliance calls list` shows what there is", file=sys.stderr)
-        return 1
-    print(json.dumps(call.as_json(), indent=2) if args.json else describe(call))
-    return 0
+        what = f"appliance calls {args.action}"
+        print(f"{what}: {problem}; `appliance calls list` shows what there is", file=sys.stderr)
+    return call, trace
 
 
 def run_forget(args: argparse.Namespace) -> int:
@@ -141,22 +169,6 @@ def describe(call: CallRecord) -> str:
     return "\n".join(lines)
 
 
-def waterfall(spans: dict[str, list[float]]) -> list[str]:
-    """Stages as bars on one scale of ms after speech end, in order of their start."""
-    if not spans:
-        return []
-    begin = min(0.0, *(start for start, _ in spans.values()))
-    length = max(max(end for _, end in spans.values()) - begin, 1.0)
-    name_width = max(map(len, spans))
-    lines = []
-    for stage, (start, end) in sorted(spans.items(), key=lambda item: (item[1][0], item[1][1])):
-        first = round((start - begin) / length * _BAR_COLUMNS)
-        last = max(round((end - begin) / length * _BAR_COLUMNS), first + 1)
-        bar = (" " * first + "#" * (last - first))[: _BAR_COLUMNS + 1]
-        lines.append(f"{stage:<{name_width}} |{bar:<{_BAR_COLUMNS + 1}}| {start:.0f} to {end:.0f} ms")
-    return lines
-
-
 def printable(text: str) -> str:
     """What a peer sent, without the characters that move a terminal's cursor."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
@@ -183,18 +195,47 @@ def _turn(turn: TurnRecord) -> list[str]:
             notes.append(f"confidence {turn.confidence:.2f}")
         if not turn.accepted:
             notes.append("not expected")
+        if turn.ended_by:
+            notes.append(f"over by {turn.ended_by.replace('_', ' ')}")
+        if turn.probability is not None:
+            notes.append(f"end of turn {turn.probability:.2f}")
         lines.append(f"{_clock(turn.speech_start_s)}  caller  {said}{_in_brackets(notes)}")
+    lines += [f"{'':7}  tool    {_tool(tool)}" for tool in turn.tools]
     replied_s = None
     if turn.latency_ms is not None and turn.speech_end_s is not None:
         replied_s = turn.speech_end_s + turn.latency_ms / 1000
     notes = [f"after {turn.latency_ms:.0f} ms"] if turn.latency_ms is not None else []
+    if turn.pauses:
+        notes.append(f"paused {turn.pauses} times" if turn.pauses > 1 else "paused once")
     if turn.interrupted:
         notes.append("interrupted")
+    if turn.server:
+        notes.append(f"by {printable(turn.server)}")
     reply = printable(turn.heard_text if turn.interrupted else turn.agent_text)
     if reply or notes:
         lines.append(f"{_clock(replied_s)}  agent   {reply or '(nothing heard)'}{_in_brackets(notes)}")
+    if turn.problem:
+        lines.append(f"{'':7}  problem {printable(turn.problem)}")
+    if turn.speculation:
+        lines.append(f"{'':17}{_in_advance(turn.speculation)}")
     lines += [f"{'':17}{line}" for line in waterfall(turn.waterfall)]
     return lines
+
+
+def _tool(tool: dict[str, Any]) -> str:
+    outcome = tool["problem"] or tool["result"]
+    took = f"{tool['end_ms'] - tool['start_ms']:.0f} ms"
+    text = f"{tool['name']} {tool['arguments']} gave {outcome}"
+    return f"{printable(text if len(text) <= 160 else text[:159] + '…')} ({took})"
+
+
+def _in_advance(speculation: dict[str, Any]) -> str:
+    """What was begun before the turn was certain, and what came of it."""
+    begun, used = speculation["begun"], speculation["used"]
+    text = f"begun in advance {begun} times" if begun > 1 else "begun in advance"
+    text += f", used, heard {speculation['gained_s'] * 1000:.0f} ms earlier" if used else ", not used"
+    wasted = speculation["wasted_tokens"], speculation["wasted_speech_s"]
+    return text + (f"; {wasted[0]} tokens and {wasted[1]:.1f} s of speech for nothing" if any(wasted) else "")
 
 
 def _answer(call: CallRecord) -> str:

@@ -23,6 +23,7 @@ from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
+from appliance.calls.traces import CallTraces
 from appliance.calls.transfer import Transfers
 from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
@@ -70,8 +71,11 @@ class EventLog:
         self._store = store
         self._metrics = metrics
         self._watch = watch
+        self.traces: CallTraces | None = None
 
     def started(self, event: CallStarted) -> asyncio.Future[None]:
+        if self.traces is not None:
+            self.traces.observe(event)
         self._metrics.observe(event)
         self._watch.observe(event)
         return self._store.call_started(event)
@@ -80,6 +84,8 @@ class EventLog:
         self._store.observe(event)
         self._metrics.observe(event)
         self._watch.observe(event)
+        if self.traces is not None:
+            self.traces.observe(event)
 
     def leg_closed(self, leg: LegClosed) -> None:
         self._metrics.leg_closed(leg)
@@ -125,12 +131,13 @@ class Control:
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
         self._metrics.watch_trunks(trunks, router)
         self._status.trunks = trunks
+        log = EventLog(store, self._metrics, self._watch)
         services = Services(
             clock=self._clock,
             rings=self._rings,
             media=media,
             recorder=recorder,
-            log=EventLog(store, self._metrics, self._watch),
+            log=log,
             asr=pools.get("asr"),
             turn=pools.get("turn"),
             verdicts=VerdictBudget(),
@@ -154,6 +161,7 @@ class Control:
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
         endpoint = self._endpoint = await self._listen(registry, trunks)
+        log.traces = CallTraces(endpoint.trace, store.observe)
         desk = self._desk = self._carriers(registry, trunks, media)
         http = await self._serve_http(desk, lines)
         await desk.start()
@@ -172,6 +180,7 @@ class Control:
         tidying.cancel()
         await asyncio.gather(forgetting, tidying, return_exceptions=True)
         await endpoint.stop()
+        log.traces.close()
         await desk.close()
         await http.cleanup()
         for pool in pools.values():

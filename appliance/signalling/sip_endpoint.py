@@ -20,6 +20,7 @@ from appliance.signalling.resolver import Resolver, Server
 from appliance.signalling.sip_legs import OutgoingCall, SipLeg, call_info, session_id_of
 from appliance.signalling.sip_media import SipMedia, check_sdp_offer, media_policy
 from appliance.signalling.tls import TlsClient
+from appliance.signalling.trace import SipTrace
 from appliance.signalling.transports import ListenOn, Transports
 from appliance.signalling.trunk_links import TrunkLinks
 from appliance.signalling.trunks import TrunkRule, TrunkTable
@@ -97,6 +98,7 @@ class SipEndpoint:
         self._wakeup: asyncio.TimerHandle | None = None
         self._wakeup_at: float | None = None
         self._pumping = False
+        self.trace = SipTrace()
         self._legs: dict[Call, SipLeg | OutgoingCall] = {}
         self._placements: dict[Call, Placement] = {}
         self._rule_for = functools.lru_cache(4096)(self._trunks.rule_for)
@@ -326,7 +328,9 @@ class SipEndpoint:
 
     def _receive(self, data: bytes, source: Peer) -> None:
         if self._agent is not None:
-            self._agent.receive_datagram(data, source, self.now())
+            now = self.now()
+            self.trace.note(data, sent=False, peer=str(source), at=now)
+            self._agent.receive_datagram(data, source, now)
             self.pump()
 
     def _flush(self) -> None:
@@ -334,6 +338,7 @@ class SipEndpoint:
         while messages := self._agent.datagrams_to_send():
             for data, destination in messages:
                 if self._transports is not None:
+                    self.trace.note(data, sent=True, peer=str(destination), at=self.now())
                     self._transports.send(data, destination)
 
     def _on_unsent(self, data: bytes, peer: Peer, why: str) -> None:

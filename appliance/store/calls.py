@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +27,13 @@ from appliance.events import (
     CallEvent,
     CallRinging,
     CallStarted,
+    CallTraced,
     Disposition,
     HangupBy,
     LineMeasured,
     RecordingFinished,
     RecordingStarted,
+    ToolRun,
     TurnFinished,
     TurnProgress,
 )
@@ -48,7 +51,10 @@ FRAME_S: Final = 0.02
 
 _calls: Table = Base.metadata.tables["calls"]
 _turns: Table = Base.metadata.tables["turns"]
+_told: Final = [column for column in _calls.c if column.name != "trace"]
+"""What a call is shown by; its trace is long, and asked for by itself."""
 _TEXT_LIMIT: Final = 10_000
+_ASKED_LIMIT: Final = 100_000
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _UNFINISHED: Final[dict[str, Any]] = {
     "ringing_at": None,
@@ -68,6 +74,7 @@ _UNFINISHED: Final[dict[str, Any]] = {
     "loss_percent": None,
     "jitter_ms": None,
     "round_trip_ms": None,
+    "trace": [],
 }
 
 
@@ -203,6 +210,14 @@ class CallStore:
                     "speech_end_s": _rounded(turn.after_answer_s(turn.speech_end_at)),
                     "latency_ms": None if latency_s is None else round(latency_s * 1000, 1),
                     "waterfall": {stage: list(span) for stage, span in turn.waterfall_ms().items()},
+                    "ended_by": turn.ended_by,
+                    "probability": turn.probability,
+                    "pauses": turn.pauses,
+                    "speculation": asdict(turn.speculation) if turn.speculation.begun else {},
+                    "tools": [_tool(turn, tool) for tool in turn.tools],
+                    "asked": _clean(turn.asked, _ASKED_LIMIT),
+                    "server": _clean(turn.server),
+                    "problem": _clean(turn.problem),
                 }
             )
         )
@@ -231,6 +246,15 @@ class CallStore:
             round_trip_ms=line.round_trip_ms,
         )
 
+    def call_traced(self, traced: CallTraced) -> None:
+        self._change(
+            traced.call_id,
+            trace=[
+                {key: _clean(value) if isinstance(value, str) else value for key, value in message.items()}
+                for message in traced.messages
+            ],
+        )
+
     def observe(self, event: CallEvent) -> None:
         """Keep any event but CallStarted, which goes through :meth:`call_started` so that it can be awaited."""
         match event:
@@ -248,6 +272,8 @@ class CallStore:
                 self.call_ended(event)
             case RecordingFinished():
                 self.recording_finished(event)
+            case CallTraced():
+                self.call_traced(event)
             case CallStarted() | TurnProgress():
                 pass
 
@@ -383,7 +409,7 @@ class CallReader:
         Raises:
             StoreError: the database cannot be read.
         """
-        query = select(_calls).order_by(_calls.c.started_at.desc(), _calls.c.id).limit(limit)
+        query = select(*_told).order_by(_calls.c.started_at.desc(), _calls.c.id).limit(limit)
         return [_call_record(row) for row in await self._all(query)]
 
     async def find(self, prefix: str, limit: int = 10) -> list[str]:
@@ -402,11 +428,20 @@ class CallReader:
         Raises:
             StoreError: the database cannot be read.
         """
-        rows = await self._all(select(_calls).where(_calls.c.id == call_id))
+        rows = await self._all(select(*_told).where(_calls.c.id == call_id))
         if not rows:
             return None
         turns = await self._all(select(_turns).where(_turns.c.call_id == call_id).order_by(_turns.c.number))
         return _call_record(rows[0], turns)
+
+    async def trace(self, call_id: str) -> list[dict[str, Any]]:
+        """The SIP messages of a call, as CallTraced has them; empty where none are on record.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        rows = await self._all(select(_calls.c.trace).where(_calls.c.id == call_id))
+        return list(rows[0].trace) if rows else []
 
     async def _all(self, query: Any) -> list[Row[Any]]:
         try:
@@ -455,9 +490,22 @@ def _call_record(row: Row[Any], turns: list[Row[Any]] | None = None) -> CallReco
     return CallRecord(**values, turns=tuple(records))
 
 
-def _clean(text: str) -> str:
+def _tool(turn: TurnFinished, tool: ToolRun) -> dict[str, Any]:
+    """A tool's run; its times are ms after speech end, or after the call was answered where nobody spoke."""
+    zero = turn.answered_at if turn.speech_end_at is None else turn.speech_end_at
+    return {
+        "name": _clean(tool.name),
+        "arguments": _clean(tool.arguments),
+        "result": _clean(tool.result),
+        "problem": _clean(tool.problem),
+        "start_ms": round((tool.start_at - zero) * 1000, 1),
+        "end_ms": round((tool.end_at - zero) * 1000, 1),
+    }
+
+
+def _clean(text: str, limit: int = _TEXT_LIMIT) -> str:
     """Text a database will take: peers may send anything."""
-    return _UNSTORABLE.sub("\ufffd", text[:_TEXT_LIMIT])
+    return _UNSTORABLE.sub("\ufffd", text[:limit])
 
 
 def _rounded(value: float | None) -> float | None:

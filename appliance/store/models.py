@@ -72,6 +72,7 @@ class Call(Base):
     loss_percent: Mapped[float | None] = mapped_column(Float)
     jitter_ms: Mapped[float | None] = mapped_column(Float)
     round_trip_ms: Mapped[float | None] = mapped_column(Float)
+    trace: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list, server_default="[]")
 
     __table_args__ = (
         Index("ix_calls_started_at", "started_at"),
@@ -98,6 +99,14 @@ class Turn(Base):
     speech_end_s: Mapped[float | None] = mapped_column(Float)
     latency_ms: Mapped[float | None] = mapped_column(Float)
     waterfall: Mapped[dict[str, list[float]]] = mapped_column(JSON, default=dict)
+    ended_by: Mapped[str] = mapped_column(Text, default="", server_default="")
+    probability: Mapped[float | None] = mapped_column(Float)
+    pauses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    speculation: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    tools: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list, server_default="[]")
+    asked: Mapped[str] = mapped_column(Text, default="", server_default="")
+    server: Mapped[str] = mapped_column(Text, default="", server_default="")
+    problem: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class CallerMemory(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One row of ``turns``. Seconds are after the answer; ``waterfall`` is stage to [start, end] in ms after speech
-    end."""
+    end, and so are ``start_ms`` and ``end_ms`` of ``tools``; docs/records.md has the rest."""
 
     number: int
     finished_at: datetime
@@ -25,6 +25,14 @@ class TurnRecord:
     speech_end_s: float | None
     latency_ms: float | None
     waterfall: dict[str, list[float]]
+    ended_by: str = ""
+    probability: float | None = None
+    pauses: int = 0
+    speculation: dict[str, Any] = field(default_factory=dict)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    asked: str = ""
+    server: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

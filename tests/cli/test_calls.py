@@ -4,14 +4,16 @@ import asyncio
 import json
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from appliance.cli.calls import printable, waterfall
+from appliance.cli.call_bundle import waterfall
+from appliance.cli.calls import printable
 from appliance.cli.main import main
-from appliance.events import Disposition, HangupBy, InputBy
+from appliance.events import CallTraced, Disposition, HangupBy, InputBy, Speculation, ToolRun
 from appliance.store.calls import CallStore
 from tests.store import facts
 
@@ -172,3 +174,84 @@ def test_a_stage_before_speech_end_moves_the_scale() -> None:
 
 def test_a_peer_cannot_move_the_cursor() -> None:
     assert printable("a\x1b[2Jb\r\n") == "a\ufffd[2Jb\ufffd\ufffd"
+
+
+@pytest.fixture
+def full_record(url: str, tmp_path: Path) -> str:
+    """A call with all there can be; gives back the option that names its database."""
+    wav = tmp_path / "full.wav"
+    wav.write_bytes(b"RIFF")
+
+    async def write() -> None:
+        async with CallStore(url, box="here") as store:
+            await store.call_started(facts.started("full"))
+            turn = facts.turn(
+                "full",
+                1,
+                ended_by="verdict",
+                probability=0.97,
+                pauses=1,
+                speculation=Speculation(2, True, 9, 0.6, 0.31),
+                tools=(ToolRun("look_up", '{"id": 7}', '{"name": "Ann"}', 1003.0, 1003.2),),
+                asked='[{"role": "user", "content": "hello"}]',
+                server="vllm-1",
+                problem="the first server was away",
+            )
+            trace = [{"at_s": 0.0, "sent": False, "peer": "udp:10.0.0.9:5060", "text": "INVITE sip:100 SIP/2.0\n\n"}]
+            for event in (
+                facts.answered("full"),
+                facts.recording("full", str(wav)),
+                turn,
+                facts.ended("full"),
+                CallTraced(call_id="full", messages=trace),
+            ):
+                store.observe(event)
+
+    asyncio.run(write())
+    return f"store.url={url}"
+
+
+def test_a_turn_shows_how_it_came_about(full_record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calls", "show", "full", "--set", full_record]) == 0
+    page = capsys.readouterr().out
+    for words in (
+        "over by verdict",
+        "end of turn 0.97",
+        "paused once",
+        "by vllm-1",
+        'tool    look_up {"id": 7} gave {"name": "Ann"} (200 ms)',
+        "problem the first server was away",
+        "begun in advance 2 times, used, heard 310 ms earlier; 9 tokens and 0.6 s of speech for nothing",
+    ):
+        assert words in page
+
+
+def test_a_call_is_exported_as_one_file(full_record: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "call.zip"
+    assert main(["calls", "export", "fu", "-o", str(output), "--set", full_record]) == 0
+    assert "recording.wav" in capsys.readouterr().out
+    with zipfile.ZipFile(output) as bundle:
+        assert bundle.read("recording.wav") == b"RIFF"
+        assert json.loads(bundle.read("call.json"))["turns"][0]["server"] == "vllm-1"
+        assert json.loads(bundle.read("prompts.json")) == [
+            {"turn": 1, "messages": [{"role": "user", "content": "hello"}]}
+        ]
+        assert json.loads(bundle.read("tools.json"))[0]["name"] == "look_up"
+        assert "from udp:10.0.0.9:5060\nINVITE sip:100 SIP/2.0" in bundle.read("sip.txt").decode()
+        assert "caller: " in bundle.read("transcript.txt").decode()
+        timeline = json.loads(bundle.read("timeline.json"))
+    assert [event["at_s"] for event in timeline] == sorted(event["at_s"] for event in timeline)
+    assert {"started", "answered", "ended", "caller begins", "caller ends", "stage", "tool", "turn over", "sip"} <= {
+        event["what"] for event in timeline
+    }
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_export_that_cannot_be_written_says_so(full_record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calls", "export", "full", "-o", "/proc/nowhere/call.zip", "--set", full_record]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_export_needs_one_call(full_record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calls", "export", "nobody", "--set", full_record]) == 1
+    assert "no call begins with nobody" in capsys.readouterr().err
