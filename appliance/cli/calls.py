@@ -46,7 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     forget.set_defaults(run=run_forget)
     for action in (listing, show, forget):
         action.add_argument("--json", action="store_true", help="print JSON")
-    for action in (listing, show, export):
+    for action in (listing, show, export, forget):
         action.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml of the box")
         action.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
 
