@@ -50,6 +50,7 @@ _TONE_S = 0.06
 """Of a character."""
 _REPLY_TIMEOUT_S = 12.0
 _REPLY_ENDS_S = 20.0
+_TRIES = 3
 _BETWEEN_S = 3.4
 """From one sound over the agent to the next, and what a reply has to last after one."""
 _JOIN_S = {"fake": wire.JOIN_S, "espeak": 0.4}
@@ -142,12 +143,17 @@ class Listener:
         await self.caller.wait_quiet(0.9)
 
     async def told(self) -> float:
-        """Ask, until the story begins; gives when it did."""
-        while True:
+        """Ask, until the story begins; gives when it did.
+
+        Raises:
+            CarrierError: it never does.
+        """
+        for _ in range(_TRIES):
             self.asked += 1
             ended = await self.caller.say(self.question.speech(self.caller.codec))
-            with contextlib.suppress(ApplianceError):
+            with contextlib.suppress(CarrierError):
                 return await self.caller.wait_heard(after=ended, timeout_s=_REPLY_TIMEOUT_S)
+        raise CarrierError(f"no answer to {_TRIES} questions")
 
     async def make(self, clip: Clip) -> float:
         """Say something, to its end; gives when its beginning left."""
@@ -227,13 +233,16 @@ async def run(box: Box, part: Part, folder: Path, what: str, clips: Sequence[Cli
         async with exchange.call(over, STORY_NUMBER, echo) as caller:
             listener = Listener(caller, over, question, f"{part.seed} {what} {number}", _JOIN_S[tts])
             done.append(listener)
-            match what:
-                case "interrupt":
-                    await listener.interrupt(clips, count)
-                case "agree":
-                    await listener.agree(clips, count)
-                case _:
-                    await listener.listen(count)
+            try:
+                match what:
+                    case "interrupt":
+                        await listener.interrupt(clips, count)
+                    case "agree":
+                        await listener.agree(clips, count)
+                    case _:
+                        await listener.listen(count)
+            except ApplianceError as error:
+                print(f"  {over}, call {number}: {error}", flush=True)
 
     async with Exchange(box) as exchange, asyncio.TaskGroup() as group:
         for over, number, count in part.shares():
@@ -254,6 +263,8 @@ def measure(bar: Bar, part: Part, what: str, clips: Sequence[Clip], asr: str, tt
                 done = asyncio.run(run(box, part, folder, what, clips, tts))
             calls = records.wait_settled(box.database, part.calls)
             bar.require(box.stop() == 0, f"{what}: the box did not leave with exit code 0")
+    made = sum(len(listener.found) for listener in done)
+    bar.require(made >= 0.95 * part.count, f"{what}: only {made} of {part.count}")
     {"interrupt": tell_interruptions, "agree": tell_agreement}.get(what, tell_echoes)(bar, done, calls, f"{asr}, {tts}")
 
 

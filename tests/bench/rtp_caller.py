@@ -181,6 +181,10 @@ class RtpCaller(CarrierCaller):
         call.ended.add_done_callback(lambda ended: None if ended.cancelled() else self._over(ended.result()))
         self.begin(self._rtp)
 
+    @property
+    def call_id(self) -> str:
+        return self._call.call_id if self._call is not None else ""
+
     async def hang_up(self) -> None:
         await super().hang_up()
         if self._call is not None:

@@ -112,11 +112,21 @@ class Exchange:
                 await line.hang_up(call)
 
 
-def callable_by_both(box: Box) -> Box:
-    """Give ``box``, which has not been started, a trunk of either kind."""
+def callable_by_both(box: Box, media_url: str = "") -> Box:
+    """Give ``box``, which has not been started, a trunk of either kind; Twilio's streams come by ``media_url``."""
     trunks: dict[str, Any] = {"local": {"kind": "sip", "allow": ["127.0.0.0/8"]}}
-    box.settings["trunks"] = {**trunks, **trunk_of(sid("AC"), sid(""), box.http_port)}
+    twilio = trunk_of(sid("AC"), sid(""), box.http_port)
+    if media_url:
+        twilio["twilio"]["media_url"] = media_url
+    box.settings["trunks"] = {**trunks, **twilio}
     return box
+
+
+def call_id(caller: CarrierCaller) -> str:
+    """What the record has as ``protocol_call_id``."""
+    if isinstance(caller, TwilioCaller):
+        return caller.of.call_sid
+    return caller.call_id if isinstance(caller, RtpCaller) else ""
 
 
 def _trunks(box: Box) -> dict[str, Any]:
