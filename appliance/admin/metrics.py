@@ -98,6 +98,18 @@ class Metrics:
             "appliance_asr_rejections", "Utterances that were nothing the dialplan expected", registry=r
         )
         self._barge_ins = Counter("appliance_barge_ins", "Replies the caller cut short", registry=r)
+        self._pauses = Counter("appliance_agent_pauses", "Pauses of the agent for sounds that were nothing", registry=r)
+        self._speculations = Counter(
+            "appliance_speculations", "Replies begun before the turn was certain", ["outcome"], registry=r
+        )
+        self._wasted_tokens = Counter(
+            "appliance_speculation_wasted_tokens", "Tokens of replies that were thrown away", registry=r
+        )
+        self._wasted_speech = Counter(
+            "appliance_speculation_wasted_speech_seconds", "Speech of replies that were thrown away", registry=r
+        )
+        self._tools = Counter("appliance_tool_runs", "Tools the agent used", ["tool", "result"], registry=r)
+        self._turn_problems = Counter("appliance_turn_problems", "Turns in which something went wrong", registry=r)
         # Media
         self._ticks = Counter("appliance_media_ticks", "20 ms ticks of the audio clock", registry=r)
         self._ticks_skipped = Counter(
@@ -190,6 +202,15 @@ class Metrics:
             self._rejections.inc()
         if turn.interrupted:
             self._barge_ins.inc()
+        self._pauses.inc(turn.pauses)
+        begun = turn.speculation
+        self._speculations.labels("used").inc(begun.used)
+        self._speculations.labels("thrown_away").inc(begun.begun - begun.used)
+        self._wasted_tokens.inc(begun.wasted_tokens)
+        self._wasted_speech.inc(begun.wasted_speech_s)
+        for tool in turn.tools:
+            self._tools.labels(tool.name, "failed" if tool.problem else "done").inc()
+        self._turn_problems.inc(bool(turn.problem))
 
     def call_ended(self, ended: CallEnded) -> None:
         started = self._open.pop(ended.call_id, None)
@@ -272,6 +293,10 @@ class Metrics:
         """Read how many calls were not taken, by cause."""
         self._pulled.refusals = refused
 
+    def watch_budgets(self, given_up: Callable[[], Mapping[str, int]]) -> None:
+        """Read what was given up for want of time, by what it was."""
+        self._pulled.given_up = given_up
+
     def watch_trunks(self, trunks: TrunkTable, router: Router) -> None:
         """Read how the trunks are, and which numbers were not dialled."""
         self._pulled.trunks = trunks
@@ -287,6 +312,7 @@ class _Pulled:
         self.store: Callable[[], StoreCounters] | None = None
         self.sip: Callable[[], Mapping[str, int]] | None = None
         self.refusals: Callable[[], Mapping[str, int]] | None = None
+        self.given_up: Callable[[], Mapping[str, int]] | None = None
         self.trunks: TrunkTable | None = None
         self.router: Router | None = None
 
@@ -302,6 +328,11 @@ class _Pulled:
             for cause, count in sorted(self.refusals().items()):
                 refused.add_metric([cause], count)
             yield refused
+        if self.given_up is not None:
+            given_up = CounterMetricFamily("appliance_given_up", "What the box had no time for", labels=["what"])
+            for what, count in sorted(self.given_up().items()):
+                given_up.add_metric([what], count)
+            yield given_up
         if self.trunks is not None:
             yield from _trunks(self.trunks)
         if self.router is not None:

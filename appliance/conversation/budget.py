@@ -32,6 +32,11 @@ class VerdictBudget:
         self._at: float | None = None
         self.refused = 0
 
+    @property
+    def strained(self) -> bool:
+        """Whether second verdicts were refused when last asked: the box is busy."""
+        return self._left < self._capacity * _RESERVED_FOR_FIRST
+
     def take(self, now: float, *, second: bool = False) -> bool:
         """Whether a verdict may be asked for at ``now`` (seconds); a second one only while the bucket is half full."""
         if self._at is not None:

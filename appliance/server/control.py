@@ -131,6 +131,9 @@ class Control:
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
         self._metrics.watch_trunks(trunks, router)
         self._status.trunks = trunks
+        verdicts = VerdictBudget()
+        speculation = SpeculationBudget(strained=lambda: verdicts.strained)
+        self._metrics.watch_budgets(lambda: {"verdict": verdicts.refused, "speculation": speculation.refused})
         log = EventLog(store, self._metrics, self._watch)
         services = Services(
             clock=self._clock,
@@ -140,8 +143,8 @@ class Control:
             log=log,
             asr=pools.get("asr"),
             turn=pools.get("turn"),
-            verdicts=VerdictBudget(),
-            speculation=SpeculationBudget(),
+            verdicts=verdicts,
+            speculation=speculation,
             tts=tts,
             llm=pools.get("llm"),
             asr_timeout_s=settings.engines.asr.timeout_s,

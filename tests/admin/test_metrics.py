@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from appliance.admin.metrics import Metrics
 from appliance.config.trunks import Route
 from appliance.errors import DialError
-from appliance.events import Disposition, InputBy, Stage
+from appliance.events import Disposition, InputBy, Speculation, Stage, ToolRun
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
 from appliance.signalling.routes import REFUSALS, Router
 from appliance.signalling.trunks import COUNTED, TrunkRule, TrunkTable
@@ -45,6 +45,7 @@ def metrics() -> Metrics:
     metrics.watch_store(WriterStats)
     metrics.watch_sip(lambda: {"garbage": 3, "calls": 2})
     metrics.watch_refusals(lambda: {"no_line": 2})
+    metrics.watch_budgets(lambda: {"speculation": 2})
     metrics.process_state(ProcessState("media", "ready", os.getpid(), 2))
     metrics.media_stats(media_stats())
     metrics.leg_closed(LegClosed(0, 1, 500, 480, lost=5, late=6, concealed=11, strangers=7, srtp_failures=3, mos=4.2))
@@ -56,7 +57,7 @@ def metrics() -> Metrics:
         facts.ringing(),
         facts.answered(),
         facts.recording(),
-        facts.turn(),
+        facts.turn(pauses=1, speculation=Speculation(2, True, 5, 0.5), tools=(ToolRun("a", "{}", "1", 0.0, 1.0),)),
         facts.ended(),
         facts.recorded(),
     ):

@@ -233,7 +233,7 @@ async def test_the_events_of_a_call(phone: Phone) -> None:
         {"type": "ringing"},
         {"type": "answered"},
         {"type": "recorded"},
-        {"type": "progress", "doing": "agent_speaks", "turn": turn},
+        {"type": "progress", "doing": "agent_speaks", "hearing": "", "turn": turn},
         {"type": "turn", "turn": turn},
         {"type": "ended", "disposition": "completed", "by": "agent", "code": 200, "text": "booked",
          "slots": {"drink": "tea"}},

@@ -32,7 +32,7 @@ def told(event: CallEvent) -> dict[str, Any] | None:
         case RecordingStarted():
             return {"type": "recorded"}
         case TurnProgress():
-            return {"type": "progress", "doing": event.doing.value, "turn": _turn(event.turn)}
+            return {"type": "progress", "doing": event.doing.value, "hearing": event.hearing, "turn": _turn(event.turn)}
         case TurnFinished():
             return {"type": "turn", "turn": _turn(event)}
         case CallEnded():

@@ -149,6 +149,7 @@ function told(event) {
       break;
     case "progress":
       doing(event.doing);
+      transcript.hearing(event.doing === "caller_speaks" ? event.hearing : "");
       transcript.show(event.turn, false, event.doing === "agent_speaks");
       break;
     case "turn":

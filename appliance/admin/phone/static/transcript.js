@@ -56,6 +56,12 @@ export class Transcript {
     this.toNewest();
   }
 
+  /** What is understood of the caller who still speaks, where the recogniser says so; "" for dots alone. */
+  hearing(text) {
+    this.live.dataset.hearing = text;
+    this.toNewest();
+  }
+
   sum() {
     const times = [...this.turns.values()].map((shown) => shown.latency).filter((ms) => ms !== null).sort((a, b) => a - b);
     if (!times.length) return;
