@@ -27,7 +27,7 @@ _DROP_TO: Final = 0.6
 _KEEP: Final = 0.35
 _KEEP_TURNS: Final = 2
 _ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
-_RUNNING: Final = '{"status": "still running; its result follows"}'
+_RUNNING: Final = '{"status": "still running"}'
 
 
 def fence(tag: str, text: str, **attributes: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -186,12 +187,10 @@ class LlmBrain:
             self._shared.thinking = None
             await thinking.give_up()
             thinking = None
-        steps = self._begin(heard, gate) if thinking is None else self._answer(thinking, heard, gate)
-        try:
+        replying = self._begin(heard, gate) if thinking is None else self._answer(thinking, heard, gate)
+        async with aclosing(replying) as steps:
             async for step in steps:
                 yield step
-        finally:
-            await steps.aclose()
 
     def was_heard(self, text: str) -> None:
         """The history keeps only what the caller has heard; what was not is marked as cut short."""
@@ -263,8 +262,9 @@ class LlmBrain:
         if isinstance(heard, Key) and thought:
             self._keys_event()
         if thought:
-            async for step in self._think(gate):
-                yield step
+            async with aclosing(self._think(gate)) as steps:
+                async for step in steps:
+                    yield step
         if self._shared.thinking is None:
             yield Listen(self._listen())
 
@@ -343,8 +343,9 @@ class LlmBrain:
             now=self._now,
         )
         thinking.begin(gate)
-        async for step in self._follow(thinking):
-            yield step
+        async with aclosing(self._follow(thinking)) as steps:
+            async for step in steps:
+                yield step
 
     async def _answer(self, thinking: Thinking, heard: Input, gate: Gate) -> AsyncGenerator[Step, None]:
         """A tool has asked the caller something, and this may be the answer."""
@@ -368,8 +369,9 @@ class LlmBrain:
         self._silences = 0
         thinking.history = self._history
         thinking.answered(answer)
-        async for step in self._follow(thinking):
-            yield step
+        async with aclosing(self._follow(thinking)) as steps:
+            async for step in steps:
+                yield step
         if self._shared.thinking is None:
             yield Listen(self._listen())
 
@@ -377,16 +379,15 @@ class LlmBrain:
         """The steps of a reply, as far as it goes for now."""
         self._said = _Said(thinking.pieces, told=False)
         taken = thinking.taken
-        steps = thinking.steps()
         try:
-            async for step in steps:
-                self._tokens += thinking.taken - taken
-                taken = thinking.taken
-                if isinstance(step, Say) and not step.filler:
-                    self._meant = tuple(clause for piece in thinking.pieces for clause in piece.clauses)
-                yield step
+            async with aclosing(thinking.steps()) as steps:
+                async for step in steps:
+                    self._tokens += thinking.taken - taken
+                    taken = thinking.taken
+                    if isinstance(step, Say) and not step.filler:
+                        self._meant = tuple(clause for piece in thinking.pieces for clause in piece.clauses)
+                    yield step
         finally:
-            await steps.aclose()
             if thinking.asking is None:
                 self._shared.thinking = None
                 await thinking.give_up()

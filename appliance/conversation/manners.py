@@ -98,7 +98,7 @@ _SAID: Final[Mapping[str, Mapping[Request, str]]] = {
 }
 _POLITE: Final[Mapping[str, str]] = {
     "en": r"\b(?:please|sorry|i'm sorry|excuse me|hey|oh|um+|uh+|hm+|okay|ok|thanks|thank you|just|"
-    r"(?:can|could|would|will) you|i)\b(?! (?:did|didn't|could|couldn't)\b)",
+    r"(?:can|could|would|will) you|i(?! (?:did|didn't|could|couldn't)\b))\b",
     "de": r"\b(?:bitte|entschuldigung|entschuldigen sie|äh+m?|danke|oh|(?:können|könnten) sie|kannst du)\b",
     "fr": r"\b(?:s'il vous plaît|s'il te plaît|excusez moi|désolée?|euh+|merci|(?:pouvez|pourriez) vous|vous pouvez)\b",
     "es": r"\b(?:por favor|disculpe|perdone|lo siento|eh+|gracias|puede|podría|me lo|me)\b",

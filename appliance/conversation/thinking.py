@@ -40,6 +40,7 @@ MAX_CALLS: Final = 8
 
 _CHARACTERS_PER_S: Final = 14.0
 _CANCELLED: Final = {"status": "cancelled: the caller went on speaking"}
+_GOES_ON: Final = {"status": "still running; its result follows"}
 
 
 class Model(Protocol):
@@ -325,12 +326,11 @@ class Thinking:
             if bridge is not None:
                 bridge.cancel()
             for run in self._running:
-                if run.call.id not in results and not self._runs.give_up(run):
-                    results[run.call.id] = as_json(_CANCELLED)
+                if run.call.id not in results:
+                    results[run.call.id] = as_json(_GOES_ON if self._runs.give_up(run) else _CANCELLED)
             self._running = []
             for call in calls:
-                if call.id in results:
-                    self.history.result(call, results[call.id])
+                self.history.result(call, results[call.id])
             self._place_words_of_tools()
 
     # --- what is said ---------------------------------------------------------------------------------------------
@@ -417,14 +417,9 @@ class Thinking:
 
 
 def _numbered(calls: list[ToolCall], number: int) -> list[ToolCall]:
-    """The calls with ids that tell them apart: some models give none, or the same to all."""
-    seen: set[str] = set()
-    numbered = []
-    for index, call in enumerate(calls):
-        call_id = call.id if call.id and call.id not in seen else f"call_{number}_{index}"
-        seen.add(call_id)
-        numbered.append(ToolCall(call_id, call.name, call.arguments))
-    return numbered
+    """The calls with ids of ours, once in a conversation: some models give none, or always the same. Nine letters and
+    digits, as the strictest templates want them."""
+    return [ToolCall(f"c{number:05d}{index:03d}", call.name, call.arguments) for index, call in enumerate(calls)]
 
 
 def _refused(call: ToolCall, result: str, problem: str, at: float) -> ToolRun:

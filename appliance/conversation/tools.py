@@ -18,6 +18,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from appliance.api.tools import Answer, OngoingCall, Question, Tool
 from appliance.conversation.brain import Gate
@@ -89,7 +90,10 @@ class ToolSet:
             raise ToolError(f"the arguments are not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise ToolError("the arguments must be a JSON object")
-        mistakes = sorted(self._validators[tool.name].iter_errors(arguments), key=lambda mistake: list(mistake.path))
+        try:
+            mistakes = sorted(self._validators[tool.name].iter_errors(arguments), key=lambda one: str(one.json_path))
+        except Unresolvable as error:
+            raise ToolError("the tool's schema refers to something that is not in it") from error
         if mistakes:
             told = "; ".join(_told(mistake) for mistake in mistakes[:_MAX_MISTAKES])
             raise ToolError(f"the arguments do not fit the tool: {told}")
