@@ -199,7 +199,7 @@ class FlowBrain:
         for action in self._actions(heard):
             match action:
                 case flow.Say(text, interruptible):
-                    for sentence in _sentences(text):
+                    for sentence in pieces_of(text):
                         say = brain.Say(sentence, interruptible)
                         said.append(say)
                         self._said = tuple(said)
@@ -277,7 +277,20 @@ def variables(info: CallInfo) -> dict[str, str]:
     }
 
 
-def _sentences(text: str) -> list[str]:
+def opening_of(line: Line, info: CallInfo) -> list[str]:
+    """What a caller who has just been put through is told, in the pieces that it is said in."""
+    if line.agent == "llm":
+        return [said.text for said in flow.opening(line, _values(line, info))]
+    actions = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info)).start()
+    pieces: list[str] = []
+    for action in actions:
+        if not isinstance(action, flow.Say):
+            break
+        pieces += pieces_of(action.text)
+    return pieces
+
+
+def pieces_of(text: str) -> list[str]:
     """A fixed text in whole sentences: there is no model to wait for, so the first piece need not be short."""
     cutter = ClauseCutter(first_words=MAX_CHARACTERS, first_max_words=MAX_CHARACTERS)
     return [*cutter.push(text), *cutter.finish()]

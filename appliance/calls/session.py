@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from appliance.calls.brains import ModelServices, make_brain, variables, voice_of
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
+from appliance.calls.warm_up import WarmUp
 from appliance.clock import Clock
 from appliance.conversation.brain import Transfer
 from appliance.conversation.budget import VerdictBudget
@@ -92,6 +93,7 @@ class Services:
     callers: CallerStore | None = None
     trunks: TrunkTable | None = None
     transfers: Transfers | None = None
+    warm_up: WarmUp | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class CallSession:
             )
             self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
-                await started
+                await asyncio.gather(started, self._prepare_opening(self._media))
         except (MediaError, StoreError, TimeoutError) as error:
             reason = str(error) or f"the record could not be written within {_RECORD_TIMEOUT_S:.0f} s"
             logger.error("call %s refused: %s", self.call_id, reason)
@@ -246,6 +248,11 @@ class CallSession:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
         self._leg.on_hangup = self._leg.on_digits = self._leg.on_held = self._leg.on_transfer = None
         self._dialogue = self._listening = self._speaker = self._media = None
+
+    async def _prepare_opening(self, media: MediaLegHandle) -> None:
+        """Have the greeting synthesised while it rings."""
+        if self._services.warm_up is not None:
+            await self._services.warm_up.opening(self._line, self._leg.info, media.slot)
 
     # --- parts ----------------------------------------------------------------------------------------------------
 

@@ -150,7 +150,8 @@ def _pronunciations(draft: Draft) -> Iterator[Problem]:
             yield Problem(path, f"{unknown[0]!r} is not a phone", f"use {' '.join(sorted(PHONES))}")
 
 
-def _texts(draft: Draft) -> Iterator[tuple[Path, str]]:
+def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
+    """All that the line says, and where it is written; among it who a transfer goes to."""
     line = draft.line
     if line.disclosure:
         yield ("disclosure",), line.disclosure
@@ -199,7 +200,7 @@ def _slots(draft: Draft) -> dict[str, AskStep | None]:
 def _variables(draft: Draft) -> Iterator[Problem]:
     slots = _slots(draft)
     known = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
-    for path, text in _texts(draft):
+    for path, text in texts(draft):
         for name, spoken in variables_in(text):
             if name not in known and not (name.startswith("header.") and name != "header."):
                 yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))

@@ -76,6 +76,13 @@ class EnginePool:
         self._numbers = itertools.count(1)
         self._keepers: list[asyncio.Task[None]] = []
         self.on_stats: Callable[[WorkerStats], None] = lambda stats: None
+        self.on_worker_back: Callable[[int], None] = lambda index: None
+        """Called with the number of a worker that was started again: what it knew is lost."""
+
+    @property
+    def workers(self) -> int:
+        """Workers there are, numbered from 0."""
+        return len(self._names)
 
     @property
     def connected(self) -> int:
@@ -128,6 +135,14 @@ class EnginePool:
         answer = await self._once(request)
         assert isinstance(answer, TurnVerdict)
         return answer
+
+    async def synthesise_ahead(self, request: Synthesise) -> None:
+        """Have a phrase put into a worker's cache; ``request.slot`` is the worker's number less that of all workers.
+
+        Raises:
+            EngineError: it could not be synthesised.
+        """
+        await self._once(request)
 
     async def generate(self, request: Generate) -> AsyncIterator[Token]:
         """The reply, token by token; the last one has ``last``. Closing the iterator cancels the request.
@@ -198,6 +213,8 @@ class EnginePool:
                 continue
             self._channels[index] = channel
             self._in_flight[index] = 0
+            if up.is_set():
+                self.on_worker_back(index)
             up.set()
             self._flush_waiting()
             await lost.wait()

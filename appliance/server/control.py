@@ -25,6 +25,7 @@ from appliance.calls.registry import CallRegistry
 from appliance.calls.session import Services
 from appliance.calls.traces import CallTraces
 from appliance.calls.transfer import Transfers
+from appliance.calls.warm_up import WarmUp
 from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
 from appliance.config import Settings
@@ -126,6 +127,7 @@ class Control:
         tts = pools.get("tts")
         if tts is None:
             raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
+        warm_up = WarmUp(tts, lines)
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
@@ -153,6 +155,7 @@ class Control:
             callers=store.callers,
             trunks=trunks,
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
+            warm_up=warm_up,
         )
         registry = CallRegistry(
             lines,
@@ -175,13 +178,15 @@ class Control:
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
         tidying = asyncio.create_task(_keep_tidy(), name="memory")
+        warming = asyncio.create_task(warm_up.run(), name="warm-up")
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
         await registry.end_all("the appliance is stopping")
         forgetting.cancel()
         tidying.cancel()
-        await asyncio.gather(forgetting, tidying, return_exceptions=True)
+        warming.cancel()
+        await asyncio.gather(forgetting, tidying, warming, warm_up.close(), return_exceptions=True)
         await endpoint.stop()
         log.traces.close()
         await desk.close()

@@ -1,0 +1,173 @@
+"""Phrases that are synthesised before anybody waits for them.
+
+When the box has started, everything that its lines say in fixed words goes into the synthesisers' caches, what the box
+itself says first: these phrases are there when the synthesiser has failed, too. While a call rings, so does what it
+will be greeted with, whatever stands in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from appliance.calls.brains import opening_of, pieces_of, voice_of
+from appliance.conversation import manners
+from appliance.conversation.bridging import PHRASES
+from appliance.conversation.dialogue import APOLOGY, FAREWELL
+from appliance.conversation.speaker import Voice
+from appliance.dialplan.checks import Draft, texts
+from appliance.dialplan.schema import Line
+from appliance.dialplan.text import render, variables_in
+from appliance.engines.client import EnginePool
+from appliance.errors import EngineError
+from appliance.ipc.messages import Synthesise
+from appliance.ipc.rings import RING_SAMPLES
+from appliance.signalling.leg import CallInfo
+
+logger = logging.getLogger(__name__)
+
+BOX_PHRASES: Final = (APOLOGY, FAREWELL, *PHRASES)
+"""What is said whatever the line."""
+MAX_CHARACTERS: Final = 50_000
+"""So much is prepared at most when the box starts: an hour of speech, which a service may want money for."""
+GREETING_WAIT_S: Final = 1.0
+"""A call is answered this much later at most, so that the caller who is put through is greeted at once."""
+
+_PHRASE_TIMEOUT_S: Final = 60.0
+_AGAIN_AFTER_S: Final = 30.0
+_NOBODY: Final = CallInfo("", "", "", "", "", "", "", "", {})
+
+
+class WarmUp:
+    """Keeps the caches of the synthesis workers warm.
+
+    Args:
+        tts: the workers; each has a cache of its own.
+        lines: of the dialplan.
+    """
+
+    def __init__(self, tts: EnginePool, lines: Iterable[Line]) -> None:
+        self._tts = tts
+        self._lines = tuple(lines)
+        self._cold = asyncio.Queue[int]()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.prepared = 0
+        """Phrases put into caches by :meth:`run`."""
+        for worker in range(tts.workers):
+            self._cold.put_nowait(worker)
+        tts.on_worker_back = self._cold.put_nowait
+
+    async def run(self) -> None:
+        """Prepare every worker's cache, and again that of a worker which was started again; until cancelled."""
+        phrases = self._phrases()
+        while True:
+            worker = await self._cold.get()
+            await self._prepare(worker, phrases)
+
+    async def opening(self, line: Line, info: CallInfo, slot: int) -> None:
+        """Have what the call in ``slot`` will be greeted with synthesised.
+
+        Returns when the first piece is ready, or ``GREETING_WAIT_S`` later; the rest follows.
+        """
+        pieces = opening_of(line, info)
+        if not pieces:
+            return
+        worker, voice = slot % self._tts.workers, voice_of(line)
+        for piece in pieces[1:]:
+            self._start(piece, voice, worker)
+        try:
+            async with asyncio.timeout(GREETING_WAIT_S):
+                await self._one(pieces[0], voice, worker, urgent=True)
+        except (TimeoutError, EngineError) as error:
+            logger.info("the greeting is not ready before the call is answered: %s", error or "it takes too long")
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- phrases --------------------------------------------------------------------------------------------------
+
+    def _phrases(self) -> list[tuple[str, Voice]]:
+        """All that is said in fixed words, the most urgent first, each once."""
+        found = [(text, voice_of(line)) for line in self._lines for text in (*BOX_PHRASES, *_fillers(line))]
+        for line in self._lines:
+            if not _has_variables(line.disclosure, line.greeting.text if line.greeting else None):
+                found += [(piece, voice_of(line)) for piece in opening_of(line, _NOBODY)]
+        for line in self._lines:
+            found += [(piece, voice_of(line)) for piece in _fixed_pieces(line)]
+        chosen: dict[tuple[str, str, str, float], tuple[str, Voice]] = {}
+        characters = 0
+        for text, voice in found:
+            key = (voice.spoken_form(text).text, voice.name, voice.language, voice.rate)
+            if key not in chosen and characters + len(text) <= MAX_CHARACTERS:
+                characters += len(text)
+                chosen[key] = (text, voice)
+        return list(chosen.values())
+
+    async def _prepare(self, worker: int, phrases: list[tuple[str, Voice]]) -> None:
+        """One phrase after the other; those that fail again later, unless they always will."""
+        left = phrases
+        while left:
+            failed: list[tuple[str, Voice]] = []
+            for text, voice in left:
+                try:
+                    async with asyncio.timeout(_PHRASE_TIMEOUT_S):
+                        await self._one(text, voice, worker, urgent=False, keep=True)
+                    self.prepared += 1
+                except (EngineError, TimeoutError) as error:
+                    if not failed:
+                        logger.warning("%r cannot be synthesised in advance: %s", text[:40], error or "no answer")
+                    if not isinstance(error, EngineError) or error.retryable:
+                        failed.append((text, voice))
+            left = failed
+            if left:
+                await asyncio.sleep(_AGAIN_AFTER_S)
+
+    async def _one(self, text: str, voice: Voice, worker: int, *, urgent: bool, keep: bool = False) -> None:
+        """Raises EngineError where it cannot be synthesised."""
+        await self._tts.synthesise_ahead(
+            Synthesise(
+                self._tts.number(),
+                worker - self._tts.workers,
+                0,
+                voice.spoken_form(text).text,
+                voice.language,
+                voice.name,
+                voice.rate,
+                0,
+                RING_SAMPLES,
+                urgent=urgent,
+                keep=keep,
+            )
+        )
+
+    def _start(self, text: str, voice: Voice, worker: int) -> None:
+        """Prepare it in the background; if that fails, the call finds out."""
+
+        async def prepare() -> None:
+            with contextlib.suppress(EngineError, TimeoutError):
+                async with asyncio.timeout(_PHRASE_TIMEOUT_S):
+                    await self._one(text, voice, worker, urgent=False)
+
+        task = asyncio.create_task(prepare())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _fillers(line: Line) -> tuple[str, ...]:
+    return (line.filler.texts or manners.fillers(line.language)) if line.agent == "llm" else ()
+
+
+def _fixed_pieces(line: Line) -> Iterator[str]:
+    """What the line says in words that no call changes, in the pieces that it is said in."""
+    for path, text in texts(Draft(line, tuple(line.flow))):
+        if text and path[-1] != "to" and not variables_in(text):
+            yield from pieces_of(render(text, {})) if line.agent == "flow" else [text]
+
+
+def _has_variables(*templates: str | None) -> bool:
+    return any(variables_in(template) for template in templates if template)
