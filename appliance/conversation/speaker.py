@@ -18,8 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from appliance.conversation.spoken import SpokenForm, pause_after, spoken_form
 from appliance.conversation.utterance import Clause, Utterance, quietest
+from appliance.conversation.word_times import text_shares
 from appliance.engines.client import Answer, EnginePool
 from appliance.ipc.messages import Failed, Spoken, Synthesise
 from appliance.ipc.rings import RATE_HZ, RING_SAMPLES, AudioRings
@@ -381,12 +385,19 @@ class Speaker:
                     clause.end = utterance.end = answer.tts_end
                     self._play(utterance, start, answer.tts_end)
                 if answer.last:
+                    clause.shares = text_shares(self._ring(clause.speech, clause.end), clause.form.text)
                     return None
         except TimeoutError:
             return Failed(number, f"no speech within {limit_s:.0f} s", True)
         finally:
             self._tts.cancel(number)
             self._running = self._answers = None
+
+    def _ring(self, start: int, end: int) -> NDArray[np.int16]:
+        """A copy of what was synthesised into [start, end)."""
+        ring = self._rings.tts[self._playback.slot]
+        first, count = start % len(ring), max(0, min(end - start, len(ring)))
+        return np.concatenate([ring[first : first + count], ring[: max(0, first + count - len(ring))]])
 
     def _free(self) -> int:
         """Samples of the ring that nobody is going to hear any more."""

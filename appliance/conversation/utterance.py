@@ -12,26 +12,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.conversation.spoken import SpokenForm
+from appliance.conversation.word_times import BLOCK
 
 _RATE_HZ: Final = 8000
 _SEARCH_BACK: Final = 1600
 _SEARCH_AHEAD: Final = 400
-_BLOCK: Final = 80
 
 
 @dataclass
 class Clause:
-    """A piece of text. ``form`` is said in the samples [``speech``, ``end``); it is silent from ``start`` to there."""
+    """A piece of text. ``form`` is said in the samples [``speech``, ``end``); it is silent from ``start`` to there.
+
+    ``shares`` tells how much of it has been said after each 10 ms of ``speech``; evenly spread where it is None.
+    """
 
     text: str
     form: SpokenForm
     pause_s: float
     start: int
     end: int
+    shares: NDArray[np.float64] | None = None
 
     @property
     def speech(self) -> int:
         return self.start + round(self.pause_s * _RATE_HZ)
+
+    def share_at(self, position: int) -> float:
+        """How much of it has been said at ``position``, 0 to 1."""
+        if self.shares is None:
+            return (position - self.speech) / max(1, self.end - self.speech)
+        return float(np.interp((position - self.speech) / BLOCK, np.arange(len(self.shares)), self.shares))
+
+    def position_of(self, share: float) -> int:
+        """The first position at which so much has been said."""
+        if self.shares is None:
+            return self.speech + round(share * (self.end - self.speech))
+        block = int(np.searchsorted(self.shares, share, side="right")) - 1
+        if block + 1 >= len(self.shares):
+            return self.end
+        step = self.shares[block + 1] - self.shares[block]
+        return self.speech + round((block + float((share - self.shares[block]) / step)) * BLOCK)
 
 
 @dataclass
@@ -86,15 +106,14 @@ class Utterance:
             length = clause.end - clause.speech
             spoken = min(max(self.played - (clause.speech - self.start), 0), length)
             if length > 0 and spoken > 0:
-                words.append(clause.form.heard(spoken / length))
+                words.append(clause.form.heard(clause.share_at(clause.speech + spoken) if spoken < length else 1.0))
         return " ".join(word for word in words if word)
 
     def word_at(self, position: int) -> int:
-        """About where the word that ``position`` lies in begins, supposing that every character takes as long."""
+        """About where the word that ``position`` lies in begins."""
         for clause in self.clauses:
-            length = clause.end - clause.speech
             if clause.speech <= position < clause.end:
-                return clause.speech + round(length * clause.form.word_start((position - clause.speech) / length))
+                return min(position, clause.position_of(clause.form.word_start(clause.share_at(position))))
         return position
 
 
@@ -110,8 +129,8 @@ def quietest(ring: NDArray[np.int16], low: int, guess: int, high: int) -> int:
         The middle of the quietest 10 ms within 0.2 s before and 0.05 s after ``guess``.
     """
     low, high = max(low, guess - _SEARCH_BACK), min(high, guess + _SEARCH_AHEAD)
-    blocks = (high - low) // _BLOCK
+    blocks = (high - low) // BLOCK
     if blocks <= 0:
         return max(low, min(guess, high))
-    samples = ring[np.arange(low, low + blocks * _BLOCK) % len(ring)].astype(np.float32).reshape(blocks, _BLOCK)
-    return low + int(np.argmin(np.square(samples).mean(axis=1))) * _BLOCK + _BLOCK // 2
+    samples = ring[np.arange(low, low + blocks * BLOCK) % len(ring)].astype(np.float32).reshape(blocks, BLOCK)
+    return low + int(np.argmin(np.square(samples).mean(axis=1))) * BLOCK + BLOCK // 2
