@@ -40,7 +40,7 @@ $(VENV)/.setup: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@echo "installing the developers' tools into $(VENV)"
-	$(PIP) install -e '.[dev,postgres,twilio]'
+	$(PIP) install -e '.[dev,postgres,twilio,whisper]'
 	@touch $@
 
 .PHONY: demo

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pluggy
@@ -54,6 +55,11 @@ class Resources(Protocol):
         Raises:
             ModelFileError: it is missing or corrupt; says how to get it.
         """
+        ...
+
+    def folder(self, name: str) -> Path:
+        """Where a model of several files is, which may not exist: ``name`` itself where that is a folder, else the
+        folder of that name in the model directory."""
         ...
 
 

@@ -36,6 +36,9 @@ PURE = (
     "engines/chat_request.py",
     "engines/circuit.py",
     "engines/sse.py",
+    "engines/closed_list.py",
+    "engines/hypotheses.py",
+    "engines/whisper_tokens.py",
 )
 FORBIDDEN_MODULES = frozenset(
     [

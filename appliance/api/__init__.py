@@ -24,6 +24,7 @@ from appliance.api.engines import (
     JudgeTurnRequest,
     Pcm,
     RecogniseRequest,
+    Shaping,
     SynthesiseRequest,
 )
 from appliance.api.streams import Audio, Key, Marked, Message, Started, Stopped, StreamEvent, StreamProtocol
@@ -55,6 +56,7 @@ __all__ = [
     "Providers",
     "RecogniseRequest",
     "Resources",
+    "Shaping",
     "StaleSlot",
     "Started",
     "Stopped",

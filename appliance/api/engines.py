@@ -20,7 +20,7 @@ everywhere. Positions are samples since the leg was connected; times are CLOCK_M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -264,4 +264,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class Shaping(Protocol):
+    """An engine that says itself which requests it can take together; without it, those of one language."""
+
+    def shape(self, request: Any) -> Hashable:
+        """Requests of equal shape share a batch. Asked as each comes in, so quick."""
         ...

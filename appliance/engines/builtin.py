@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from appliance.api import Engine
 from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
+from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.plugins import vad_models
@@ -29,6 +31,14 @@ def _pocketsphinx(options: ProviderOptions, resources: Resources) -> PocketSphin
     from appliance.engines.pocketsphinx_asr import PocketSphinxRecogniser
 
     return PocketSphinxEngine(PocketSphinxRecogniser())
+
+
+def _whisper(options: WhisperOptions, resources: Resources) -> Engine:
+    from appliance.engines.whisper_asr import WhisperAsr
+    from appliance.engines.whisper_model import WhisperModel
+
+    folder, how = resources.folder(options.model), options.model_dump(include={"device", "compute_type", "threads"})
+    return WhisperAsr(lambda: WhisperModel(folder, **how), options)
 
 
 def _smart_turn(options: ProviderOptions, resources: Resources) -> SmartTurnEngine:
@@ -81,6 +91,9 @@ class BuiltinEngines:
     def appliance_asr_providers(self) -> Providers:
         return {
             "pocketsphinx": Provider(_pocketsphinx, "PocketSphinx: expected phrases and digits, English"),
+            "whisper": Provider(
+                _whisper, "Whisper through CTranslate2: free speech, many languages", WhisperOptions, partials=True
+            ),
             "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions, partials=_fake_partials),
             "none": _none("asr"),
         }

@@ -16,15 +16,15 @@ import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-MODEL_RATE_HZ: Final = 16000
+from appliance.engines.mel import FFT_SAMPLES, HOP_SAMPLES, RATE_HZ, mel_filters, taper
+
+MODEL_RATE_HZ: Final = RATE_HZ
 WINDOW_S: Final = 8
 MEL_BANDS: Final = 80
 
-_FFT_SAMPLES: Final = 400
-_HOP_SAMPLES: Final = 160
 _WINDOW_SAMPLES: Final = WINDOW_S * MODEL_RATE_HZ
-_FRAMES: Final = _WINDOW_SAMPLES // _HOP_SAMPLES
-_EDGE: Final = _FFT_SAMPLES // 2
+_FRAMES: Final = _WINDOW_SAMPLES // HOP_SAMPLES
+_EDGE: Final = FFT_SAMPLES // 2
 _POWER_FLOOR: Final = 1e-10
 _VARIANCE_FLOOR: Final = 1e-7
 _DYNAMIC_RANGE_DECADES: Final = 8.0
@@ -76,11 +76,11 @@ class LogMel:
     """
 
     def __init__(self) -> None:
-        self._filters = _mel_filters()
-        self._taper = np.hanning(_FFT_SAMPLES + 1)[:-1].astype(np.float32)
+        self._filters = mel_filters(MEL_BANDS)
+        self._taper = taper()
         self._padded = np.zeros(_WINDOW_SAMPLES + 2 * _EDGE, np.float32)
-        self._frames = sliding_window_view(self._padded, _FFT_SAMPLES)[::_HOP_SAMPLES][:_FRAMES]
-        self._tapered = np.zeros((_FRAMES, _FFT_SAMPLES), np.float32)
+        self._frames = sliding_window_view(self._padded, FFT_SAMPLES)[::HOP_SAMPLES][:_FRAMES]
+        self._tapered = np.zeros((_FRAMES, FFT_SAMPLES), np.float32)
         self._result = np.zeros((MEL_BANDS, _FRAMES), np.float32)
 
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,7 +101,7 @@ class LogMel:
         self._padded[-_EDGE:] = window[-2 : -_EDGE - 2 : -1]
 
         # Frame i covers padded samples 160 i .. 160 i + 399, which are silence while they end before the speech.
-        alike = max((silence + _EDGE - _FFT_SAMPLES) // _HOP_SAMPLES + 1, 0) if silence > _FFT_SAMPLES else 0
+        alike = max((silence + _EDGE - FFT_SAMPLES) // HOP_SAMPLES + 1, 0) if silence > FFT_SAMPLES else 0
         first = max(min(alike, _FRAMES) - 1, 0)
         tapered = np.multiply(self._frames[first:], self._taper, out=self._tapered[first:])
         spectrum = np.fft.rfft(tapered, axis=-1)
@@ -114,30 +114,3 @@ class LogMel:
         self._result[:, first:] = bands.T
         self._result[:, :first] = bands[:1].T
         return self._result
-
-
-def _mel_filters() -> NDArray[np.float32]:
-    """[201, 80] triangles of equal area from 0 to 8 kHz, evenly spaced on Slaney's mel scale."""
-    top_hz = MODEL_RATE_HZ / 2
-    bins_hz = np.linspace(0.0, top_hz, _FFT_SAMPLES // 2 + 1)
-    corners_hz = _slaney_to_hz(np.linspace(0.0, _hz_to_slaney(top_hz), MEL_BANDS + 2))
-    low, centre, high = corners_hz[:-2], corners_hz[1:-1], corners_hz[2:]
-    rising = (bins_hz[:, np.newaxis] - low) / (centre - low)
-    falling = (high - bins_hz[:, np.newaxis]) / (high - centre)
-    triangles = np.clip(np.minimum(rising, falling), 0.0, None)
-    return np.ascontiguousarray(triangles * (2.0 / (high - low)), np.float32)
-
-
-_LINEAR_HZ_PER_MEL: Final = 200.0 / 3.0
-_KNEE_HZ: Final = 1000.0
-_KNEE_MEL: Final = 15.0
-_LOG_STEP: Final = float(np.log(6.4)) / 27.0
-
-
-def _hz_to_slaney(hz: float) -> float:
-    """Slaney's mel scale: linear to 1 kHz, 27 mels for each factor of 6.4 above."""
-    return hz / _LINEAR_HZ_PER_MEL if hz < _KNEE_HZ else _KNEE_MEL + float(np.log(hz / _KNEE_HZ)) / _LOG_STEP
-
-
-def _slaney_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(mels < _KNEE_MEL, mels * _LINEAR_HZ_PER_MEL, _KNEE_HZ * np.exp((mels - _KNEE_MEL) * _LOG_STEP))

@@ -20,13 +20,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
+from appliance.api import Shaping
 from appliance.config import Settings
 from appliance.engines.answers import Client, Job, RunContext
 from appliance.engines.batcher import Batch, Batcher, BatchPolicy, Request
@@ -59,6 +60,8 @@ STATS_EVERY_S: Final = 1.0
 MAX_QUEUE: Final = 512
 
 _CLOSE_TIMEOUT_S: Final = 2.0
+_PARTIAL: Final = 1
+"""Priority of what is only wanted for the time being: final results go first."""
 _FALLBACK_NICE: Final = 10
 _SPEECH_NICE: Final = 5
 SCHEDULING: Final = {"turn": "idle", "asr": "idle", "tts": "nice", "llm": "normal"}
@@ -195,8 +198,9 @@ class Worker:
         now = self.now()
         job = Job(self._next_number, client, message, now)
         self._next_number += 1
-        shape = message.language if isinstance(message, Recognise | Synthesise) else None
-        if not self.batcher.add(Request(job.number, now, deadline_of(message), shape), now):
+        priority = _PARTIAL if isinstance(message, Recognise) and not message.final else 0
+        request = Request(job.number, now, deadline_of(message), self._shape(message), priority)
+        if not self.batcher.add(request, now):
             self.totals.failed += 1
             client.send(Failed(message.request, f"{self.name} has {self.batcher.queued} requests waiting", True))
             return
@@ -205,6 +209,12 @@ class Worker:
         if isinstance(message, Synthesise):
             job.tts_end = message.tts_start
         self._pump()
+
+    def _shape(self, message: RequestMessage) -> Hashable:
+        """What requests must have in common to share a batch: as the engine says, else their language."""
+        if isinstance(self.engine, Shaping):
+            return self.engine.shape(message)
+        return message.language if isinstance(message, Recognise | Synthesise) else None
 
     def _cancel(self, job: Job) -> None:
         job.cancelled = True
@@ -298,16 +308,6 @@ class Worker:
             self._pump()
 
 
-class _Models:
-    """The resources of a provider's factory."""
-
-    def __init__(self, directory: Path) -> None:
-        self._store = ModelStore(directory)
-
-    def model(self, name: str) -> bytes:
-        return self._store.read(name)
-
-
 def make_engine(settings: Settings, kind: str) -> Engine:
     """The engine that the settings name for ``kind``, not loaded yet.
 
@@ -316,7 +316,7 @@ def make_engine(settings: Settings, kind: str) -> Engine:
         ModelFileError: a model file is missing or corrupt.
     """
     chosen = getattr(settings.engines, kind)
-    resources = _Models(model_directory(settings.models_dir))
+    resources = ModelStore(model_directory(settings.models_dir))
     registry = provider_registry()
     if kind == "tts":
         return shared_speech(settings.engines.tts, registry, resources)

@@ -272,23 +272,13 @@ def _load_vad(settings: Settings, capacity: int) -> BatchVad | None:
     """
     engine = settings.engines.vad
     registry = ProviderRegistry([("vad_models", vad_models)])
-    models = _Models(ModelStore(model_directory(settings.models_dir)))
+    models = ModelStore(model_directory(settings.models_dir))
     model: bytes | None = registry.create("vad", engine.provider, engine.options, models)
     if model is None:
         return None
     vad = BatchVad(model, capacity)
     vad.warm_up()
     return vad
-
-
-class _Models:
-    """What a provider may ask for."""
-
-    def __init__(self, store: ModelStore) -> None:
-        self._store = store
-
-    def model(self, name: str) -> bytes:
-        return self._store.read(name)
 
 
 async def _housekeeping(media: MediaProcess) -> None:

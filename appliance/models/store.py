@@ -91,6 +91,15 @@ class ModelStore:
             raise ModelFileError(check.detail)
         return content
 
+    def model(self, name: str) -> bytes:
+        """:meth:`read`, for the factory of a provider (``hookspecs.Resources``)."""
+        return self.read(name)
+
+    def folder(self, name: str) -> Path:
+        """Where the model of several files called ``name`` is, or would be: a folder named as it is, or one of ours."""
+        given = Path(name).expanduser()
+        return given if given.is_absolute() or given.is_dir() else self.directory / name
+
     def check(self, entry: ModelFile) -> Check:
         """Whether the file is there and intact."""
         return self._load(entry)[1]

@@ -36,7 +36,7 @@ def test_the_built_in_providers():
     assert {kind: sorted(registry.offers(kind)) for kind in KINDS} == {
         "vad": ["none", "silero"],
         "turn": ["fake", "none", "smart_turn"],
-        "asr": ["fake", "none", "pocketsphinx"],
+        "asr": ["fake", "none", "pocketsphinx", "whisper"],
         "llm": ["fake", "none", "openai_compatible"],
         "tts": ["espeak", "fake", "none"],
     }
@@ -63,8 +63,8 @@ def test_a_plugin_registers_like_the_built_in_ones():
 def test_an_unknown_provider_lists_those_there_are():
     (mistake,) = provider_registry().validate_options("asr", "pocketsphynx", {})
     assert mistake == (
-        "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, pocketsphinx "
-        "(did you mean 'pocketsphinx'?)"
+        "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, pocketsphinx, "
+        "whisper (did you mean 'pocketsphinx'?)"
     )
     with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: vad, turn, asr, llm, tts"):
         provider_registry().offers("ocr")
@@ -140,9 +140,9 @@ def test_a_missing_package_is_named():
     def factory(options, resources):
         import no_such_speech_package  # noqa: F401
 
-    registry = provider_registry([("mine", echo_plugin("whisper", factory))])
-    with pytest.raises(EngineError, match="'whisper' needs the Python package 'no_such_speech_package'"):
-        registry.create("asr", "whisper", {"words": 1}, Models())
+    registry = provider_registry([("mine", echo_plugin("babble", factory))])
+    with pytest.raises(EngineError, match="'babble' needs the Python package 'no_such_speech_package'"):
+        registry.create("asr", "babble", {"words": 1}, Models())
 
 
 @pytest.mark.parametrize("kind", ["turn", "asr", "llm", "tts"])
