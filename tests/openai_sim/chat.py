@@ -146,9 +146,11 @@ class ChatSim:
         answer = self.script.popleft() if self.script else self.answer
         try:
             response = await self._answer(request, answer, body)
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError) as error:
             asked.gone_at = time.monotonic()
             asked.gone.set()
+            if isinstance(error, ConnectionError):
+                return web.Response()  # which nobody reads
             raise
         asked.done = True
         return response
