@@ -88,13 +88,22 @@ async def ask(box: Box, clip: Path, number: str = lines.ASSISTANT) -> tuple[floa
     return reply.latency_s, max(gaps)
 
 
-async def outcome_of(folder: Path, answer: Answer | None, clip: Path) -> Outcome:
-    """Start a box with such a server, call it, and read its record."""
+async def outcome_of(
+    folder: Path, clip: Path, *answers: Answer | None, line: dict[str, object] | None = None, **llm: Any
+) -> Outcome:
+    """Start a box whose servers answer so, call it, and read its record.
+
+    Args:
+        line: called instead of the standard assistant.
+        llm: further settings of the engine.
+    """
     async with AsyncExitStack() as stack:
-        url = f"http://127.0.0.1:{free_port()}/v1"
-        if answer is not None:
-            url = (await stack.enter_async_context(ChatSim(answer))).url
-        box = Box(folder / "box", settings(folder, [url]))
+        urls = [f"http://127.0.0.1:{free_port()}/v1" for _ in answers]
+        for index, answer in enumerate(answers):
+            if answer is not None:
+                urls[index] = (await stack.enter_async_context(ChatSim(answer))).url
+        own = lines.dialplan(folder / "own", [line]) if line is not None else {}
+        box = Box(folder / "box", {**settings(folder, urls, **llm), **own})
         try:
             await asyncio.to_thread(box.start)
             first_s, dead_air_s = await ask(box, clip)
@@ -143,16 +152,16 @@ def main() -> int:
         folder = Path(name)
         clip = lines.question(folder)
         for index, mode in enumerate(args.modes):
-            found = asyncio.run(outcome_of(folder / str(index), MODES[mode], clip))
+            found = asyncio.run(outcome_of(folder / str(index), clip, MODES[mode]))
             worst = max(worst, found.first_s)
             bar.note(
                 f"{mode:<42} {found.first_s:5.2f} s to the first words, {found.dead_air_s:4.2f} s of silence at most; "
-                f"said {found.turn['agent_text']!r}; problem {found.turn.get('problem')!r}"
+                f"said {found.turn['agent_text']!r}; problem {found.turn['problem']!r}"
             )
             bar.require(found.first_s <= LIMIT_S, f"{mode}: {found.first_s:.2f} s")
             bar.require(found.dead_air_s <= DEAD_AIR_S, f"{mode}: silent for {found.dead_air_s:.2f} s")
             apologised = any(words in found.turn["agent_text"] for words in APOLOGIES)
-            bar.require(apologised and bool(found.turn.get('problem')), f"{mode}: no apology, or nothing on record")
+            bar.require(apologised and bool(found.turn["problem"]), f"{mode}: no apology, or nothing on record")
         bar.figure(f"first words within {worst:.2f} s in {len(args.modes)} kinds of failure")
         taken = asyncio.run(cancellations(folder, args.cancel))
         bar.figure(f"cancelled at the server after {percentiles(taken)}")
