@@ -26,13 +26,13 @@ _SUMMARISE_AT: Final = 0.6
 _DROP_TO: Final = 0.6
 _KEEP: Final = 0.35
 _KEEP_TURNS: Final = 2
-_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _RUNNING: Final = '{"status": "still running"}'
 
 
 def fence(tag: str, text: str, **attributes: str) -> str:
     """``text`` between tags, as data: no text can close them, for it has no angle brackets left."""
-    inside = "".join(f' {name}="{_escaped(value)}"' for name, value in attributes.items())
+    inside = "".join(f' {name}="{_escaped(value).replace(chr(34), "&quot;")}"' for name, value in attributes.items())
     return f"<{tag}{inside}>{_escaped(text)}</{tag}>"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from appliance.config import Settings
 from appliance.config.load import display_name, read_document
@@ -200,6 +201,14 @@ def _transfers(line: Line) -> Iterator[tuple[KeyPath, TransferTarget]]:
     yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
 
 
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
 def _surroundings(
     document: Document,
     root: KeyPath,
@@ -230,6 +239,9 @@ def _surroundings(
         what = f"the recogniser does not understand {line.language!r}"
         hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
         found.append(document.mistake((*root, "language"), what, hint))
+    if line.timezone is not None and not _is_zone(line.timezone):
+        what = f"{line.timezone!r} is not a time zone"
+        found.append(document.mistake((*root, "timezone"), what, "write one such as Europe/Berlin"))
     if line.agent == "llm" and not llm:
         hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
         found.append(document.mistake((*root, "agent"), "there is no language model", hint))

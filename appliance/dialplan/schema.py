@@ -6,7 +6,6 @@ Every key has a description: the tables in ``docs/dialplans.md`` are made of the
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -28,14 +27,6 @@ BUILTIN_TOOLS = ("transfer", "hang_up", "collect_digits", "take_message", "stop_
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise fault(f"{value!r} is not a time zone", "write one such as Europe/Berlin") from error
-    return value
 
 
 def _pattern(value: str) -> str:
@@ -413,7 +404,7 @@ class Line(Section):
         description="What is done when a caller asks, without asking the flow or the model: saying the last thing "
         "again, speaking more slowly or faster.",
     )
-    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+    timezone: str | None = Field(
         default=None, description="Where the line is, such as `Europe/Berlin`; unless given, where the box is."
     )
     flow: dict[Name, _TaggedStep] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from appliance.calls.brains import FlowBrain, variables
 from appliance.config.trunks import NETWORK_VARIABLES
@@ -10,7 +11,7 @@ from appliance.conversation import brain
 from appliance.dialplan.schema import Line
 from appliance.signalling.headers import read_headers
 from appliance.sip.message import Headers
-from tests.calls.virtual_call import Leg
+from tests.calls.virtual_call import Leg, flow_line
 
 HEADERS = [
     ("P-Asserted-Identity", '"Ann Lee" <sip:+4930123@carrier.example>'),
@@ -48,3 +49,75 @@ async def test_a_flow_says_them() -> None:
     info = replace(Leg().info, about=read_headers(Headers(HEADERS)))
     said = [step.text async for step in FlowBrain(line, info).reply(brain.Opening()) if isinstance(step, brain.Say)]
     assert said[0] == "Hello Ann Lee id;critical 56a390f3;encoding=hex"
+
+
+# --- manners in a flow ----------------------------------------------------------------------------------------------
+
+
+def flow_brain(**changes: Any) -> FlowBrain:
+    return FlowBrain(flow_line(**changes), Leg().info)
+
+
+async def steps_of(agent: brain.Brain, heard: brain.Input | str) -> list[brain.Step]:
+    value = brain.Heard(heard, 0.9, True) if isinstance(heard, str) else heard
+    return [step async for step in agent.reply(value)]
+
+
+def said(steps: list[brain.Step]) -> list[str]:
+    return [step.text for step in steps if isinstance(step, brain.Say)]
+
+
+async def test_a_flow_says_its_last_words_again_and_still_expects_the_answer() -> None:
+    agent = flow_brain()
+    first = await steps_of(agent, brain.Opening())
+    again = await steps_of(agent, "could you repeat that")
+    assert said(again) == said(first) == ["Hello, this is the desk.", "Do you want tea or coffee?"]
+    assert again[-1] == first[-1]
+    assert said(await steps_of(agent, "tea please")) == ["Please enter your four digit code."]
+    assert said(await steps_of(agent, "what did you say")) == ["Please enter your four digit code."]
+
+
+async def test_a_flow_speaks_more_slowly_when_asked() -> None:
+    agent = flow_brain()
+    await steps_of(agent, brain.Opening())
+    paces = [step.factor for _ in range(2) for step in await steps_of(agent, "please speak slower")
+             if isinstance(step, brain.Pace)]  # fmt: skip
+    assert 1.0 > paces[0] > paces[1]
+
+
+async def test_the_recogniser_knows_the_wishes_that_the_line_grants() -> None:
+    async def phrases(**changes: Any) -> tuple[str, ...]:
+        return [
+            step.expectation.phrases
+            for step in await steps_of(flow_brain(**changes), brain.Opening())
+            if isinstance(step, brain.Listen)
+        ][0]
+
+    assert (await phrases())[:2] == ("tea please", "coffee please")
+    assert "please repeat that" in await phrases()
+    assert "please speak slower" in await phrases()
+    assert "please speak slower" not in await phrases(manners=["repeat"])
+    assert await phrases(manners=[]) == ("tea please", "coffee please")
+    assert await phrases(language="de-de") == ("tea please", "coffee please")
+
+
+async def test_what_a_question_expects_is_never_taken_for_a_wish() -> None:
+    questions = {
+        "what": {
+            "ask": "Fast or slow?",
+            "expect": {"slow": ["slower please"], "fast": ["faster please"]},
+            "slot": "how",
+        },
+        "bye": {"hang_up": "Goodbye."},
+    }
+    agent = flow_brain(flow=questions)
+    await steps_of(agent, brain.Opening())
+    assert said(await steps_of(agent, "slower please")) == ["Goodbye."]
+    assert agent.slots == {"how": "slow"}
+
+
+async def test_a_wish_that_was_only_a_guess_is_a_no_match() -> None:
+    agent = flow_brain()
+    await steps_of(agent, brain.Opening())
+    heard = brain.Heard("please repeat that", 0.1, False)
+    assert said(await steps_of(agent, heard)) == ["Sorry, what was that?"]

@@ -255,3 +255,21 @@ def test_an_export_that_cannot_be_written_says_so(full_record: str, capsys: pyte
 def test_an_export_needs_one_call(full_record: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calls", "export", "nobody", "--set", full_record]) == 1
     assert "no call begins with nobody" in capsys.readouterr().err
+
+
+def test_what_is_remembered_of_a_caller_is_erased_on_request(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async def write() -> None:
+        async with CallStore(url) as store:
+            await store.callers.keep("+49301234", "desk", "Ann.", days=30)
+            await store.callers.keep("+49301234", "sales", "Tea.", days=30)
+
+    asyncio.run(write())
+    option = ["--set", f"store.url={url}"]
+    assert main(["calls", "forget", "+49 30 1234", *option]) == 0
+    assert capsys.readouterr().out == "2 notes about +49301234 erased\n"
+    assert main(["calls", "forget", "0049301234", "--json", *option]) == 0
+    assert json.loads(capsys.readouterr().out) == {"number": "+49301234", "erased": 0}
+    assert main(["calls", "forget", "+49301234", *option]) == 0
+    assert capsys.readouterr().out == "nothing was remembered of +49301234\n"
+    assert main(["calls", "forget", "Ann", *option]) == 2
+    assert "no telephone number" in capsys.readouterr().err

@@ -91,9 +91,7 @@ def test_a_tool_is_run_and_its_result_goes_back_to_the_model() -> None:
         assistant, result = second.messages[-2:]
         assert assistant.content == "Let me see."
         assert (assistant.tool_calls[0].id, assistant.tool_calls[0].name) == (result.call_id, "book")
-        assert json.loads(result.content.partition(">")[2].rpartition("<")[0].replace("&quot;", '"')) == {
-            "booked": "<b>table 4</b>"
-        }
+        assert json.loads(result.content.partition(">")[2].rpartition("<")[0]) == {"booked": "<b>table 4</b>"}
         assert result.content.count("<") == 2
         in_order(second.messages)
         await made.reply("thanks")
@@ -122,7 +120,7 @@ def test_what_does_not_fit_is_told_to_the_model_so_that_it_can_do_better(wanted:
         steps = await made.reply("a table please")
         assert said(steps) == "It is done now."
         assert log == ["begun", "done"]
-        assert told in results(made, 1)[0].replace("&quot;", '"')
+        assert told in results(made, 1)[0]
         assert [bool(use.tool.problem) for use in used(steps)] == [True, False]
         in_order(made.model.asked[-1].messages)
 
@@ -202,7 +200,8 @@ def test_a_wait_is_bridged_after_what_was_said_before() -> None:
         book, _ = waiting(5.0)
         made = make(["I will look into the book for you. ", call("book")], ["Friday is free."], tools=[book])
         begun = now()
-        fillers, heard = [], []
+        fillers: list[tuple[float, str]] = []
+        heard: list[tuple[float, str]] = []
         async for step in made.brain.reply(Heard("a table", 0.9, True)):
             if isinstance(step, Say):
                 (fillers if step.filler else heard).append((round(now() - begun, 1), step.text))
@@ -334,7 +333,7 @@ def test_nothing_with_side_effects_ever_begins_before_the_gate_opens(
 @pytest.mark.parametrize(
     ("more", "became"), [({}, "done"), ({"cancellable": True}, "cancelled"), ({"side_effects": False}, "cancelled")]
 )
-def test_an_interrupted_tool_is_finished_unless_it_may_be_cancelled(more: dict[str, bool], became: str) -> None:
+def test_an_interrupted_tool_is_finished_unless_it_may_be_cancelled(more: dict[str, Any], became: str) -> None:
     async def story() -> None:
         book, log = waiting(3.0, {"table": 4}, **more)
         made = make([call("book")], ["I am still at it."], ["Table four it is."], tools=[book])
@@ -476,7 +475,7 @@ def test_a_tool_asks_the_caller_and_the_model_gets_the_answers() -> None:
         await made.reply(Key("2"))
         assert said(await made.reply(KeysEnded())) == "And your name?"
         assert said(await made.reply("my name is ann", heard_share=0.5)) == "Thank you very much."
-        assert "[[&quot;&quot;,&quot;42&quot;],[&quot;my name is ann&quot;,&quot;&quot;]]" in results(made)[0]
+        assert '[["","42"],["my name is ann",""]]' in results(made)[0]
         await made.reply("bye")
         shown = made.model.shown()
         assert ("assistant", "One second.") in shown
