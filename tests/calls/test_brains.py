@@ -87,11 +87,8 @@ async def test_a_flow_speaks_more_slowly_when_asked() -> None:
 
 async def test_the_recogniser_knows_the_wishes_that_the_line_grants() -> None:
     async def phrases(**changes: Any) -> tuple[str, ...]:
-        return [
-            step.expectation.phrases
-            for step in await steps_of(flow_brain(**changes), brain.Opening())
-            if isinstance(step, brain.Listen)
-        ][0]
+        steps = await steps_of(flow_brain(**changes), brain.Opening())
+        return next(step.expectation.phrases for step in steps if isinstance(step, brain.Listen))
 
     assert (await phrases())[:2] == ("tea please", "coffee please")
     assert "please repeat that" in await phrases()

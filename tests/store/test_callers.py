@@ -122,5 +122,5 @@ async def test_a_database_that_is_locked_for_a_moment_loses_nothing(
     await callers.keep("200", "desk", "Ann.", days=2)
     assert await callers.recall("200", "desk") == "Ann."
     failures[:] = [OperationalError("x", {}, Exception("disk I/O error"))] * 3
-    with pytest.raises(StoreError, match="disk I/O error; check store.url"):
+    with pytest.raises(StoreError, match="disk I/O error; check store"):
         await callers.recall("200", "desk")
