@@ -24,6 +24,7 @@ def calls(database: Path) -> list[Row]:
         for row in connection.execute("SELECT * FROM turns ORDER BY call_id, number"):
             turn = dict(row)
             turn["waterfall"] = json.loads(turn["waterfall"] or "{}")
+            turn["speculation"] = json.loads(turn["speculation"] or "{}")
             turns.setdefault(turn["call_id"], []).append(turn)
     connection.close()
     for call in found:

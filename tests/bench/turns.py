@@ -37,21 +37,7 @@ HELD_TO = 0.85
 GOAL = 0.75
 TIMES = 4
 LIMIT_PER_MIN = 1.0
-PAUSES_S = (0.4, 1.5)
-LEAST_FOR_PAUSE_S = 1.2
 OURS, PEER = "appliance", "Pipecat"
-
-
-def questions(folder: Path, paused: float, seed: int) -> list[Clip]:
-    """What is asked, in a random order: every recorded sentence, a share of them with a pause of 0.4 to 1.5 s."""
-    chance = random.Random(seed)
-    plain = voices.people(folder)
-    long = [one for one in plain if (one.end - one.start) / 8000 >= LEAST_FOR_PAUSE_S]
-    wanted = round(len(plain) * paused / (1 - paused)) if paused < 1 else len(long)
-    broken = [voices.with_pause(chance.choice(long), chance.uniform(*PAUSES_S), chance) for _ in range(wanted)]
-    every = plain + broken
-    chance.shuffle(every)
-    return every
 
 
 # --- one call ---------------------------------------------------------------------------------------------------------
@@ -203,7 +189,7 @@ def main() -> int:
     bar = Bar("4.1, 4.2", "turns, one call and many")
     with tempfile.TemporaryDirectory(prefix="turns-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        clips = questions(folder, args.paused, args.seed)
+        clips = voices.questions(folder, args.paused, args.seed)
         speech = voices.write([one for one in clips if not one.pauses], folder / "speech")
         peer = stack.enter_context(carrier_load.pipecat_server(args.pipecat)) if args.pipecat else None
         peer_p95_ms = 0.0

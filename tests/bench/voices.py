@@ -19,6 +19,8 @@ NORMAL_DBFS = -23.0
 """RMS of speech between its bounds."""
 _PEAK = 0.98 * 32767
 _MAX_CLIP_S = 8.0
+PAUSES_S = (0.4, 1.5)
+_LEAST_FOR_PAUSE_S = 1.2
 _STEP = RATE_HZ // 100
 _AUDIO = lines.NOISE.parent
 _PROMPT_VOICES = ("es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU", "en_US_f_Allison")
@@ -128,6 +130,18 @@ def with_pause(one: Clip, seconds: float, chance: random.Random) -> Clip:
     silence = np.concatenate(turned)[:length]
     pcm = np.concatenate([one.pcm[:at], silence, one.pcm[at:]])
     return Clip(f"{one.name} +{seconds:.1f}s", pcm, one.start, one.end + length, ((at, at + length),))
+
+
+def questions(folder: Path, paused: float, seed: int) -> list[Clip]:
+    """What is asked, in a random order: every recorded sentence, a share of them with a pause of 0.4 to 1.5 s."""
+    chance = random.Random(seed)
+    plain = people(folder)
+    long = [one for one in plain if (one.end - one.start) / RATE_HZ >= _LEAST_FOR_PAUSE_S]
+    wanted = round(len(plain) * paused / (1 - paused)) if paused < 1 else len(long)
+    broken = [with_pause(chance.choice(long), chance.uniform(*PAUSES_S), chance) for _ in range(wanted)]
+    every = plain + broken
+    chance.shuffle(every)
+    return every
 
 
 def write(clips: Sequence[Clip], folder: Path) -> list[Path]:
