@@ -14,12 +14,14 @@ from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
 from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
+from appliance.engines.openai_tts_options import OpenAiSpeechOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.plugins import vad_models
 from appliance.plugins.registry import ProviderRegistry
 
 if TYPE_CHECKING:
     from appliance.engines.openai_llm import OpenAiLlm
+    from appliance.engines.openai_tts import OpenAiSpeech
 
 
 def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderRegistry:
@@ -57,6 +59,12 @@ def _openai_llm(options: OpenAiLlmOptions, resources: Resources) -> OpenAiLlm:
     from appliance.engines.openai_llm import OpenAiLlm
 
     return OpenAiLlm(options)
+
+
+def _openai_tts(options: OpenAiSpeechOptions, resources: Resources) -> OpenAiSpeech:
+    from appliance.engines.openai_tts import OpenAiSpeech
+
+    return OpenAiSpeech(options)
 
 
 def _fake(
@@ -111,6 +119,9 @@ class BuiltinEngines:
     @hookimpl
     def appliance_tts_providers(self) -> Providers:
         return {
+            "openai_compatible": Provider(
+                _openai_tts, "OpenAI's speech API: clouds, Kokoro-FastAPI, vLLM, LocalAI", OpenAiSpeechOptions
+            ),
             "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions, levelled=True),
             "fake": replace(_fake(fake.FakeTts, fake.FakeTtsOptions), exact=True),
             "none": _none("tts"),

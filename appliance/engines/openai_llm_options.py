@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from appliance.engines.api_address import api_address
 from appliance.hookspecs import ProviderOptions
 
-_ENDPOINT: Final = "/chat/completions"
 _OURS: Final = frozenset({"messages", "model", "stream", "tools"})
 _ONE_SERVERS: Final = ("base_url", "model", "name", "api_key", "extra_headers")
 
 
 def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if host is None or parts.scheme not in ("http", "https") or any(char.isspace() for char in value):
-        raise ValueError("is not the address of an API; write it as http://127.0.0.1:8000/v1")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a password; set api_key instead")
-    if parts.query or parts.fragment:
-        raise ValueError("has something behind the path; write it as http://127.0.0.1:8000/v1")
-    value = value.rstrip("/")
-    if value.endswith(_ENDPOINT):
-        raise ValueError(f"names the method itself; leave {_ENDPOINT} out")
-    return value
+    return api_address(value, "/chat/completions")
 
 
 def _extra_body(value: dict[str, Any]) -> dict[str, Any]:
