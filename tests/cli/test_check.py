@@ -13,6 +13,7 @@ from appliance.carriers.audiosocket import AudioSocketStream
 from appliance.cli import check
 from appliance.cli.check import trunk_mistakes
 from appliance.config import load_settings
+from appliance.engines.builtin import provider_registry
 from appliance.signalling.builtin_carriers import carrier_registry
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -45,8 +46,8 @@ def test_mistakes_in_settings_engines_and_dialplans_come_together(capsys: pytest
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
         "--set:1: listen.http.port: must be a whole number, not 'x'",
-        "box.yaml:3: engines.tts.provider: there is no tts provider 'espaek'; there are: espeak, fake, none "
-        "(did you mean 'espeak'?)",
+        "box.yaml:3: engines.tts.provider: there is no tts provider 'espaek'; there are: "
+        f"{', '.join(sorted(provider_registry().offers('tts')))} (did you mean 'espeak'?)",
         "box.yaml:4: engines.asr.dealy: unknown option; provider 'pocketsphinx' takes no options",
         "box.yaml:5: limits.max_calls: must be a whole number, not 'none'",
         "plans/a.yaml:2: match.trunk: there is no trunk 'locla'; did you mean 'local'?",
