@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
-	playback_truth carrier_load stream_faults
+	playback_truth carrier_load stream_faults llm_failures
 
 .PHONY: help
 help: ## what can be made

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from appliance.config.settings import Settings
+from appliance.config.settings import Settings, Store
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import CarrierTrunk
 from appliance.config.validation import flatten
@@ -59,10 +59,22 @@ below it) is relative to the directory it is started in. `store.url`, `store.rec
 """
 
 
-def document(carriers: Mapping[str, type[BaseModel]]) -> str:
-    """The whole page; ``carriers`` are the keys that a trunk of each kind has beside those of all."""
+def document(
+    carriers: Mapping[str, type[BaseModel]], engines: Mapping[tuple[str, str], type[BaseModel]] | None = None
+) -> str:
+    """The whole page.
+
+    Args:
+        carriers: the keys that a trunk of each kind has beside those of all.
+        engines: the same for each (kind of engine, provider).
+    """
     parts: list[str] = []
     for title, model in sections(Settings, "Top level"):
+        if model is Store:
+            for (kind, provider), options in (engines or {}).items():
+                name = f"`engines.{kind}`, `provider: {provider}`"
+                found = sections(options, name, f"engines.{kind}.")
+                parts += [section(title, inner, level=3) for title, inner in found]
         parts.append(section(title, model, level=2))
         if model is CarrierTrunk:
             for options in dict.fromkeys(carriers.values()):

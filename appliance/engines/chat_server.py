@@ -33,6 +33,7 @@ _ERROR_BODY_S: Final = 0.5
 _DRAIN_S: Final = 0.5
 _PING_S: Final = 5.0
 _SHORTEST_PING_S: Final = 2.0
+_REFILL_S: Final = 0.25
 _DNS_TTL_S: Final = 300
 _LONGEST_RETRY_S: Final = 1.0
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -72,6 +73,7 @@ class ChatServer:
         self._session: aiohttp.ClientSession | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._lost = 0
 
     async def open(self) -> None:
         """Open the connections, and keep them from now on. A server that cannot be reached now may be later.
@@ -129,6 +131,11 @@ class ChatServer:
         """An attempt has begun to give its reply."""
         if self.circuit.succeeded():
             logger.info("%s is in use again", self.name)
+
+    def lost_connection(self) -> None:
+        """One has been closed in the middle of a reply; another takes its place soon."""
+        self._lost += 1
+        self._news.set()
 
     def redacted(self, text: str) -> str:
         """``text`` without what is secret."""
@@ -205,21 +212,23 @@ class ChatServer:
 
     async def _keep(self) -> None:
         """Keep the connections warm, and probe the server when it is out of use."""
-        ping_at = self._now() + self.ping_every_s
+        warmed_at = self._now()
         while True:
             probe_at = self.circuit.get_timer()
+            warm_at = warmed_at + (_REFILL_S if self._lost else self.ping_every_s)
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(min(ping_at, probe_at or math.inf) - self._now(), 0.0)):
+                async with asyncio.timeout(max(min(warm_at, probe_at or math.inf) - self._now(), 0.0)):
                     await self._news.wait()
+                    continue
             if probe_at is not None and self._now() >= probe_at:
                 await self._probe()
-            if self._now() >= ping_at:
-                before = self.opened
-                if await self._warm() and self.opened > before:
+            if self._now() >= warm_at:
+                before, lost, self._lost = self.opened, self._lost, 0
+                if await self._warm() and self.opened > before + lost:
                     # It closes what nobody uses sooner than that.
                     self.ping_every_s = max(self.ping_every_s / 2, _SHORTEST_PING_S)
-                ping_at = self._now() + self.ping_every_s
+                warmed_at = self._now()
 
     async def _probe(self) -> None:
         """One token, to see whether the model answers again."""
@@ -350,7 +359,9 @@ class ChatStream:
         try:
             data = await (content.readany() if self._streamed else _read(content, _WHOLE_BYTES))
         except (aiohttp.ClientError, OSError) as error:
-            raise ServerFault(f"broke off in the middle of the reply ({told(str(error))})", again=True) from None
+            reset = isinstance(error, ConnectionResetError) or isinstance(error.__cause__, ConnectionResetError)
+            how = "the connection was reset" if reset else "the connection was closed"
+            raise ServerFault(f"broke off in the middle of the reply: {how}", again=True) from None
         pieces: list[Piece] = []
         try:
             for event in self._events(data):
@@ -380,8 +391,11 @@ class ChatStream:
                     await self.read()
 
     def close(self) -> None:
-        if self._response is not None:
-            self._response.close()
+        response, self._response = self._response, None
+        if response is not None:
+            if not response.content.at_eof():
+                self.server.lost_connection()
+            response.close()
 
 
 async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:

@@ -31,6 +31,10 @@ _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
 class _ServerKeys(ProviderOptions):
     """What may differ between servers."""
 
+    base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        default=None, description="Where the server's API begins, such as `http://127.0.0.1:8000/v1`."
+    )
+    model: str | None = Field(default=None, max_length=256, description="The model, as the server calls it.")
     name: str = Field(default="", max_length=64, description="What records call it; by default model and host.")
     api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
     extra_headers: dict[_HeaderName, SecretStr] = Field(default={}, description="Further HTTP headers.")
@@ -68,19 +72,13 @@ class _ServerKeys(ProviderOptions):
 class LlmServer(_ServerKeys):
     """One server of several. A key that is not given here is taken from beside `servers`, the first five excepted."""
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
-        description="Where its API begins, such as `http://127.0.0.1:8000/v1`."
-    )
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(description="Where its API begins.")
     model: str = Field(min_length=1, max_length=256, description="The model, as the server calls it.")
 
 
 class OpenAiLlmOptions(_ServerKeys):
     """A language model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, clouds."""
 
-    base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
-        default=None, description="Where the server's API begins, such as `http://127.0.0.1:8000/v1`."
-    )
-    model: str | None = Field(default=None, max_length=256, description="The model, as the server calls it.")
     servers: tuple[LlmServer, ...] = Field(
         default=(), max_length=8, description="Several servers, in the order in which they are asked."
     )

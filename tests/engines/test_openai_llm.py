@@ -254,6 +254,19 @@ async def test_kept_connections_are_used_so_that_they_stay() -> None:
         await eventually(lambda: len(server.looked) > looks + 8)
 
 
+async def test_a_connection_that_a_cancelled_reply_took_along_is_replaced() -> None:
+    async with ChatSim(Answer(stall_after=1)) as server, client_of(server, connections=1) as client:
+        client.ask()
+        await eventually(lambda: client.said)
+        client.worker.handle(client, Cancel(1))
+        await eventually(lambda: len(server.connections) == 2)
+        server.answer = Answer()
+        await eventually(lambda: client.worker.stats().running == 0)
+        client.ask(2)
+        await client.end(2)
+        assert len(server.connections) == 2
+
+
 async def test_many_replies_at_once_do_not_wait_for_one_another() -> None:
     async with ChatSim(Answer(first_token_s=0.2)) as server, client_of(server) as client:
         server.script.append(Answer(stall_after=0))

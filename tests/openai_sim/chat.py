@@ -125,7 +125,7 @@ class ChatSim:
 
     async def _models(self, request: web.Request) -> web.Response:
         self.looked.append(request.method)
-        self.connections.add(id(request.transport))
+        self.connections.add(_peer(request))
         self.news.set()
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return _refused(401, "Incorrect API key provided")
@@ -133,7 +133,7 @@ class ChatSim:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        asked = Asked(body, dict(request.headers), time.monotonic(), id(request.transport))
+        asked = Asked(body, dict(request.headers), time.monotonic(), _peer(request))
         self.connections.add(asked.connection)
         self.asked.append(asked)
         self.news.set()
@@ -254,6 +254,12 @@ def _whole_call(call: tuple[str, str, str]) -> dict[str, Any]:
 
 def _refused(status: int, message: str) -> web.Response:
     return web.json_response({"error": {"message": message, "type": "invalid_request_error"}}, status=status)
+
+
+def _peer(request: web.Request) -> int:
+    """The client's port, which tells its connections apart."""
+    assert request.transport is not None
+    return int(request.transport.get_extra_info("peername")[1])
 
 
 def _reset(request: web.Request) -> None:
