@@ -151,6 +151,10 @@ BACKCHANNELS: Final = (
 )
 """What a listener says to show that he listens, in English."""
 
+RIVALS: Final = ("mm hmm", "yeah", "okay", "right", "i see")
+"""Backchannels that a recogniser of a closed list is offered beside what the line expects, for sounds over the agent:
+without them it makes "yes" of "yeah". More of them would take short answers for backchannels."""
+
 _HESITATIONS: Final = ("uh", "um", "er", "erm", "eh")
 _LETTERS_PER_S: Final = 25.0
 _LETTERS_AT_ONCE: Final = 8

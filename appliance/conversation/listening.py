@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from appliance.conversation.barge_in import RIVALS
 from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.endpointing import FRAME_S
@@ -235,6 +236,9 @@ class Listening:
     def _request(self, asr: EnginePool, speech_start: int, speech_end: int, *, final: bool) -> Recognise:
         """What to ask about the frames [speech_start, speech_end)."""
         expectation = self._expectation
+        phrases = expectation.phrases
+        if phrases and self.machine.paused and self._language.lower().startswith("en"):
+            phrases += tuple(rival for rival in RIVALS if rival not in phrases)
         return Recognise(
             asr.number(),
             self._slot,
@@ -242,7 +246,7 @@ class Listening:
             max(0, speech_start * FRAME_SAMPLES - int(_PRE_ROLL_S * RATE_HZ)),
             speech_end * FRAME_SAMPLES + (int(_POST_ROLL_S * RATE_HZ) if final else 0),
             self._language,
-            expectation.phrases,
+            phrases,
             expectation.pronunciations,
             expectation.reject,
             self._at + self._asr_timeout_s,
@@ -298,7 +302,8 @@ class Listening:
             return
         result = task.result()
         expectation = self._expectation
-        expected = bool(expectation.phrases) and result.accepted
+        rival = result.text in RIVALS and result.text not in expectation.phrases
+        expected = bool(expectation.phrases) and result.accepted and not rival
         for action in self.machine.heard_over_agent(number, result.text, accepted=result.accepted, expected=expected):
             self._do(action)
         digits = len(result.text.split()) if expectation.min_digits else 0

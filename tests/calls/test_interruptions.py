@@ -126,3 +126,38 @@ def test_it_begins_again_where_it_is_quietest() -> None:
     assert 3000 <= quietest(ring, 1000, 3500, 6000) < 3160
     assert quietest(ring, 3400, 3500, 3450) == 3450
     assert 5000 <= quietest(ring, 5000, 5200, 5600) <= 5600
+
+
+def test_a_closed_list_is_offered_backchannels_only_over_the_agent() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 0.5)
+        made.speaks(0.4, "yeah")
+        await made.until(lambda: len(made.engines.asked) == 1)
+        assert {"tea please", "yeah", "mm hmm"} <= set(made.engines.asked[0].phrases)
+        await made.until_quiet()
+        assert made.log.turns == []
+        made.speaks(0.8, "tea please")
+        await made.until(lambda: len(made.engines.asked) == 2)
+        assert "tea please" in made.engines.asked[1].phrases
+        assert not {"yeah", "mm hmm"} & set(made.engines.asked[1].phrases)
+        made.hangs_up()
+        await made.over()
+        assert made.log.turns[0].heard_text == GREETING
+        assert made.log.turns[0].pauses == 1
+
+    run_virtual(call())
+
+
+def test_an_expected_answer_over_the_agent_stops_it() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 0.5)
+        made.speaks(0.4, "tea please")
+        await made.until_says("Please enter your four digit code.")
+        made.hangs_up()
+        await made.over()
+        assert made.log.turns[0].interrupted
+        assert made.log.turns[1].caller_text == "tea please"
+
+    run_virtual(call())
