@@ -8,7 +8,7 @@ exception does.
 
 Provider hooks
 --------------
-An *engine kind* (vad, turn, asr, llm, tts) is served by the provider that ``engines.<kind>.provider`` names. A
+An *engine kind* (vad, turn, asr, llm, tts, speech) is served by the provider that ``engines.<kind>.provider`` names. A
 provider hook returns the providers a plugin offers, by that name.
 
 * When: once per process that needs the list, at start, before any call: the engine workers, and ``appliance check``.
@@ -162,6 +162,16 @@ def appliance_tts_providers() -> Providers | None:
 
     The factory returns an ``appliance.api.Engine``; its ``run`` gets ``SynthesiseRequest`` and answers each with any
     number of ``context.speak`` (int16 samples at 8 kHz), the last of them with ``last=True``.
+    """
+
+
+@hookspec
+def appliance_speech_providers() -> Providers | None:
+    """Who can converse: audio in, audio out.
+
+    The factory returns an ``appliance.api.Engine``; its ``run`` gets one ``ConverseRequest``, takes ``context.talk`` of
+    it, and holds the conversation until it is cancelled. What it raises ends the conversation; the box may begin
+    another in the same call, with what was said so far.
     """
 
 

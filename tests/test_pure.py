@@ -37,6 +37,7 @@ PURE = (
     "engines/chat_reply.py",
     "engines/chat_request.py",
     "engines/circuit.py",
+    "engines/realtime_protocol.py",
     "engines/sse.py",
     "engines/closed_list.py",
     "engines/hypotheses.py",

@@ -18,6 +18,8 @@ from appliance.api.carriers import (
     StreamRequest,
 )
 from appliance.api.engines import (
+    ChatTurn,
+    ConverseRequest,
     Engine,
     EngineContext,
     GenerateRequest,
@@ -26,6 +28,8 @@ from appliance.api.engines import (
     RecogniseRequest,
     Shaping,
     SynthesiseRequest,
+    Talk,
+    Talker,
 )
 from appliance.api.streams import Audio, Key, Marked, Message, Started, Stopped, StreamEvent, StreamProtocol
 from appliance.errors import CarrierError, DialError, EngineError, ModelFileError, StaleSlot
@@ -39,6 +43,8 @@ __all__ = [
     "CarrierBox",
     "CarrierCall",
     "CarrierError",
+    "ChatTurn",
+    "ConverseRequest",
     "DialError",
     "Engine",
     "EngineContext",
@@ -68,5 +74,7 @@ __all__ = [
     "StreamProtocol",
     "StreamRequest",
     "SynthesiseRequest",
+    "Talk",
+    "Talker",
     "hookimpl",
 ]

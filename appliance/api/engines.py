@@ -158,6 +158,103 @@ class GenerateRequest(Protocol):
     def max_tokens(self) -> int: ...
 
 
+class ConverseRequest(Protocol):
+    """Hold a call's conversation: hear the caller, and speak.
+
+    ``history`` has been said already, the greeting for instance. ``detects_turns``: say with ``Talk.caller_turn`` when
+    the caller begins to speak and has finished; all is to be heard then, from the beginning on.
+    """
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def instructions(self) -> str: ...
+    @property
+    def voice(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def history(self) -> Sequence[ChatTurn]: ...
+    @property
+    def tools(self) -> Sequence[ToolShape]: ...
+    @property
+    def detects_turns(self) -> bool: ...
+
+
+class Talker(Protocol):
+    """What the box tells an engine that converses; see :meth:`Talk.attend`. All of it must return at once."""
+
+    def hear(self, start: int) -> None:
+        """The caller speaks, from this sample on. What was heard before and not replied to is to be forgotten."""
+        ...
+
+    def caller_silent(self, keep: bool) -> None:
+        """The caller does not speak any more. Not ``keep``: it was no turn, and is to be forgotten."""
+        ...
+
+    def respond(self, reply: int, heard: bool) -> None:
+        """Reply, by this number, to what the caller has said, or without ``heard`` to what was added."""
+        ...
+
+    def cut_short(self, reply: int, heard: int) -> None:
+        """Nothing more is wanted of this reply. So many of its samples were heard; -1: it will be told later."""
+        ...
+
+    def add(self, message: ChatTurn) -> None:
+        """Something that the model is to know: words of a role, or with role ``tool`` what a tool has given."""
+        ...
+
+
+class Talk(Protocol):
+    """One conversation, as an engine that holds it sees the box. Replies are numbered by the box."""
+
+    @property
+    def position(self) -> int:
+        """How many of the caller's samples there are by now.
+
+        Raises:
+            StaleSlot: the call is over.
+        """
+        ...
+
+    def caller_audio(self, start: int, end: int) -> Pcm:
+        """A copy of the caller's samples [start, end), as far as they are there.
+
+        Raises:
+            StaleSlot: the call is over, or the samples are more than 32 s old.
+        """
+        ...
+
+    async def attend(self, talker: Talker) -> None:
+        """Pass on what the box says, until cancelled."""
+        ...
+
+    def say(self, reply: int, pcm: Pcm) -> None:
+        """The next audio of a reply, as fast as it comes: what there is no room for yet waits here."""
+        ...
+
+    def words(self, reply: int, text: str) -> None:
+        """The next words of what a reply says."""
+        ...
+
+    def done(self, reply: int, *, calls: Sequence[tuple[str, str, str]] = (), problem: str = "") -> None:
+        """Nothing follows of a reply. ``calls`` are (id, name, arguments as JSON text) of tools that it asks for;
+        ``problem`` says why it is incomplete."""
+        ...
+
+    def caller_words(self, reply: int, text: str, *, final: bool) -> None:
+        """What the caller has said before this reply; without ``final``, as far as it is understood by now."""
+        ...
+
+    def caller_turn(self, speaks: bool) -> None:
+        """With ``detects_turns``: the caller begins to speak, or has finished."""
+        ...
+
+
 class EngineContext(Protocol):
     """What an engine may do with the requests of the batch it was given.
 
@@ -228,6 +325,10 @@ class EngineContext(Protocol):
         """
         ...
 
+    def talk(self, request: Any) -> Talk:
+        """The conversation of a ConverseRequest. It lasts until ``run`` returns, raises, or is cancelled."""
+        ...
+
     def failed(self, request: Any, reason: str, *, retryable: bool) -> None:
         """The final answer: it cannot be done. ``retryable``: another worker may manage."""
         ...
@@ -238,7 +339,7 @@ class Engine(Protocol):
     """A loaded model, or the way to a service.
 
     Attributes:
-        kind: turn, asr, llm or tts.
+        kind: turn, asr, llm, tts or speech.
         max_batch: requests it wants together at most.
         max_wait_s: how long a request may wait for company.
         concurrency: batches it can have under way at the same time.
@@ -258,7 +359,8 @@ class Engine(Protocol):
     async def run(self, batch: Sequence[Any], context: EngineContext) -> None:
         """Answer every request of ``batch``. What it raises fails those that are not answered yet.
 
-        The task is cancelled when nobody wants any of the answers, or after the worker's time limit.
+        The task is cancelled when nobody wants any of the answers, or after the worker's time limit; a conversation
+        has none.
         """
         ...
 

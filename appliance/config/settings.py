@@ -162,6 +162,10 @@ class Engines(Section):
     turn: Engine = Field(default=Engine(provider="smart_turn"), description="Whether the caller has finished.")
     asr: Engine = Field(default=Engine(provider="pocketsphinx"), description="Speech recognition.")
     llm: Engine = Field(default=Engine(provider="none"), description="Language model, for lines with `agent: llm`.")
+    speech: Engine = Field(
+        default=Engine(provider="none"),
+        description="Hears and speaks by itself, for lines with `agent: realtime`. Has no use for `timeout_s`.",
+    )
     tts: SpeechEngine = Field(default=SpeechEngine(provider="espeak"), description="Speech synthesis.")
 
 

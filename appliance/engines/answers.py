@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from appliance.engines.protocol import Pcm, RequestMessage
+from appliance.engines.talk import RingTalk
 from appliance.errors import StaleSlot
 from appliance.ipc.messages import (
     AnyMessage,
@@ -46,6 +47,8 @@ class Job:
     closed: bool = False
     cancelled: bool = False
     tts_end: int = 0
+    told: asyncio.Queue[AnyMessage] = field(default_factory=asyncio.Queue)
+    """What the client has said since about it."""
 
 
 Answer: TypeAlias = Callable[[Job, AnyMessage, bool], None]
@@ -137,6 +140,10 @@ class RunContext:
             self.cache_hits += 1
         self._answer(job, Spoken(request.request, job.tts_end, last, cached, queued_s, run_s), last)
         return True
+
+    def talk(self, request: Any) -> RingTalk:
+        job = self._by_message[id(request)]
+        return RingTalk(request, self._rings, job.told, lambda message: self._answer(job, message, False))
 
     def failed(self, request: Any, reason: str, *, retryable: bool) -> None:
         self._answer(self._by_message[id(request)], Failed(request.request, reason, retryable), True)

@@ -14,6 +14,7 @@ from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
 from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
+from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.plugins import vad_models
@@ -21,6 +22,7 @@ from appliance.plugins.registry import ProviderRegistry
 
 if TYPE_CHECKING:
     from appliance.engines.openai_llm import OpenAiLlm
+    from appliance.engines.openai_realtime import OpenAiRealtime
     from appliance.engines.openai_tts import OpenAiSpeech
 
 
@@ -65,6 +67,12 @@ def _openai_tts(options: OpenAiSpeechOptions, resources: Resources) -> OpenAiSpe
     from appliance.engines.openai_tts import OpenAiSpeech
 
     return OpenAiSpeech(options)
+
+
+def _openai_realtime(options: OpenAiRealtimeOptions, resources: Resources) -> OpenAiRealtime:
+    from appliance.engines.openai_realtime import OpenAiRealtime
+
+    return OpenAiRealtime(options)
 
 
 def _fake(
@@ -114,6 +122,16 @@ class BuiltinEngines:
             ),
             "fake": _fake(fake.FakeLlm, fake.FakeLlmOptions),
             "none": _none("llm"),
+        }
+
+    @hookimpl
+    def appliance_speech_providers(self) -> Providers:
+        return {
+            "openai_realtime": Provider(
+                _openai_realtime, "OpenAI's Realtime protocol: WebSocket, audio in and out", OpenAiRealtimeOptions
+            ),
+            "fake": _fake(fake.FakeSpeech, fake.FakeSpeechOptions),
+            "none": _none("speech"),
         }
 
     @hookimpl

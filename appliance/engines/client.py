@@ -15,13 +15,25 @@ from typing import Final, TypeAlias
 from appliance.errors import ChannelClosed, EngineError
 from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
 from appliance.ipc.messages import (
+    AddToTalk,
     AnyMessage,
+    CallerSilent,
+    CallerTurn,
+    CallerWords,
     Cancel,
+    Converse,
+    CutShort,
     Failed,
     Generate,
+    GiveRoom,
+    HearCaller,
     JudgeTurn,
     Recognise,
     Recognised,
+    ReplyDone,
+    ReplySpoken,
+    ReplyWords,
+    Respond,
     Spoken,
     Synthesise,
     Token,
@@ -31,8 +43,12 @@ from appliance.ipc.messages import (
 
 logger = logging.getLogger(__name__)
 
-Request: TypeAlias = Recognise | JudgeTurn | Synthesise | Generate
-Answer: TypeAlias = Recognised | TurnVerdict | Spoken | Token | Failed
+Request: TypeAlias = Recognise | JudgeTurn | Synthesise | Generate | Converse
+Heard: TypeAlias = ReplySpoken | ReplyWords | ReplyDone | CallerWords | CallerTurn
+"""What comes of a conversation."""
+Answer: TypeAlias = Recognised | TurnVerdict | Spoken | Token | Heard | Failed
+Told: TypeAlias = HearCaller | CallerSilent | Respond | GiveRoom | CutShort | AddToTalk
+"""What is said about a conversation that is under way."""
 OnAnswer: TypeAlias = Callable[[Answer], None]
 
 _ATTEMPTS: Final = 3
@@ -123,6 +139,16 @@ class EnginePool:
             channel = self._channels[pending.worker]
             if channel is not None:
                 channel.send(Cancel(number))
+
+    def tell(self, message: Told) -> None:
+        """Say something about a conversation under way to the worker that holds it."""
+        pending = self._pending.get(message.request)
+        if pending is None:
+            return
+        pending.streamed = True  # another worker would not know of it
+        channel = self._channels[pending.worker] if pending.worker >= 0 else None
+        if channel is not None:
+            channel.send(message)
 
     async def recognise(self, request: Recognise) -> Recognised:
         """Raises EngineError where no worker could."""
@@ -245,13 +271,13 @@ class EnginePool:
         if isinstance(message, WorkerStats):
             self.on_stats(message)
             return
-        if not isinstance(message, Recognised | TurnVerdict | Spoken | Token | Failed):
+        if not isinstance(message, Answer):
             logger.error("an %s worker sent %s", self.kind, type(message).__name__)
             return
         pending = self._pending.get(message.request)
         if pending is None:
             return
-        last = message.last if isinstance(message, Spoken | Token) else True
+        last = message.last if isinstance(message, Spoken | Token) else not isinstance(message, Heard)
         if last:
             del self._pending[message.request]
             if pending.worker >= 0:

@@ -14,7 +14,17 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
-from appliance.api import EngineContext, GenerateRequest, JudgeTurnRequest, Pcm, RecogniseRequest, SynthesiseRequest
+from appliance.api import (
+    ChatTurn,
+    ConverseRequest,
+    EngineContext,
+    GenerateRequest,
+    JudgeTurnRequest,
+    Pcm,
+    RecogniseRequest,
+    SynthesiseRequest,
+    Talk,
+)
 from appliance.hookspecs import ProviderOptions
 
 RATE_HZ: Final = 8000
@@ -59,6 +69,14 @@ class FakeTtsOptions(ProviderOptions):
 class FakeTurnOptions(ProviderOptions):
     probability: float = Field(0.99, ge=0, le=1)
     delay_ms: float = Field(30.0, ge=0)
+
+
+class FakeSpeechOptions(ProviderOptions):
+    """``text`` is what it says, ``hears`` what the caller is taken to have said."""
+
+    first_audio_ms: float = Field(300.0, ge=0)
+    text: str = STANDARD_REPLY
+    hears: str = "hello"
 
 
 class _Fake:
@@ -164,6 +182,61 @@ class FakeTts(_Fake):
                 if not context.speak(request, pcm[start:end], last=end >= len(pcm)):
                     break
                 await context.checkpoint()
+
+
+class FakeSpeech(_Fake):
+    """Answers with a 220 Hz tone of 60 ms per character, after ``first_audio_ms``."""
+
+    kind = "speech"
+
+    def __init__(self, options: FakeSpeechOptions) -> None:
+        self.options = options
+
+    async def run(self, batch: Sequence[ConverseRequest], context: EngineContext) -> None:
+        (request,) = batch
+        talk = context.talk(request)
+        talker = _FakeTalker(self.options, talk)
+        try:
+            await talk.attend(talker)
+        finally:
+            talker.close()
+
+
+class _FakeTalker:
+    def __init__(self, options: FakeSpeechOptions, talk: Talk) -> None:
+        self._options = options
+        self._talk = talk
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def hear(self, start: int) -> None:
+        """It has no use for what it hears."""
+
+    def caller_silent(self, keep: bool) -> None:
+        """It has no use for what it hears."""
+
+    def add(self, message: ChatTurn) -> None:
+        """It knows what to say."""
+
+    def respond(self, reply: int, heard: bool) -> None:
+        if heard:
+            self._talk.caller_words(reply, self._options.hears, final=True)
+        loop = asyncio.get_running_loop()
+        self._timers[reply] = loop.call_later(self._options.first_audio_ms / 1000, self._speak, reply)
+
+    def cut_short(self, reply: int, heard: int) -> None:
+        timer = self._timers.pop(reply, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _speak(self, reply: int) -> None:
+        text = self._options.text
+        self._talk.words(reply, text)
+        self._talk.say(reply, tone(len(text) * TONE_MS_PER_CHARACTER * RATE_HZ // 1000))
+        self._talk.done(reply)
 
 
 def split_tokens(text: str) -> list[str]:

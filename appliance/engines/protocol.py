@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from appliance.api import Engine, EngineContext, Pcm
 from appliance.errors import EngineError
 from appliance.ipc.messages import (
+    Converse,
     Failed,
     Generate,
     JudgeTurn,
@@ -25,7 +26,7 @@ from appliance.ipc.messages import (
 
 __all__ = ["Engine", "EngineContext", "Pcm", "RequestMessage", "accepts", "check_engine", "deadline_of"]
 
-RequestMessage: TypeAlias = Recognise | JudgeTurn | Synthesise | Generate
+RequestMessage: TypeAlias = Recognise | JudgeTurn | Synthesise | Generate | Converse
 AnswerMessage: TypeAlias = Recognised | TurnVerdict | Spoken | Token | Failed
 
 _REQUESTS: Final[dict[str, type[RequestMessage]]] = {
@@ -33,6 +34,7 @@ _REQUESTS: Final[dict[str, type[RequestMessage]]] = {
     "turn": JudgeTurn,
     "tts": Synthesise,
     "llm": Generate,
+    "speech": Converse,
 }
 
 
@@ -43,7 +45,7 @@ def accepts(kind: str, message: object) -> bool:
 
 def deadline_of(message: RequestMessage) -> float:
     """When the answer stops being of use; never, where the request does not say."""
-    return math.inf if isinstance(message, Synthesise) else message.deadline
+    return math.inf if isinstance(message, Synthesise | Converse) else message.deadline
 
 
 def check_engine(engine: object, kind: str, provider: str) -> Engine:

@@ -390,6 +390,9 @@ class _FlightContext:
     def verdict(self, request: Any, probability: float) -> None:
         raise EngineError("a synthesiser judges no turns", retryable=False)
 
+    def talk(self, request: Any) -> Any:
+        raise EngineError("a synthesiser holds no conversation", retryable=False)
+
     def token(self, request: Any, text: str, **_: Any) -> None:
         raise EngineError("a synthesiser writes no text", retryable=False)
 

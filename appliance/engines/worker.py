@@ -39,12 +39,19 @@ from appliance.ipc.channel import Channel, serve
 from appliance.ipc.child import SupervisorLink
 from appliance.ipc.logs import configure_logging
 from appliance.ipc.messages import (
+    AddToTalk,
     AnyMessage,
+    CallerSilent,
     Cancel,
+    Converse,
+    CutShort,
     Failed,
     Generate,
+    GiveRoom,
+    HearCaller,
     JudgeTurn,
     Recognise,
+    Respond,
     Synthesise,
     WorkerStats,
 )
@@ -64,7 +71,7 @@ _PARTIAL: Final = 1
 """Priority of what is only wanted for the time being: final results go first."""
 _FALLBACK_NICE: Final = 10
 _SPEECH_NICE: Final = 5
-SCHEDULING: Final = {"turn": "idle", "asr": "idle", "tts": "nice", "llm": "normal"}
+SCHEDULING: Final = {"turn": "idle", "asr": "idle", "tts": "nice", "llm": "normal", "speech": "nice"}
 """How a computing engine of each kind is scheduled, below the media process; see :func:`apply_scheduling`."""
 
 
@@ -137,7 +144,13 @@ class Worker:
             if job is not None:
                 self._cancel(job)
                 self._pump()
-        elif isinstance(message, Recognise | JudgeTurn | Synthesise | Generate) and accepts(self.engine.kind, message):
+        elif isinstance(message, HearCaller | CallerSilent | Respond | GiveRoom | CutShort | AddToTalk):
+            job = self._by_client.get((id(client), message.request))
+            if job is not None:
+                job.told.put_nowait(message)
+        elif isinstance(message, Recognise | JudgeTurn | Synthesise | Generate | Converse) and accepts(
+            self.engine.kind, message
+        ):
             self._accept(client, message)
         else:
             logger.error("%s is not for a worker of kind %s; dropped", type(message).__name__, self.engine.kind)
@@ -276,7 +289,7 @@ class Worker:
     async def _run(self, context: RunContext) -> tuple[str, bool]:
         """Let the engine answer; why it has not answered the rest, and whether another worker may."""
         try:
-            async with asyncio.timeout(self._run_timeout_s):
+            async with asyncio.timeout(None if self.engine.kind == "speech" else self._run_timeout_s):
                 await self.engine.run([job.message for job in context.jobs], context)
         except TimeoutError:
             reason = f"the engine took longer than {self._run_timeout_s:g} s"

@@ -8,7 +8,7 @@ from typing import Final
 
 from appliance.config import Settings
 
-ENGINE_KINDS: Final = ("asr", "tts", "turn", "llm")
+ENGINE_KINDS: Final = ("asr", "tts", "turn", "llm", "speech")
 WORKER_MODULE: Final = "appliance.engines.worker"
 _ONE_AT_A_TIME: Final = frozenset({"pocketsphinx"})
 

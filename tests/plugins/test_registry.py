@@ -39,6 +39,7 @@ def test_the_built_in_providers():
         "asr": ["fake", "none", "pocketsphinx", "whisper"],
         "llm": ["fake", "none", "openai_compatible"],
         "tts": ["espeak", "fake", "none"],
+        "speech": ["fake", "none", "openai_realtime"],
     }
     assert registry.problems == []
     assert registry.provider("turn", "smart_turn").models == ("smart_turn",)
@@ -66,7 +67,7 @@ def test_an_unknown_provider_lists_those_there_are():
         "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, pocketsphinx, "
         "whisper (did you mean 'pocketsphinx'?)"
     )
-    with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: vad, turn, asr, llm, tts"):
+    with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: vad, turn, asr, llm, tts, speech"):
         provider_registry().offers("ocr")
 
 

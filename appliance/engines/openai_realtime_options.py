@@ -1,0 +1,73 @@
+"""What can be set of ``engines.speech`` with ``provider: openai_realtime``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from appliance.hookspecs import ProviderOptions
+
+_ENDPOINT: Final = "/realtime"
+_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in _SCHEMES or any(char.isspace() for char in value):
+        raise ValueError("is not the address of an API; write it as wss://api.openai.com/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds a password; set api_key instead")
+    if parts.query or parts.fragment:
+        raise ValueError("has something behind the path; write it as wss://api.openai.com/v1")
+    value = f"{_SCHEMES[parts.scheme]}{value[len(parts.scheme) :]}".rstrip("/")
+    if value.endswith(_ENDPOINT):
+        raise ValueError(f"names the method itself; leave {_ENDPOINT} out")
+    return value
+
+
+class OpenAiRealtimeOptions(ProviderOptions):
+    """A speech-to-speech model behind OpenAI's Realtime protocol, of OpenAI or of a server that speaks it as well."""
+
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        default="wss://api.openai.com/v1", description="Where the server's API begins."
+    )
+    model: str = Field(min_length=1, max_length=256, description="The model, as the server calls it.")
+    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], SecretStr] = Field(
+        default={}, description="Further HTTP headers."
+    )
+    dialect: Literal["ga", "beta"] = Field(
+        default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
+    )
+    voice: str = Field(default="", max_length=64, description="Voice of lines that name none; empty: the model's own.")
+    audio: Literal["pcm", "ulaw"] = Field(
+        default="pcm", description="pcm: 24 kHz, 16 bits. ulaw: as on the telephone, a sixth of the bytes."
+    )
+    transcription_model: str = Field(
+        default="gpt-4o-mini-transcribe",
+        max_length=256,
+        description="Writes down what callers say, for the record only; empty: nobody does.",
+    )
+    turn_detection: Literal["semantic_vad", "server_vad"] = Field(
+        default="semantic_vad", description="How the model finds the end of a turn on lines with `turn.by: model`."
+    )
+    max_output_tokens: int | None = Field(default=None, ge=1, le=65_536, description="Longest reply, audio included.")
+    connections: int = Field(default=1, ge=0, le=16, description="Connections that are kept open for the next calls.")
+    connect_s: float = Field(default=3.0, gt=0, le=60, description="A connection that is not open by then has failed.")
+    first_audio_s: float = Field(
+        default=6.0, gt=0, le=120, description="A reply that has not begun by then has failed."
+    )
+    stall_s: float = Field(default=4.0, gt=0, le=120, description="A reply that pauses for longer has broken off.")
+    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
+
+    @property
+    def url(self) -> str:
+        """Of the WebSocket, without the model."""
+        return self.base_url + _ENDPOINT
