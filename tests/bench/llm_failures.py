@@ -5,7 +5,7 @@ ways there are. Timed is from the packet with the end of the caller's speech (by
 of the first packet of whatever the agent then says, and the longest silence until its turn was over. What was said and
 what went wrong is the box's own record.
 
-Beside the bar: how long after ``Cancel`` has been sent to the engine the model's server has seen its client go away.
+Beside the bar: how long after control gives up a reply the model's server has seen its client go away.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import Any
 
 from appliance.cli.box import Box, free_port
 from appliance.cli.softphone import Softphone, read_wav
+from appliance.engines.client import EnginePool
 from appliance.engines.openai_llm import OpenAiLlm
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.worker import Worker
-from appliance.ipc.channel import connect, serve
-from appliance.ipc.messages import Cancel, ChatMessage, Generate
+from appliance.ipc.channel import serve
+from appliance.ipc.messages import ChatMessage, Generate
 from appliance.ipc.rings import AudioRings
 from tests.bench import lines, records
 from tests.bench.report import Bar, percentiles
@@ -116,26 +117,26 @@ async def outcome_of(
 
 
 async def cancellations(folder: Path, count: int) -> list[float]:
-    """Seconds from sending Cancel over the worker's socket to the server's noticing, in the middle of replies."""
+    """Seconds from giving up a reply that is under way, in control, to when the model's server sees its client go."""
     async with ChatSim(Answer(token_s=0.01, stall_after=4)) as server:
         engine = OpenAiLlm(OpenAiLlmOptions.model_validate({"base_url": server.url, "model": "sim"}))
         await engine.load()
         worker = Worker("llm-0", engine, AudioRings.create(1))
         listener = await serve(folder / "llm-0.sock", worker.connected)
-        spoken = asyncio.Semaphore(0)
-        control = await connect(folder / "llm-0.sock", lambda _: spoken.release(), lambda: None, timeout_s=5.0)
+        pool = EnginePool("llm", ["llm-0"], folder)
+        await pool.start()
         taken: list[float] = []
         for number in range(1, count + 1):
-            control.send(Generate(number, (ChatMessage("user", "Hello"),), math.inf))
+            reply = pool.generate(Generate(pool.number(), (ChatMessage("user", "Hello"),), math.inf))
             for _ in range(4):
-                await spoken.acquire()
+                await anext(reply)
             asked = await server.wait_asked(number)
-            sent_at = time.monotonic()
-            control.send(Cancel(number))
+            given_up_at = time.monotonic()
+            await reply.aclose()  # type: ignore[attr-defined]  # an async generator; its Protocol has no aclose
             async with asyncio.timeout(10):
                 await asked.gone.wait()
-            taken.append(asked.gone_at - sent_at)
-        control.close()
+            taken.append(asked.gone_at - given_up_at)
+        await pool.stop()
         await worker.close()
         listener.close()
     return taken
