@@ -16,7 +16,9 @@ PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
-	playback_truth carrier_load stream_faults llm_failures
+	playback_truth carrier_load stream_faults llm_failures turns barge_in waste
+# An interpreter with Pipecat 1.14.0, for the bars that compare with it: make PIPECAT=/path/to/python bars
+export PIPECAT
 
 .PHONY: help
 help: ## what can be made
@@ -77,7 +79,7 @@ test: $(VENV)/.setup-dev peers ## every test, the ones against independent softp
 	$(PYTEST) -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: bars
-bars: $(VENV)/.setup-dev peers ## the measured bars, each printing its figure (about 50 minutes)
+bars: $(VENV)/.setup-dev peers ## the measured bars, each printing its figure (an hour and a half)
 	@failed=""; for bar in $(BARS); do \
 		$(BIN)/python -m tests.bench.$$bar || [ $$? = 77 ] || failed="$$failed $$bar"; \
 	done; \

@@ -154,7 +154,10 @@ def main() -> int:
     parser.add_argument("--calls", type=int, nargs="+", default=[12, 24, 48, 96])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--held-to", type=int, default=48, help="calls up to which underruns are held to the bar")
-    parser.add_argument("--pipecat", type=Path, metavar="PYTHON", help="measure Pipecat too, with this interpreter")
+    parser.add_argument(
+        "--pipecat", type=Path, metavar="PYTHON", default=os.environ.get("PIPECAT") or None,
+        help="measure Pipecat too, with this interpreter (default: the environment's PIPECAT)",
+    )  # fmt: skip
     parser.add_argument("--pipecat-calls", type=int, nargs="+", default=[1, 12, 24, 48])
     args = parser.parse_args()
     bar = Bar("3.5", "calls by Twilio's protocol, audio on one core")

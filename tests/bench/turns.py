@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import random
 import sys
 import tempfile
@@ -179,7 +180,10 @@ def main() -> int:
     parser.add_argument("--paused", type=float, default=0.25, help="share of what is said that has a pause in it")
     parser.add_argument("--over", choices=wire.OVER, default="twilio", help="how the appliance is called")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pipecat", type=Path, metavar="PYTHON", help="measure Pipecat too, with this interpreter")
+    parser.add_argument(
+        "--pipecat", type=Path, metavar="PYTHON", default=os.environ.get("PIPECAT") or None,
+        help="measure Pipecat too, with this interpreter (default: the environment's PIPECAT)",
+    )  # fmt: skip
     parser.add_argument("--peer-calls", type=int, nargs="*", default=[8, 12, 16, 20, 24, 32])
     parser.add_argument(
         "--calls", type=int, nargs="*", default=[], help="calls of the appliance (default: 4 x the above)"
