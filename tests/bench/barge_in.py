@@ -93,6 +93,7 @@ class Part:
 
 def story_line(expected: Sequence[str], text: str) -> dict[str, object]:
     """Says the same whatever is said to it."""
+    choices = {f"p{number}": [phrase] for number, phrase in enumerate(expected)}
     return {
         "name": "story",
         "match": {"called": STORY_NUMBER},
@@ -101,7 +102,8 @@ def story_line(expected: Sequence[str], text: str) -> dict[str, object]:
         "no_input": {"after_s": 600},
         "no_match": {"prompts": [text], "retries": 1, "then": "listen"},
         "flow": {
-            "listen": {"ask": text, "expect": {f"p{n}": [one] for n, one in enumerate(expected)}, "next": "listen"}
+            "first": {"ask": "How can I help you?", "expect": choices, "next": "listen"},
+            "listen": {"ask": text, "expect": choices, "next": "listen"},
         },
     }
 
