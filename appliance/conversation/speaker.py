@@ -207,6 +207,8 @@ class Speaker:
         await self._end_synthesis()
         if self._live and not self._paused:
             self._flush()
+        elif self._paused:
+            self._skip()
         if self._flushed is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_TIMEOUT_S):
@@ -217,6 +219,7 @@ class Speaker:
             utterance.over = True
         self._live.clear()
         self._runs.clear()
+        self._resumed = None
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -263,6 +266,11 @@ class Speaker:
     def _flush(self) -> None:
         self._flushed = asyncio.get_running_loop().create_future()
         self._playback.flush()
+
+    def _skip(self) -> None:
+        """Nobody wants what was synthesised in the pause: media, which was told of none of it, is to be past it."""
+        self._run_numbers += 1
+        self._playback.play(self._run_numbers, self._position, self._position, True)
 
     def _go_on(self) -> None:
         if not (self._paused and self._resuming):

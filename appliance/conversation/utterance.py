@@ -31,7 +31,7 @@ class Clause:
     pause_s: float
     start: int
     end: int
-    shares: NDArray[np.float64] | None = None
+    shares: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def speech(self) -> int:

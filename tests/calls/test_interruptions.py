@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 
 from appliance.conversation.spoken import spoken_form
 from appliance.conversation.utterance import Clause, Utterance, quietest
@@ -65,6 +66,31 @@ def test_a_pause_that_becomes_an_interruption_keeps_what_was_heard() -> None:
         assert greeting.interrupted
         assert GREETING.startswith(greeting.heard_text)
         assert 2 <= len(greeting.heard_text.split()) <= 5
+
+    run_virtual(call())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_was_synthesised_for_an_interrupted_reply_does_not_fill_the_ring_for_good(before: bool) -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 0.5)
+        dialogue = made.session._dialogue
+        assert dialogue is not None and dialogue._speaker is not None
+        (utterance,) = dialogue._turn.utterances
+        for paused in (not before, before):
+            if paused:
+                dialogue.paused()
+            else:
+                dialogue._speaker.add(utterance, "Welcome to the desk. " * 20)
+                await made.until(lambda: utterance.end > 20 * 8000)
+        dialogue.barged_in()
+        await asyncio.sleep(0.3)
+        assert utterance.over
+        dialogue._speaker.say(["There is always room for what is said next. " * 6])
+        await made.until(lambda: bool(made.media.playout))
+        made.hangs_up()
+        await made.over()
 
     run_virtual(call())
 

@@ -106,6 +106,7 @@ class Media:
 
     def flush(self) -> None:
         utterance, played = self.playout.flush()
+        self.rings.tts_played[0] = self.playout.position
         self.listener.on_flushed(utterance, played, self.frame)
 
     async def close(self) -> None:
