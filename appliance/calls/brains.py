@@ -31,7 +31,7 @@ class ModelServices:
 
     Attributes:
         llm: the model's workers.
-        timeout_s: a whole answer must have come by then; ``first_token_s``: its first token (0: the same).
+        timeout_s: a whole answer must have come by then.
         callers: what is known of callers, and who is not to be called; None where nothing is kept.
         clock: for the time of day.
     """
@@ -39,7 +39,6 @@ class ModelServices:
     llm: Model
     timeout_s: float
     clock: Clock
-    first_token_s: float = 0.0
     callers: CallerStore | None = None
 
 
@@ -81,7 +80,6 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
         ),
         Manner(
             timeout_s=services.timeout_s,
-            first_token_s=services.first_token_s,
             reply_tokens=line.reply_tokens,
             session=info.leg_id,
             language=line.language,

@@ -89,7 +89,6 @@ class Services:
     llm_timeout_s: float
     recordings: Path
     speculation: SpeculationBudget
-    llm_first_token_s: float = 0.0
     callers: CallerStore | None = None
     trunks: TrunkTable | None = None
     transfers: Transfers | None = None
@@ -260,9 +259,7 @@ class CallSession:
         services, line = self._services, self._line
         model = None
         if services.llm is not None:
-            model = ModelServices(
-                services.llm, services.llm_timeout_s, services.clock, services.llm_first_token_s, services.callers
-            )
+            model = ModelServices(services.llm, services.llm_timeout_s, services.clock, services.callers)
         brain = make_brain(line, self._leg.info, model)
         self._dialogue = Dialogue(
             brain,

@@ -306,6 +306,7 @@ class LlmBrain:
         retries = self._persona.no_input_retries
         self._silences += 1
         if self._silences > (retries if retries is not None else len(prompts) or _SILENCES):
+            self._shared.slots["ending"] = "no_input"
             return [HangUp("no_input")]
         self._history.event("The caller says nothing")
         if prompts:

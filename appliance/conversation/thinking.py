@@ -64,7 +64,7 @@ class Manner:
     """How a line's model is asked and its tools are run.
 
     Attributes:
-        timeout_s: the whole answer must have come by then; ``first_token_s``: its first token (0: the same).
+        timeout_s: the whole answer must have come by then.
         reply_tokens: the longest answer; 0 leaves it to the model.
         session: names the conversation to the model's server.
         language: of the line, for questions of yes or no.
@@ -74,7 +74,6 @@ class Manner:
     """
 
     timeout_s: float = 30.0
-    first_token_s: float = 0.0
     reply_tokens: int = 0
     session: str = ""
     language: str = "en"
@@ -268,7 +267,6 @@ class Thinking:
             self.history.messages(),
             now + manner.timeout_s,
             tools=self._tools.specs,
-            first_token_by=now + manner.first_token_s if manner.first_token_s else 0.0,
             session=manner.session,
             max_tokens=manner.reply_tokens,
         )

@@ -231,6 +231,7 @@ def test_silence_is_asked_about_and_then_ends_the_call() -> None:
         for _ in range(2):
             await made.reply(Silence())
         assert HangUp("no_input") in await made.reply(Silence())
+        assert made.slots == {"ending": "no_input"}
 
     run_virtual(story())
 
