@@ -42,6 +42,7 @@ class Race:
         ask: makes a stream of this reply at a server.
         by: when somebody has to have begun, on the clock ``now``.
         jitter: 0 to 1, how long a second attempt is put off.
+        causes: what was wrong with those that have failed.
     """
 
     servers: Sequence[ChatServer]
@@ -54,7 +55,7 @@ class Race:
     _running: dict[asyncio.Task[Begun], ChatServer] = field(default_factory=dict)
     _tried: Counter[str] = field(default_factory=Counter)
     _later: list[tuple[float, ChatServer]] = field(default_factory=list)
-    _causes: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
 
     async def run(self) -> Begun:
         """The reply of the first that has begun it; the others are cancelled.
@@ -128,7 +129,7 @@ class Race:
 
     def _failed(self, server: ChatServer, fault: ServerFault) -> None:
         server.note(fault)
-        self._causes.append(f"{server.name} {fault}")
+        self.causes.append(f"{server.name} {fault}")
         if fault.again and self._tried[server.where] <= self.retries:
             wait_s = fault.wait_s if fault.wait_s is not None else (0.3 + 0.7 * self.jitter()) * MAX_JITTER_S
             self._later.append((self.now() + wait_s, server))
@@ -137,16 +138,18 @@ class Race:
         """Those before the winner were asked first, and have said nothing."""
         for server in self._running.values():
             if self.servers.index(server) < self.servers.index(winner):
-                server.note(ServerFault(f"was silent until {winner.name} answered"))
+                fault = ServerFault(f"was silent until {winner.name} answered")
+                server.note(fault)
+                self.causes.append(f"{server.name} {fault}")
 
     def _blame_the_silent(self, what: str) -> None:
         for server in self._running.values():
             fault = ServerFault(what)
             server.note(fault)
-            self._causes.append(f"{server.name} {fault}")
+            self.causes.append(f"{server.name} {fault}")
 
     def _nobody(self) -> EngineError:
-        causes = "; ".join(dict.fromkeys(self._causes)) or "there was no time for an attempt"
+        causes = "; ".join(dict.fromkeys(self.causes)) or "there was no time for an attempt"
         return EngineError(f"no language model answered: {causes}", retryable=False)
 
     async def _stop(self) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from appliance.engines.chat_reply import Piece, ReplyReader, Usage, told, words_of_error
 from appliance.engines.chat_request import probe_body
 from appliance.engines.circuit import Circuit
-from appliance.engines.openai_llm_options import LlmServer
+from appliance.engines.openai_llm_options import LlmServer, secrets_in
 from appliance.engines.server_fault import ServerFault
 from appliance.engines.sse import EventDecoder
 from appliance.errors import EngineError
@@ -31,7 +31,7 @@ _ERROR_BYTES: Final = 16_384
 _WHOLE_BYTES: Final = 1 << 20
 _ERROR_BODY_S: Final = 0.5
 _DRAIN_S: Final = 0.5
-_PING_S: Final = 5.0
+_PING_S: Final = 2.0
 _SHORTEST_PING_S: Final = 2.0
 _REFILL_S: Final = 0.25
 _DNS_TTL_S: Final = 300
@@ -90,7 +90,8 @@ class ChatServer:
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=3 * self.ping_every_s,
         )
-        headers = {name: value.get_secret_value() for name, value in self.options.extra_headers.items()}
+        headers = {"User-Agent": "appliance", "Accept-Encoding": "identity"}  # what is packed comes late
+        headers |= {name: value.get_secret_value() for name, value in self.options.extra_headers.items()}
         if self.options.api_key is not None:
             headers["Authorization"] = f"Bearer {self.options.api_key.get_secret_value()}"
         self._session = aiohttp.ClientSession(
@@ -100,8 +101,8 @@ class ChatServer:
             trace_configs=[trace],
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        await self._look()
-        await self._warm()
+        if await self._look():
+            await self._warm()
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -139,10 +140,8 @@ class ChatServer:
 
     def redacted(self, text: str) -> str:
         """``text`` without what is secret."""
-        secrets = [self.options.api_key, *self.options.extra_headers.values()]
-        for secret in secrets:
-            if secret is not None and secret.get_secret_value():
-                text = text.replace(secret.get_secret_value(), "***")
+        for secret in secrets_in([self.options.api_key, self.options.extra_headers, self.options.extra_body]):
+            text = text.replace(secret, "***")
         return text
 
     # --- connections ----------------------------------------------------------------------------------------------
@@ -163,8 +162,8 @@ class ChatServer:
         if isinstance(context.trace_request_ctx, ChatStream):
             context.trace_request_ctx.reused = True
 
-    async def _look(self) -> None:
-        """Does the server take our key, and has it the model? What is wrong is logged; turns will tell more."""
+    async def _look(self) -> bool:
+        """Does the server take our key, and has it the model? What is wrong is logged; whether it was reached."""
         assert self._session is not None
         options = self.options
         if (
@@ -186,6 +185,8 @@ class ChatServer:
                         )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.note(self.fault_of_connection(error))
+            return False
+        return True
 
     @property
     def _models(self) -> str:

@@ -91,6 +91,8 @@ class OpenAiLlm:
         )
         begun = await race.run()
         stream, server = begun.stream, begun.stream.server
+        if race.causes:
+            logger.warning("call %s is answered by %s: %s", request.session, server.name, "; ".join(race.causes))
         try:
             await self._pass_on(request, context, stream, begun.pieces, deadline)
             await stream.drain()

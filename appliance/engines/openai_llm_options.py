@@ -25,6 +25,14 @@ def _extra_body(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _for_a_header(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("holds characters that no HTTP header may have; is it the right one?")
+    return SecretStr(text)
+
+
+_HeaderText = Annotated[SecretStr, AfterValidator(_for_a_header)]
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
 
 
@@ -36,8 +44,8 @@ class _ServerKeys(ProviderOptions):
     )
     model: str | None = Field(default=None, max_length=256, description="The model, as the server calls it.")
     name: str = Field(default="", max_length=64, description="What records call it; by default model and host.")
-    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[_HeaderName, SecretStr] = Field(default={}, description="Further HTTP headers.")
+    api_key: _HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[_HeaderName, _HeaderText] = Field(default={}, description="Further HTTP headers.")
     temperature: float | None = Field(default=None, ge=0, le=2, description="By default the server's own.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="By default the server's own.")
     max_tokens: int | None = Field(default=None, ge=1, le=65_536, description="Longest reply, where a line has none.")
@@ -66,7 +74,9 @@ class _ServerKeys(ProviderOptions):
         default=2.5, gt=0, le=120, description="An attempt that has no first token by then has failed."
     )
     stall_s: float = Field(default=2.0, gt=0, le=120, description="A reply that pauses for longer has broken off.")
-    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
+    ca_file: Path | None = Field(
+        default=None, description="Certificates to trust instead of the system's; an absolute path."
+    )
 
 
 class LlmServer(_ServerKeys):
@@ -112,3 +122,11 @@ class OpenAiLlmOptions(_ServerKeys):
             LlmServer.model_validate({**beside, **{key: getattr(server, key) for key in server.model_fields_set}})
             for server in self.servers
         )
+
+
+def secrets_in(value: Any) -> list[str]:
+    """Every secret text anywhere in ``value``, in clear."""
+    if isinstance(value, SecretStr):
+        return [value.get_secret_value()] if value.get_secret_value() else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [secret for item in items for secret in secrets_in(item)]

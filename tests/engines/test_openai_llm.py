@@ -6,9 +6,11 @@ import asyncio
 import logging
 import math
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from appliance.engines.builtin import provider_registry
 from appliance.engines.openai_llm import OpenAiLlm
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.worker import Worker
+from appliance.errors import EngineError
 from appliance.ipc.messages import (
     AnyMessage,
     Cancel,
@@ -28,6 +31,7 @@ from appliance.ipc.messages import (
     ToolSpec,
 )
 from appliance.ipc.rings import AudioRings
+from tests.certificates import Authority
 from tests.openai_sim.chat import HOST, REPLY, Answer, ChatSim, split
 from tests.waiting import eventually
 
@@ -276,6 +280,31 @@ async def test_many_replies_at_once_do_not_wait_for_one_another() -> None:
         assert all(client.text(request) == REPLY for request in range(2, 201))
         assert client.text(1) == ""
         client.worker.handle(client, Cancel(1))
+
+
+async def test_a_server_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue(HOST)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
+    async with ChatSim(tls=context, key="sk-1") as server:
+        async with client_of(server, ca_file=str(authority.ca), api_key="sk-1") as client:
+            client.ask()
+            assert isinstance(await client.end(), Token)
+            assert client.text() == REPLY
+        async with client_of(server, api_key="sk-1") as client:
+            client.ask()
+            reason = await client.failure()
+    assert "cannot be trusted" in reason
+    assert "check engines.llm.base_url and ca_file" in reason
+    assert len(server.asked) == 1
+
+
+async def test_certificates_that_cannot_be_read_are_said_at_once(tmp_path: Path) -> None:
+    engine = OpenAiLlm(OpenAiLlmOptions(base_url="https://h/v1", model="m", ca_file=tmp_path / "none.pem"))
+    with pytest.raises(EngineError, match=r"engines.llm.ca_file: cannot be read .*; name a PEM file"):
+        await engine.load()
+    await engine.close()
 
 
 # --- cancelling -------------------------------------------------------------------------------------------------------
@@ -553,6 +582,7 @@ async def test_while_no_server_is_in_use_a_turn_fails_at_once() -> None:
         ({"base_url": "http://h/v1?x=1", "model": "m"}, "has something behind the path"),
         ({"base_url": "http://h/v1", "model": "m", "extra_body": {"model": "x"}}, "set model"),
         ({"api_key": "secret", "servers": [{"base_url": "http://h/v1", "model": "m"}]}, "move it into servers"),
+        ({"base_url": "http://h/v1", "model": "m", "api_key": "a secret\nkey"}, "no HTTP header may have"),
         ({"base_url": "http://h/v1", "model": "m", "temprature": 1}, "did you mean 'temperature'?"),
     ],
     ids=what_is_special,

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -77,7 +78,15 @@ class ChatSim:
     ``key``: it wants this API key. ``strict``: it refuses keys that OpenAI's API does not know.
     """
 
-    def __init__(self, answer: Answer = Answer(), *, key: str = "", strict: bool = True, idle_s: float = 75.0) -> None:
+    def __init__(
+        self,
+        answer: Answer = Answer(),
+        *,
+        key: str = "",
+        strict: bool = True,
+        idle_s: float = 75.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.answer = answer
         self.script: deque[Answer] = deque()
         self.key = key
@@ -89,12 +98,13 @@ class ChatSim:
         self.port = 0
         self.news = asyncio.Event()
         self._idle_s = idle_s
+        self._tls = tls
         self._runner: web.AppRunner | None = None
         self._stop = asyncio.Event()
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://{HOST}:{self.port}/v1"
 
     async def __aenter__(self) -> ChatSim:
         app = web.Application(client_max_size=1 << 24)
@@ -104,7 +114,7 @@ class ChatSim:
             app, handler_cancellation=True, access_log=None, keepalive_timeout=self._idle_s, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port).start()
+        await web.TCPSite(self._runner, HOST, self.port, ssl_context=self._tls).start()
         self.port = self._runner.addresses[0][1]
         return self
 
