@@ -82,8 +82,8 @@ def test_what_was_synthesised_for_an_interrupted_reply_does_not_fill_the_ring_fo
             if paused:
                 dialogue.paused()
             else:
-                dialogue._speaker.add(utterance, "Welcome to the desk. " * 20)
-                await made.until(lambda: utterance.end > 20 * 8000)
+                dialogue._speaker.add(utterance, "Welcome to the desk. " * 10)
+                await made.until(lambda: utterance.end > 10 * 8000)
         dialogue.barged_in()
         await asyncio.sleep(0.3)
         assert utterance.over
