@@ -78,11 +78,13 @@ class SynthesiseRequest(Protocol):
     """Speak ``text``; at most ``room`` samples fit. ``rate`` 1.0 is the voice's normal speed.
 
     Silence before it, phrases said before, fades and level are the worker's part. ``urgent``: the caller hears nothing
-    until it is there.
+    until it is there. A negative ``slot`` is nobody's: it is said in advance.
     """
 
     @property
     def request(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
     @property
     def text(self) -> str: ...
     @property

@@ -18,9 +18,8 @@ from typing import Final, TypeAlias
 
 from appliance.conversation import english
 from appliance.conversation.clauses import speakable
+from appliance.engines.speech_level import CLAUSE_PAUSE_S, SENTENCE_PAUSE_S
 
-SENTENCE_PAUSE_S: Final = 0.25
-CLAUSE_PAUSE_S: Final = 0.12
 ELLIPSIS_PAUSE_S: Final = 0.5
 PARAGRAPH_PAUSE_S: Final = 0.7
 

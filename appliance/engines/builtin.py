@@ -16,6 +16,7 @@ from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
+from appliance.engines.piper_options import PiperOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.plugins import vad_models
 from appliance.plugins.registry import ProviderRegistry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.engines.openai_llm import OpenAiLlm
     from appliance.engines.openai_realtime import OpenAiRealtime
     from appliance.engines.openai_tts import OpenAiSpeech
+    from appliance.engines.piper_tts import PiperEngine
 
 
 def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderRegistry:
@@ -61,6 +63,12 @@ def _openai_llm(options: OpenAiLlmOptions, resources: Resources) -> OpenAiLlm:
     from appliance.engines.openai_llm import OpenAiLlm
 
     return OpenAiLlm(options)
+
+
+def _piper(options: PiperOptions, resources: Resources) -> PiperEngine:
+    from appliance.engines.piper_tts import PiperEngine
+
+    return PiperEngine(options)
 
 
 def _openai_tts(options: OpenAiSpeechOptions, resources: Resources) -> OpenAiSpeech:
@@ -140,6 +148,7 @@ class BuiltinEngines:
             "openai_compatible": Provider(
                 _openai_tts, "OpenAI's speech API: clouds, Kokoro-FastAPI, vLLM, LocalAI", OpenAiSpeechOptions
             ),
+            "piper": Provider(_piper, "Piper voices (ONNX) on the processor", PiperOptions, levelled=True),
             "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions, levelled=True),
             "fake": replace(_fake(fake.FakeTts, fake.FakeTtsOptions), exact=True),
             "none": _none("tts"),

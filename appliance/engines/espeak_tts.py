@@ -28,7 +28,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from appliance.engines.speech_level import whole_piece
+from appliance.engines.speech_level import CLAUSE_PAUSE_S, SENTENCE_PAUSE_S, whole_piece
 from appliance.errors import EngineError
 
 RATE_HZ: Final = 8000
@@ -41,8 +41,6 @@ MAX_RATE: Final = 2.5
 _WORDS_PER_MINUTE: Final = 170
 _FIRST_PIECE_CHARACTERS: Final = 120
 _PIECE_CHARACTERS: Final = 240
-_SENTENCE_PAUSE_S: Final = 0.25
-_CLAUSE_PAUSE_S: Final = 0.12
 
 # espeak-ng/speak_lib.h
 _OUTPUT_SYNCHRONOUS: Final = 2
@@ -50,6 +48,10 @@ _INITIALIZE_DONT_EXIT: Final = 0x8000
 _CALLBACK_MS: Final = 60
 _CHARS_UTF8: Final = 1
 _PARAMETER_RATE: Final = 1
+_PHONEMES_IPA: Final = 2
+
+_MARK: Final = re.compile(r"[.,;:!?…。！？、，；：]")
+_MARK_WITHIN: Final = 4
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,26 @@ class EspeakSynthesiser:
                 yield pcm[start : start + CHUNK_SAMPLES]
 
 
+class EspeakPhonemiser:
+    """Text to phonemes, in the International Phonetic Alphabet. It shares the library with :class:`EspeakSynthesiser`.
+
+    Raises:
+        EngineError: the library or its data cannot be loaded (not retryable).
+    """
+
+    def __init__(self) -> None:
+        self._library = _Library.shared()
+
+    def clauses(self, text: str, voice: str) -> list[tuple[str, str]]:
+        """The clauses of ``text``, each as (phonemes, the punctuation mark it ends with or "").
+
+        Raises:
+            EngineError: there is no such voice (not retryable).
+        """
+        spoken = _clean(text[:MAX_TEXT_CHARACTERS])
+        return self._library.phonemes(spoken, self._library.resolve(voice)) if spoken else []
+
+
 # --- text ---------------------------------------------------------------------------------------------------------
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？।])|\n\s*\n")
@@ -147,11 +169,11 @@ def _pieces(text: str) -> list[tuple[str, float]]:
         if pieces and pieces[-1][0][-1] in _TERMINATORS:
             joined = f"{pieces[-1][0]} {spoken}"
             if len(joined) <= (_PIECE_CHARACTERS if len(pieces) > 1 else _FIRST_PIECE_CHARACTERS):
-                pieces[-1] = (joined, _SENTENCE_PAUSE_S)
+                pieces[-1] = (joined, SENTENCE_PAUSE_S)
                 continue
         *cut, last = _cut(spoken)
-        pieces += [(part, _CLAUSE_PAUSE_S if _CLAUSE_END.match(part, len(part)) else 0.0) for part in cut]
-        pieces.append((last, _SENTENCE_PAUSE_S))
+        pieces += [(part, CLAUSE_PAUSE_S if _CLAUSE_END.match(part, len(part)) else 0.0) for part in cut]
+        pieces.append((last, SENTENCE_PAUSE_S))
     return pieces
 
 
@@ -236,6 +258,8 @@ class _Library:
             *(ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint),
             *(ctypes.c_void_p, ctypes.c_void_p),
         ]
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int]
         self._rate_hz = library.espeak_Initialize(
             _OUTPUT_SYNCHRONOUS, _CALLBACK_MS, str(data_path).encode(), _INITIALIZE_DONT_EXIT
         )
@@ -287,16 +311,43 @@ class _Library:
         with self._lock:
             return self._synthesised(text, voice, words_per_minute)
 
+    def phonemes(self, text: str, voice: str) -> list[tuple[str, str]]:
+        """(phonemes in IPA, final punctuation mark) of each clause of ``text``.
+
+        Raises:
+            EngineError: espeak-ng refuses the voice.
+        """
+        encoded = text.encode()
+        buffer = ctypes.create_string_buffer(encoded)
+        at = ctypes.c_void_p(ctypes.addressof(buffer))
+        clauses: list[tuple[str, str]] = []
+        used = 0
+        with self._lock:
+            self._use(voice, _WORDS_PER_MINUTE)
+            while at.value:
+                spoken = self._library.espeak_TextToPhonemes(ctypes.byref(at), _CHARS_UTF8, _PHONEMES_IPA)
+                # It reads a character beyond the mark that it ends a clause at, and gives no position at the end.
+                end = at.value - ctypes.addressof(buffer) if at.value else len(encoded)
+                marks = _MARK.findall(encoded[used:end].decode(errors="replace")[-_MARK_WITHIN:])
+                if spoken:
+                    clauses.append((spoken.decode(), marks[-1] if marks else ""))
+                used = end
+        return clauses
+
+    def _use(self, voice: str, words_per_minute: int) -> None:
+        if self._set_to == (voice, words_per_minute):
+            return
+        self._set_to = None
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise EngineError(
+                f"espeak-ng cannot load its voice {voice!r}; run 'pip install --force-reinstall espeakng-loader'",
+                retryable=False,
+            )
+        self._library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
+        self._set_to = (voice, words_per_minute)
+
     def _synthesised(self, text: str, voice: str, words_per_minute: int) -> NDArray[np.float32]:
-        if self._set_to != (voice, words_per_minute):
-            self._set_to = None
-            if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise EngineError(
-                    f"espeak-ng cannot load its voice {voice!r}; run 'pip install --force-reinstall espeakng-loader'",
-                    retryable=False,
-                )
-            self._library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
-            self._set_to = (voice, words_per_minute)
+        self._use(voice, words_per_minute)
         self._blocks.clear()
         encoded = text.encode() + b"\0"
         status = self._library.espeak_Synth(encoded, len(encoded), 0, 1, 0, _CHARS_UTF8, None, None)

@@ -23,6 +23,7 @@ from appliance.engines.batcher import Batch, Batcher, BatchPolicy, Request
 from appliance.engines.phrase_cache import Key, PhraseCache
 from appliance.engines.protocol import check_engine
 from appliance.engines.speech_level import Shaper, VoiceLevels
+from appliance.engines.speech_order import priority_of
 from appliance.errors import EngineError
 from appliance.hookspecs import Resources
 from appliance.ipc.messages import Synthesise
@@ -196,7 +197,7 @@ class SharedSpeech:
     def _depart(self, request: Synthesise, key: Key) -> _Flight:
         self._numbers += 1
         now = asyncio.get_running_loop().time()
-        flight = _Flight(self._numbers, key, request, _priority(request), request.keep, now)
+        flight = _Flight(self._numbers, key, request, priority_of(request), request.keep, now)
         if not self._sources[0].exact:
             self._flights[key] = flight
         self._enqueue(flight)
@@ -211,8 +212,8 @@ class SharedSpeech:
     def _hurry(self, flight: _Flight, request: Synthesise) -> None:
         """Somebody else wants the same, and perhaps sooner."""
         flight.keep = flight.keep or request.keep
-        if _priority(request) < flight.priority and self._batcher.cancel(flight.number):
-            flight.priority = _priority(request)
+        if priority_of(request) < flight.priority and self._batcher.cancel(flight.number):
+            flight.priority = priority_of(request)
             self._enqueue(flight)
             self._pump()
 
@@ -412,10 +413,3 @@ async def _begun(task: asyncio.Future[None], flights: list[_Flight], limit_s: fl
             for wait in waits:
                 wait.cancel()
     return True
-
-
-def _priority(request: Synthesise) -> int:
-    """First what a caller waits for in silence, then what continues, last what nobody waits for yet."""
-    if request.slot < 0:
-        return 2
-    return 0 if request.urgent else 1

@@ -20,6 +20,9 @@ LEAD_S: Final = 0.01
 TAIL_S: Final = 0.04
 """Quiet before the first and after the last sound of a piece, at most."""
 FADE_S: Final = 0.005
+CLAUSE_PAUSE_S: Final = 0.12
+SENTENCE_PAUSE_S: Final = 0.25
+"""What lies between two pieces of a text, at normal speed."""
 
 _SPEECH_FLOOR: Final = 0.006  # -44 dBFS at the common level: what is quieter at either end is silence
 _KNEE: Final = 0.6
@@ -178,6 +181,7 @@ def active_rms(samples: NDArray[np.float32]) -> float:
 
 def whole_piece(samples: _Samples) -> Pcm:
     """A piece that is there as a whole: at the common level, its ends cut and faded; empty if nothing is said in it."""
+    samples = samples - samples.mean(dtype=np.float32) if len(samples) else samples
     level = active_rms(samples)
     if not level:
         return np.zeros(0, np.int16)

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from appliance.conversation.english_numbers import cardinal, number, ordinal, year
 from appliance.conversation.spoken import (
-    CLAUSE_PAUSE_S,
     ELLIPSIS_PAUSE_S,
     PARAGRAPH_PAUSE_S,
-    SENTENCE_PAUSE_S,
     pause_after,
     spoken_form,
 )
+from appliance.engines.speech_level import CLAUSE_PAUSE_S, SENTENCE_PAUSE_S
 
 
 def said(text: str, language: str = "en-us", **lexicon: str) -> str:
