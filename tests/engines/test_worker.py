@@ -426,8 +426,8 @@ def test_the_settings_choose_the_engine(tmp_path: Path):
     engine = make_engine(chosen, "asr")
     assert isinstance(engine, FakeAsr)
     assert engine.options == FakeAsrOptions(text="hello there", delay_ms=5)
-    with pytest.raises(EngineError, match=r"engines\.tts\.provider: there is no tts provider 'piper'"):
-        make_engine(settings(tmp_path, tts={"provider": "piper"}), "tts")
+    with pytest.raises(EngineError, match=r"engines\.tts\.provider: there is no tts provider 'parrot'"):
+        make_engine(settings(tmp_path, tts={"provider": "parrot"}), "tts")
 
 
 def spawn(tmp_path: Path, chosen: Settings, kind: str) -> tuple[subprocess.Popen[str], AudioRings]:
