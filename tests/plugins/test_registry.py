@@ -38,7 +38,7 @@ def test_the_built_in_providers():
         "turn": ["fake", "none", "smart_turn"],
         "asr": ["fake", "none", "pocketsphinx", "whisper"],
         "llm": ["fake", "none", "openai_compatible"],
-        "tts": ["espeak", "fake", "none", "openai_compatible"],
+        "tts": ["espeak", "fake", "none", "openai_compatible", "piper"],
         "speech": ["fake", "none", "openai_realtime"],
     }
     assert registry.problems == []
