@@ -244,6 +244,8 @@ class Dialogue:
             self._said.set()
             if utterance.filler and not self._replied:
                 self._dead_air.again()
+        else:
+            self._listening.machine.agent_speaking(True, interruptible=self._interruptible)
         self._tell()
 
     # --- turns ----------------------------------------------------------------------------------------------------
@@ -516,7 +518,7 @@ class Dialogue:
         assert self._listening is not None
         self._said.clear()
         self._turn.utterances.append(utterance)
-        self._listening.machine.agent_speaking(True, interruptible=utterance.interruptible and self._barge_in)
+        self._listening.machine.agent_speaking(True, interruptible=self._interruptible)
 
     def _say(self, utterance: Utterance, clause: str, *, given: bool = False) -> None:
         """``given``: the speaker has been told already."""

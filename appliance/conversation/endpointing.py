@@ -30,6 +30,7 @@ class TurnConfig:
         completes_max_s: the most silence required then.
         unfinished_min_s: the least silence required after a trailing filler, an unfinished digit string or the
             beginning of an expected phrase.
+        counting_min_s: the least silence required after a digit, where nobody knows how many there will be.
         text_wait_s: a turn is not committed before its words are there, but waits no longer for them than this.
         max_silence_s: no requirement exceeds this, whatever the patience.
         still_speech_s: added to the requirement while the speech probability has not fallen yet.
@@ -53,13 +54,14 @@ class TurnConfig:
     slight_silence_s: float = 0.24
     first_silence_s: float = 0.1
     second_verdict_after_s: float = 0.25
-    ambiguous: tuple[float, float] = (0.3, 0.7)
-    sure: tuple[float, float] = (0.95, 0.15)
-    unsure: tuple[float, float] = (0.1, 1.5)
+    ambiguous: tuple[float, float] = (0.25, 0.6)
+    sure: tuple[float, float] = (0.6, 0.36)
+    unsure: tuple[float, float] = (0.35, 1.55)
     no_verdict_silence_s: float = 0.7
     completes_factor: float = 0.5
     completes_max_s: float = 0.4
-    unfinished_min_s: float = 1.2
+    unfinished_min_s: float = 1.6
+    counting_min_s: float = 1.2
     text_wait_s: float = 0.7
     max_silence_s: float = 3.0
     still_speech_s: float = 0.15
@@ -77,15 +79,23 @@ class TurnConfig:
 
 
 def required_silence(
-    config: TurnConfig, probability: float | None, *, completes: bool = False, unfinished: bool = False
+    config: TurnConfig,
+    probability: float | None,
+    *,
+    completes: bool = False,
+    unfinished: bool = False,
+    counting: bool = False,
+    stretch: float = 1.0,
 ) -> float:
     """Seconds of silence that commit a turn.
 
     Args:
         config: the line's numbers.
-        probability: the turn model's end-of-turn probability, None without a verdict.
+        probability: how likely it is that the caller has finished, None without a verdict.
         completes: what was heard completes an expected phrase or digit count.
         unfinished: it ends in a filler, in fewer digits than expected, or inside a phrase. ``completes`` wins.
+        counting: it ends in a digit, and nobody knows how many there will be.
+        stretch: how much longer this caller's own pauses are than usual; ``completes`` is not stretched.
 
     Returns:
         Between ``config.sure[1]`` and ``config.max_silence_s``, falling continuously as the probability rises.
@@ -99,8 +109,12 @@ def required_silence(
         silence = least + doubt * (most - least)
     if completes:
         silence = min(silence * config.completes_factor, config.completes_max_s)
-    elif unfinished:
-        silence = max(silence, config.unfinished_min_s)
+    else:
+        silence = least + (silence - least) * stretch
+        if unfinished:
+            silence = max(silence, config.unfinished_min_s)
+        elif counting:
+            silence = max(silence, config.counting_min_s)
     return min(max(silence * config.patience, least), config.max_silence_s)
 
 

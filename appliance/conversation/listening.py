@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from appliance.conversation.barge_in import RIVALS
 from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
+from appliance.conversation.cues import Cues, cues_of
 from appliance.conversation.endpointing import FRAME_S
-from appliance.conversation.fillers import ends_in_filler
 from appliance.conversation.turn_actions import (
     Action,
     AskTurnModel,
@@ -279,6 +279,7 @@ class Listening:
                 self._ears.hearing(result.text)
                 for action in self.machine.heard_over_agent(0, result.text, accepted=result.accepted, final=False):
                     self._do(action)
+                self.machine.partial(0, self._cues(result))
             await asyncio.sleep(max(due - loop.time(), 0.0))
 
     def _recognise(self, pause: FirstSilence) -> None:
@@ -306,38 +307,37 @@ class Listening:
         expected = bool(expectation.phrases) and result.accepted and not rival
         for action in self.machine.heard_over_agent(number, result.text, accepted=result.accepted, expected=expected):
             self._do(action)
-        digits = len(result.text.split()) if expectation.min_digits else 0
-        unfinished = digits < expectation.min_digits or (
-            not result.accepted and begins_phrase(result.text, expectation.phrases)
-        )
-        completes = bool(expectation.phrases) and result.accepted and bool(result.text) and not unfinished
-        filler = not completes and ends_in_filler(result.text)
         start_at, end_at = self.time_of(pause.speech_start), self.time_of(pause.speech_end)
         self._ears.may_have_finished(
             HeardTurn(number, result.text, result.confidence, result.accepted, start_at, end_at)
         )
-        for action in self.machine.partial(number, completes=completes, trailing_filler=filler, unfinished=unfinished):
+        for action in self.machine.partial(number, self._cues(result)):
             self._do(action)
+
+    def _cues(self, result: Recognised) -> Cues:
+        expected = self._expectation
+        return cues_of(result.text, accepted=result.accepted, phrases=expected.phrases, min_digits=expected.min_digits)
 
     async def _judge(self, ask: AskTurnModel) -> None:
         if self._turn is None:
             return
         end = (ask.at + 1) * FRAME_SAMPLES
         start = max(0, end - int(_TURN_WINDOW_S * RATE_HZ))
+        begins = ask.speech_start * FRAME_SAMPLES
         if self._verdict_asked_at is None:
             self._verdict_asked_at = self._at
         number = self._turn.number()
         try:
             async with asyncio.timeout(_VERDICT_DEADLINE_S):
                 verdict = await self._turn.judge_turn(
-                    JudgeTurn(number, self._slot, self._generation, start, end, self._at + _VERDICT_DEADLINE_S)
+                    JudgeTurn(number, self._slot, self._generation, start, end, self._at + _VERDICT_DEADLINE_S, begins)
                 )
         except (EngineError, TimeoutError) as error:
             reason = str(error) or f"none within {_VERDICT_DEADLINE_S:g} s"
             logger.warning("slot %d: no turn verdict (%s); silence alone decides", self._slot, reason)
             return
         self._verdict_at = asyncio.get_running_loop().time()
-        for action in self.machine.verdict(ask.ask, verdict.probability):
+        for action in self.machine.verdict(ask.ask, verdict.probability, verdict.ending):
             self._do(action)
 
     async def _commit(self, turn: TurnCommitted, at: float, expectation: Expectation) -> None:
@@ -386,9 +386,3 @@ class Listening:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def begins_phrase(text: str, phrases: Iterable[str]) -> bool:
-    """Whether ``text`` is the first words of one of ``phrases``, and not all of them."""
-    words = f"{text} "
-    return bool(text) and any(phrase.startswith(words) for phrase in phrases)

@@ -66,8 +66,8 @@ class TurnCommitted:
     """The turn [speech_start, speech_end) is the agent's to answer.
 
     A :class:`FirstSilence` of the same ``attempt`` has always come before; ``speech_end`` may lie a little later than
-    it said (the released "t" of "eight" after its closure). ``probability`` is the turn model's last answer, None
-    where there was none.
+    it said (the released "t" of "eight" after its closure). ``probability`` is how likely it was by the last
+    verdict that the caller had finished, None where there was none.
     """
 
     at: int

@@ -21,14 +21,17 @@ A voice over the agent pauses it, and what the voice says and how long it lasts 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from appliance.conversation import barge_in
 from appliance.conversation.barge_in import Agent, Floor, Overlap, Words
-from appliance.conversation.endpointing import FRAME_S, TurnConfig, frames, required_silence
+from appliance.conversation.cues import NO_CUES, Cues
+from appliance.conversation.endpointing import FRAME_S, TurnConfig, frames
+from appliance.conversation.evidence import Evidence
 from appliance.conversation.levels import QUIETEST_DBFS, Echo, NoiseFloor
+from appliance.conversation.pauses import CUT_OFF_S, Pauses
 from appliance.conversation.turn_actions import (
     NOTHING,
     Actions,
@@ -162,12 +165,11 @@ class TurnMachine:
         self._run_frames = 0
         self._run_peak = QUIETEST_DBFS
         self._paused_at = 0
-        self._verdict: float | None = None
-        self._text_due = False
-        self._completes = False
-        self._unfinished = False
+        self._paused_since = 0
+        self.pauses = Pauses()
+        self._evidence = Evidence(config, self.pauses)
+        self._committed_end = _NEVER
         self._asked_twice = False
-        self._required = 0
         self._rise = 0
         self._rise_last = _NEVER
         self._held = 0
@@ -258,32 +260,30 @@ class TurnMachine:
             return self._onset(frame)
         return self._speaking(frame, voiced)
 
-    def verdict(self, ask: int, probability: float) -> Actions:
-        """The turn model's answer to :class:`AskTurnModel` number ``ask``; a late one changes nothing."""
+    def verdict(self, ask: int, probability: float, ending: Sequence[float] = ()) -> Actions:
+        """The answer to :class:`AskTurnModel` number ``ask``: the turn model's ``probability``, and how the speech
+        sounds at its ``ending`` (:class:`appliance.audio.prosody.Ending`) where it is long enough to say. A late
+        answer changes nothing.
+        """
         if self.state is not State.PAUSING or ask != self._open_ask:
             return NOTHING
         self._open_ask = 0
-        self._verdict = probability
-        self._renew_requirement()
+        self._evidence.judged(probability, ending)
         return self._commit_if_due()
 
-    def partial(
-        self, attempt: int, *, completes: bool = False, trailing_filler: bool = False, unfinished: bool = False
-    ) -> Actions:
-        """What the recogniser heard of the pause ``attempt`` says about whether it is over; late news change nothing.
+    def partial(self, attempt: int, cues: Cues = NO_CUES) -> Actions:
+        """What the recogniser heard of the pause ``attempt`` shows about whether it is over; late news change nothing.
 
         Args:
-            attempt: of the :class:`FirstSilence` that asked.
-            completes: it completes an expected phrase or digit count.
-            trailing_filler: it breaks off in a filler ("um", "and"); see :mod:`appliance.conversation.fillers`.
-            unfinished: fewer digits than expected, say, or the beginning of an expected phrase.
+            attempt: of the :class:`FirstSilence` that asked; 0 for a result while the caller still speaks, which holds
+                for the pause that follows until there are words of its own.
+            cues: see :mod:`appliance.conversation.cues`.
         """
+        if not attempt and self.state is State.SPEAKING:
+            self._evidence.words(cues, final=False)
         if self.state is not State.PAUSING or attempt != self._attempt:
             return NOTHING
-        self._text_due = False
-        self._completes = completes
-        self._unfinished = trailing_filler or unfinished
-        self._renew_requirement()
+        self._evidence.words(cues, final=True)
         return self._commit_if_due()
 
     def heard_over_agent(
@@ -380,6 +380,8 @@ class TurnMachine:
             self._unheard = True
             return NOTHING
         self._listening_since = None
+        if not talking:
+            self._note_cut_off()
         started = SpeechStarted(frame, self._start)
         return (started, self._pause_agent(frame)) if talking else (started,)
 
@@ -419,6 +421,8 @@ class TurnMachine:
         if self._rise >= _RESUME_FRAMES and speech:
             self._rise = 0
             self._open_ask = 0
+            self.pauses.resumed((frame + 1 - _RESUME_FRAMES - self._paused_since) * FRAME_S)
+            self._evidence.speaking()
             self._go(Event.RESUMED)
             self.floor.another()
             return (SpeechResumed(frame, self._attempt),)
@@ -433,7 +437,7 @@ class TurnMachine:
         committed = self._commit_if_due()
         if committed:
             return committed
-        verdict = self._verdict
+        verdict = self._evidence.probability
         if (
             verdict is not None
             and not self._asked_twice
@@ -482,6 +486,7 @@ class TurnMachine:
 
     def _stop_agent(self, frame: int, reason: StopReason) -> Actions:
         self.floor.go(Overlap.MEANT, frame)
+        self._note_cut_off()
         stop = StopAgent(frame, self._start, reason)
         return (stop, self._ask(frame)) if self.state is State.PAUSING else (stop,)
 
@@ -501,15 +506,12 @@ class TurnMachine:
     def _first_silence_action(self, frame: int) -> FirstSilence:
         self._attempt += 1
         self._paused_at = frame
-        self._verdict = None
-        self._text_due = self.awaits_text
-        self._completes = False
-        self._unfinished = False
+        self._paused_since = self._last_voiced + 1
+        self._evidence.begin(text_due=self.awaits_text)
         self._asked_twice = False
         self._rise = 0
         self._rise_last = _NEVER
         self._held = 0
-        self._renew_requirement()
         return FirstSilence(frame, self._attempt, self._start, self._last_voiced + 1)
 
     def _ask(self, frame: int) -> AskTurnModel:
@@ -517,27 +519,26 @@ class TurnMachine:
         self._next_ask += 1
         return AskTurnModel(frame, self._open_ask, self._start)
 
-    def _renew_requirement(self) -> None:
-        seconds = required_silence(self.config, self._verdict, completes=self._completes, unfinished=self._unfinished)
-        self._required = frames(seconds)
-
     def _commit_if_due(self) -> Actions:
-        required = self._required
+        required = self._evidence.required
         if self.paused:
             return NOTHING
         if self._probability >= self.config.speech_on:
             required += self._still_speech
         if self._frame - self._last_voiced < required or (self._rise and self._held < _MAX_HOLD_FRAMES):
             return NOTHING
-        if self._text_due and self._frame - self._paused_at < self._text_wait:
+        if self._evidence.text_due and self._frame - self._paused_at < self._text_wait:
             return NOTHING
         if self.floor.barred:
             return self._drop(self._frame)
-        reason = CommitReason.NO_VERDICT if self._verdict is None else CommitReason.VERDICT
+        reason = CommitReason.NO_VERDICT if self._evidence.probability is None else CommitReason.VERDICT
         return (self._commit(Event.ENOUGH_SILENCE, reason),)
 
     def _commit(self, event: Event, reason: CommitReason) -> TurnCommitted:
-        committed = TurnCommitted(self._frame, self._attempt, self._start, self._last_voiced + 1, reason, self._verdict)
+        end = self._last_voiced + 1
+        committed = TurnCommitted(self._frame, self._attempt, self._start, end, reason, self._evidence.probability)
+        self._committed_end = end
+        self.pauses.finished()
         if self._usual_peak is None:
             self._usual_peak = self._peak
         else:
@@ -545,6 +546,12 @@ class TurnMachine:
         self._go(event)
         self._clear_utterance()
         return committed
+
+    def _note_cut_off(self) -> None:
+        """Speech that begins right after a turn was its continuation."""
+        silence_s = (self._start - self._committed_end) * FRAME_S
+        if silence_s <= CUT_OFF_S:
+            self.pauses.cut_off(silence_s)
 
     def _go(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
@@ -559,4 +566,5 @@ class TurnMachine:
         self._run_frames = 0
         self._open_ask = 0
         self.floor.quiet()
+        self._evidence.speaking()
         self._unheard = False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from appliance.audio.prosody import HEARD_S, RATE_HZ, ending
 from appliance.engines.protocol import Pcm, RequestMessage
 from appliance.engines.talk import RingTalk
 from appliance.errors import StaleSlot
@@ -102,8 +103,16 @@ class RunContext:
         self._answer(job, answer, True)
 
     def verdict(self, request: Any, probability: float) -> None:
+        sounds = self._ending(request)
         job, queued_s, run_s = self._timed(request)
-        self._answer(job, TurnVerdict(request.request, probability, queued_s, run_s), True)
+        self._answer(job, TurnVerdict(request.request, probability, queued_s, run_s, sounds), True)
+
+    def _ending(self, request: Any) -> tuple[float, ...]:
+        """How the utterance sounds at its end, whatever the turn model makes of it."""
+        if request.speech_start < 0:
+            return ()
+        start = max(request.speech_start, request.end - int(HEARD_S * RATE_HZ))
+        return ending(self._rings.read_rx(request.slot, request.generation, start, request.end)) or ()
 
     def token(
         self,

@@ -401,7 +401,10 @@ class Recognised(Message, frozen=True):
 
 
 class JudgeTurn(Message, frozen=True):
-    """How likely is it that the caller has finished, given the samples up to ``end``?"""
+    """How likely is it that the caller has finished, given the samples up to ``end``?
+
+    ``speech_start`` is where the utterance begins; -1 where nobody is to listen to its prosody.
+    """
 
     request: int
     slot: int
@@ -409,13 +412,19 @@ class JudgeTurn(Message, frozen=True):
     start: int
     end: int
     deadline: float
+    speech_start: int = -1
 
 
 class TurnVerdict(Message, frozen=True):
+    """``ending`` is how the utterance sounds at its end (:class:`appliance.audio.prosody.Ending`), () where it is too
+    short to say.
+    """
+
     request: int
     probability: float
     queued_s: float
     run_s: float
+    ending: tuple[float, ...] = ()
 
 
 class Synthesise(Message, frozen=True):

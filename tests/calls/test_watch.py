@@ -130,7 +130,7 @@ def test_a_conversation_is_told_as_it_happens() -> None:
         made = VirtualCall(flow_line())
         await made.until_quiet()
         made.speaks(0.8, "tea please")
-        await made.until(lambda: "Please enter your four digit code." in made.engines.said)
+        await made.until_says("Please enter your four digit code.")
         await made.until_quiet()
         for digit in "12":
             made.session.on_digit(digit, made.media.frame)

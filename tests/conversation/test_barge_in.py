@@ -86,7 +86,7 @@ def test_short_words_stop_the_agent_and_are_a_turn(text: str):
     assert stop.reason is StopReason.WORDS
     line.machine.partial(first.attempt)
     line.machine.agent_speaking(False)
-    assert only(line.machine.verdict(ask.ask, 0.99), TurnCommitted) or only(line.hear(SILENCE, 0.1), TurnCommitted)
+    assert only(line.machine.verdict(ask.ask, 0.99), TurnCommitted) or only(line.hear(SILENCE, 0.3), TurnCommitted)
 
 
 def test_yes_is_an_answer_where_it_is_expected():

@@ -19,11 +19,14 @@ LAG = (-70.0, 0.9)  # energy has fallen, the probability has not yet
 NOISE = (-40.0, 0.05)
 
 
+QUICK = TurnConfig(sure=(0.95, 0.15), unsure=(0.1, 1.5))
+
+
 class Line:
     """A call's frames, one after another, and everything the machine said."""
 
     def __init__(self, config: TurnConfig | None = None) -> None:
-        self.machine = TurnMachine(config)
+        self.machine = TurnMachine(config or QUICK)
         self.frame = 0
         self.actions: list[object] = []
 

@@ -37,12 +37,15 @@ class Inbox:
         return True
 
 
-def play(engine, requests) -> list:
+def play(engine, requests, heard: np.ndarray | None = None) -> list:
     """What the engine says to ``requests`` that all come at once, as (seconds, message)."""
 
     async def story():
         rings = AudioRings.create(1)
         rings.open(0, 1)
+        row = np.zeros(1, np.int64)
+        for frame in () if heard is None else heard.reshape(-1, 1, 160):
+            rings.record(row, frame, np.zeros_like(frame), row, np.zeros(1, np.bool_))
         worker = Worker("w", engine, rings, now=asyncio.get_running_loop().time)
         inbox = Inbox()
         for request in requests:
@@ -73,6 +76,19 @@ def test_the_turn_fake_has_one_opinion():
     assert at == pytest.approx(0.04)
     assert isinstance(message, TurnVerdict)
     assert message.probability == 0.25
+    assert message.ending == ()
+
+
+def test_every_verdict_says_how_the_speech_sounds_at_its_end():
+    engine = FakeTurn(FakeTurnOptions(probability=0.25, delay_ms=0))
+    louder = tone(16000) // 4
+    softer = np.concatenate([louder, louder[:3200] // 6, np.zeros(800, np.int16)])
+    ((_, message),) = play(engine, [JudgeTurn(1, 0, 1, 0, len(softer), math.inf, 0)], softer)
+    assert isinstance(message, TurnVerdict)
+    pitch, loudness, fall = message.ending
+    assert abs(pitch) < 0.5
+    assert loudness < -6.0
+    assert fall < -6.0
 
 
 def test_the_tone_is_220_hz_and_does_not_click():
