@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import enum
 import importlib.util
 import json
@@ -17,12 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, EngineError
 from appliance.models.catalogue import MODEL_FILES, PACKAGED_MODELS
 from appliance.models.store import ModelStore, check_packaged, model_directory
 
 if TYPE_CHECKING:
     from appliance.config import Settings
+    from appliance.engines.openai_llm import OpenAiLlm
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -52,6 +54,7 @@ _FILES_PER_CALL: Final = 4
 _FILES_BESIDE_CALLS: Final = 256
 _STEREO_BYTES_PER_S: Final = 2 * 2 * 8000
 _DISK_WANTED_BYTES: Final = 2 << 30
+_SLOW_TOKEN_S: Final = 0.5
 
 
 class Verdict(enum.StrEnum):
@@ -123,6 +126,7 @@ def examine(config: Path | None, overrides: list[str]) -> list[Finding]:
         writable("recordings", Path(settings.store.recordings)),
         disk(Path(settings.store.recordings)),
         open_files(settings.limits.max_calls),
+        *language_models(settings),
     ]
     return findings
 
@@ -246,6 +250,48 @@ def open_files(max_calls: int) -> Finding:
     return Finding(
         "open files", Verdict.PROBLEM, detail, f"raise the hard limit to {wanted}, or lower limits.max_calls"
     )
+
+
+def language_models(settings: Settings) -> Iterable[Finding]:
+    """A token of every model that is asked over the network."""
+    from appliance.engines.builtin import provider_registry
+    from appliance.engines.openai_llm import OpenAiLlm
+    from appliance.engines.openai_llm_options import OpenAiLlmOptions
+
+    llm = settings.engines.llm
+    if llm.provider != "openai_compatible":
+        return
+    mistakes = provider_registry().validate_options("llm", llm.provider, llm.options)
+    if mistakes:
+        yield Finding("language model", Verdict.PROBLEM, mistakes[0], "appliance check says more")
+        return
+    yield from asyncio.run(_first_tokens(OpenAiLlm(OpenAiLlmOptions.model_validate(llm.options))))
+
+
+async def _first_tokens(engine: OpenAiLlm) -> list[Finding]:
+    found = []
+    try:
+        await engine.load()
+        for server in engine.servers:
+            try:
+                took_s = await server.first_token_s()
+            except EngineError as fault:
+                what, _, hint = f"{server.name} {fault}".rpartition("; ")
+                found.append(
+                    Finding("language model", Verdict.PROBLEM, what or hint, hint if what else "see docs/llm.md")
+                )
+                continue
+            detail = f"{server.name}: first token after {took_s:.2f} s"
+            if took_s < _SLOW_TOKEN_S:
+                found.append(Finding("language model", Verdict.OK, detail))
+            else:
+                remedy = "callers notice waits above half a second: a smaller model, a faster server, a nearer one"
+                found.append(Finding("language model", Verdict.WARNING, detail, remedy))
+    except EngineError as error:
+        found.append(Finding("language model", Verdict.PROBLEM, str(error), "see docs/llm.md"))
+    finally:
+        await engine.close()
+    return found
 
 
 def _nearest(folder: Path) -> Path:

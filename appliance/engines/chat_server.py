@@ -231,29 +231,36 @@ class ChatServer:
                     self.ping_every_s = max(self.ping_every_s / 2, _SHORTEST_PING_S)
                 warmed_at = self._now()
 
-    async def _probe(self) -> None:
-        """One token, to see whether the model answers again."""
-        self.circuit.begin_probe()
+    async def first_token_s(self) -> float:
+        """Ask for one token, and say how long it took.
+
+        Raises:
+            ServerFault: there was none.
+        """
         stream = self.ask(probe_body(self.options))
+        asked_at = self._now()
         try:
             async with asyncio.timeout(self.options.first_token_s):
                 await stream.open()
                 while not await stream.read():
                     pass
+        except TimeoutError:
+            raise ServerFault(f"gave no first token within {self.options.first_token_s:g} s") from None
+        finally:
+            stream.close()
+        return self._now() - asked_at
+
+    async def _probe(self) -> None:
+        self.circuit.begin_probe()
+        try:
+            await self.first_token_s()
         except ServerFault as fault:
             self.circuit.failed(self._now(), str(fault), None if fault.again else fault.wait_s)
-        except TimeoutError:
-            self.circuit.failed(self._now(), f"gave no token within {self.options.first_token_s:g} s")
-        except asyncio.CancelledError:
-            raise
         except Exception:
             logger.exception("the probe of %s failed", self.name)
             self.circuit.failed(self._now(), "could not be probed")
         else:
             self.answered()
-            await self._warm()
-        finally:
-            stream.close()
 
     # --- what went wrong, in words --------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from appliance.cli import doctor
 from appliance.cli.doctor import Verdict
 from appliance.cli.main import main
+from appliance.config import load_settings
+from tests.openai_sim.chat import Answer, ChatSim
 
 
 def test_this_machine_has_its_libraries() -> None:
@@ -78,3 +82,32 @@ def test_a_problem_is_exit_status_one(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(doctor, "examine", lambda config, overrides: found)
     assert main(["doctor"]) == 1
     assert "-> stop what has it" in capsys.readouterr().out
+
+
+async def model_findings(*answers: Answer | None) -> list[doctor.Finding]:
+    async with AsyncExitStack() as stack:
+        urls = ["http://127.0.0.1:9/v1" for _ in answers]
+        for index, answer in enumerate(answers):
+            if answer is not None:
+                urls[index] = (await stack.enter_async_context(ChatSim(answer))).url
+        servers = ", ".join(f"{{name: s{n}, base_url: '{url}', model: sim}}" for n, url in enumerate(urls))
+        overrides = [f"engines.llm={{provider: openai_compatible, first_token_s: 0.9, servers: [{servers}]}}"]
+        settings = load_settings(None, overrides)
+        return await asyncio.to_thread(lambda: list(doctor.language_models(settings)))
+
+
+async def test_language_models_are_asked_for_a_token() -> None:
+    answers = (Answer(), Answer(first_token_s=0.6), Answer(status=404), Answer(stall_after=0), None)
+    findings = await model_findings(*answers)
+    assert {finding.what for finding in findings} == {"language model"}
+    good, slow, wrong, stalled, gone = findings
+    assert (good.verdict, slow.verdict) == (Verdict.OK, Verdict.WARNING)
+    assert "s0: first token after 0." in good.detail
+    assert (wrong.verdict, stalled.verdict, gone.verdict) == (Verdict.PROBLEM,) * 3
+    assert wrong.remedy.startswith("check engines.llm.servers.2.base_url")
+    assert stalled.detail == "s3 gave no first token within 0.9 s"
+    assert gone.remedy == "start it, or check engines.llm.servers.4.base_url"
+
+
+def test_without_a_language_model_there_is_nothing_to_say() -> None:
+    assert list(doctor.language_models(load_settings(None, []))) == []
