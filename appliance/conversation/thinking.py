@@ -28,7 +28,7 @@ from appliance.conversation.brain import (
 )
 from appliance.conversation.clauses import ClauseCutter, speakable
 from appliance.conversation.history import INTERRUPTED, History
-from appliance.conversation.tools import MAX_ARGUMENTS, Running, ToolRuns, ToolSet, as_json
+from appliance.conversation.tools import MAX_ARGUMENTS, Running, ToolRuns, ToolSet, as_json, is_object
 from appliance.errors import EngineError, ToolError
 from appliance.events import ToolRun
 from appliance.ipc.messages import Generate, Token, ToolCall
@@ -292,7 +292,8 @@ class Thinking:
             self.history.revise(piece.number, piece.text.strip(), ())
             await tokens.aclose()  # type: ignore[attr-defined]  # an async generator; its Protocol has no aclose
         if calls:
-            self.history.revise(piece.number, piece.text.strip(), calls)
+            shown = [call if is_object(call.arguments) else ToolCall(call.id, call.name, "{}") for call in calls]
+            self.history.revise(piece.number, piece.text.strip(), shown)
         return calls
 
     async def _use(self, calls: list[ToolCall]) -> None:

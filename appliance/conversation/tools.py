@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -46,6 +47,7 @@ class ToolSet:
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         self._tools: dict[str, Tool] = {}
         self._validators: dict[str, Draft202012Validator] = {}
+        specs: list[ToolSpec] = []
         for tool in tools:
             if not _NAME.fullmatch(tool.name):
                 raise ValueError(f"tool {tool.name!r}: a name has letters, digits, _ and -, and at most 64 of them")
@@ -53,17 +55,14 @@ class ToolSet:
                 raise ValueError(f"tool {tool.name!r}: there are two of this name; rename one")
             if tool.parameters.get("type") != "object":
                 raise ValueError(f"tool {tool.name!r}: its parameters must be a JSON schema of type object")
+            schema = msgspec.json.encode(dict(tool.parameters))
             try:
-                Draft202012Validator.check_schema(dict(tool.parameters))
+                self._validators[tool.name] = _validator(schema)
             except SchemaError as error:
                 raise ValueError(f"tool {tool.name!r}: its parameters are no JSON schema: {error.message}") from error
             self._tools[tool.name] = tool
-            # A registry of its own: a $ref to elsewhere is a mistake and not a reason to ask the network.
-            self._validators[tool.name] = Draft202012Validator(dict(tool.parameters), registry=Registry())
-        self.specs = tuple(
-            ToolSpec(tool.name, tool.description, msgspec.json.encode(dict(tool.parameters)).decode())
-            for tool in self._tools.values()
-        )
+            specs.append(ToolSpec(tool.name, tool.description, schema.decode()))
+        self.specs = tuple(specs)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tools
@@ -98,6 +97,23 @@ class ToolSet:
             told = "; ".join(_told(mistake) for mistake in mistakes[:_MAX_MISTAKES])
             raise ToolError(f"the arguments do not fit the tool: {told}")
         return tool, arguments
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: bytes) -> Draft202012Validator:
+    """Kept for the calls to come: to check a schema takes a millisecond, and every call has the same ones."""
+    parameters = msgspec.json.decode(schema)
+    Draft202012Validator.check_schema(parameters)
+    # A registry of its own: a $ref to elsewhere is a mistake and not a reason to ask the network.
+    return Draft202012Validator(parameters, registry=Registry())
+
+
+def is_object(arguments: str) -> bool:
+    """Whether they are what every server takes back as arguments of a tool: a JSON object."""
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _told(mistake: ValidationError) -> str:

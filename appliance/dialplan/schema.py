@@ -397,7 +397,7 @@ class Line(Section):
         "six tenths of it, older turns are summarised.",
     )
     reply_tokens: int = Field(
-        default=500, ge=0, le=10_000, description="With `agent: llm`: the longest answer; 0 leaves it to the model."
+        default=0, ge=0, le=10_000, description="With `agent: llm`: the longest answer; 0 leaves it to `engines.llm`."
     )
     manners: tuple[Literal["repeat", "pace"], ...] = Field(
         default=("repeat", "pace"),

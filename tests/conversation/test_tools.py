@@ -122,7 +122,10 @@ def test_what_does_not_fit_is_told_to_the_model_so_that_it_can_do_better(wanted:
         assert log == ["begun", "done"]
         assert told in results(made, 1)[0]
         assert [bool(use.tool.problem) for use in used(steps)] == [True, False]
-        in_order(made.model.asked[-1].messages)
+        for request in made.model.asked:
+            in_order(request.messages)
+            for message in request.messages:
+                assert all(isinstance(json.loads(wish.arguments), dict) for wish in message.tool_calls)
 
     run_virtual(story())
 
