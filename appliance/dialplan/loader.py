@@ -47,6 +47,7 @@ def load_dialplans(
     languages: Collection[str] | None = None,
     llm: bool = True,
     routes: bool = True,
+    open_vocabulary: bool = True,
 ) -> Dialplan:
     """Read the files, and the ``*.yaml`` files of the folders, sorted by name within each.
 
@@ -57,6 +58,7 @@ def load_dialplans(
         languages: what the recogniser understands, as ``en`` for every English; None checks none.
         llm: whether there is a language model for lines with ``agent: llm``.
         routes: whether there are routes for transfers that name no trunk.
+        open_vocabulary: whether the recogniser understands more than what is expected.
 
     Raises:
         ConfigError: with every mistake.
@@ -84,6 +86,10 @@ def load_dialplans(
             elif catch_all:
                 what = f"line {line.name!r} never answers: {catch_all!r} above it matches every call"
                 mistakes.append(document.mistake((*root, "match"), what, "move the line that matches all to the end"))
+            if line.agent == "llm" and not open_vocabulary:
+                what = "the recogniser understands expected phrases only, and a model's line expects none"
+                hint = "name another engines.asr.provider in appliance.yaml"
+                warnings.append(document.mistake((*root, "agent"), what, hint))
             sources.setdefault(line.name, f"{file}:{number}")
             lines.append(line)
             catch_all = catch_all or (line.name if line.catches_all else "")
@@ -110,6 +116,7 @@ def load_lines(settings: Settings) -> Dialplan:
         languages=("en",) if embedded else None,
         llm=settings.engines.llm.provider != "none",
         routes=bool(settings.routes),
+        open_vocabulary=not embedded,
     )
 
 

@@ -272,6 +272,15 @@ LLM = "name: x\nagent: llm\nprompt: y\n"
         (f"{LLM}fallback: {{step: a, transfer: 7}}\nflow: {{a: {{hang_up: x}}}}", "4: fallback: has both transfer and"),
         (f"{LLM}fallback: {{transfer: {{to: 7, announce: x}}}}", "4: fallback.transfer.announce: nobody hears it"),
         (f"{LLM}fallback: {{say: '${{b}}'}}", "4: fallback.say: unknown variable ${b}"),
+        (f"{LLM}tools: [hang_up, trnsfer]", "4: tools.1: there is no tool 'trnsfer'; did you mean 'transfer'?"),
+        (f"{LLM}tools: [transfer]", "4: tools.0: there is nobody to hand on to; name them under transfers"),
+        (f"{LLM}tools: [remember]", "4: tools.0: nothing is remembered on this line; set memory.enabled: true"),
+        (f"{LLM}tools: []\ntransfers: {{a: 7}}", "5: transfers.a: the model may not hand on; add transfer to tools"),
+        (f"{LLM}transfers: {{a: {{to: 7, announce: x}}}}", "4: transfers.a.announce: nobody hears it"),
+        (f"{LLM}transfers: {{a: '${{b}}'}}", "4: transfers.a.to: unknown variable ${b}"),
+        (f"{LLM}timezone: Mars/Base", "4: timezone: 'Mars/Base' is not a time zone; write one such as Europe/Berlin"),
+        (f"{LLM}manners: [bow]", "4: manners.0:"),
+        ("name: x\ntools: []\nflow: {a: {hang_up: x}}", "2: tools: has no effect with agent: flow; remove it"),
         (f"{LLM}fallback: {{after: 0}}", "4: fallback.after: must be at least 1, not 0"),
         ("name: x\nmatch: {called: '*49'}", "2: match.called: '*49' is not a number or a prefix; write it in full, or"),
         ("name: x\nmatch: {called: []}", "2: match.called: must not be empty"),
@@ -289,6 +298,13 @@ LLM = "name: x\nagent: llm\nprompt: y\n"
 def test_a_mistake_in_a_line(text: str, expected: str) -> None:
     found = mistakes(text)
     assert [line for line in found if line.startswith(f"plan.yaml:{expected}")], found
+
+
+def test_a_model_that_could_hear_nothing_is_warned_about() -> None:
+    plan = load_dialplans(write(a=f"{LLM}match: {{}}\n"), open_vocabulary=False)
+    (warning,) = plan.warnings
+    assert str(warning).startswith("dialplans/a.yaml:2: agent: the recogniser understands expected phrases only")
+    assert load_dialplans(write(a=f"{LLM}match: {{}}\n")).warnings == ()
 
 
 def test_lines_are_compared_across_files() -> None:

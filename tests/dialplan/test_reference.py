@@ -12,7 +12,7 @@ from appliance.config.reference import sections
 from appliance.dialplan.flow import Flow, Heard, Key, Said
 from appliance.dialplan.loader import load_dialplans
 from appliance.dialplan.reference import SECTIONS, TARGET, updated
-from appliance.dialplan.schema import STEP_KINDS, Line
+from appliance.dialplan.schema import BUILTIN_TOOLS, STEP_KINDS, Line
 from appliance.engines.lexicon import Lexicon
 
 PAGE = TARGET.read_text()
@@ -48,3 +48,16 @@ def test_the_example_works(tmp_path: Path) -> None:
     actions = flow.handle(Key("#"))
     assert str(actions[1]).find("1 2 3 4 5") > 0
     assert flow.handle(Said())
+
+
+def test_the_example_of_a_line_with_a_language_model_works(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(.*?)```", (TARGET.parent / "agents.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / "example.yaml").write_text(example[1])
+    line = load_dialplans([tmp_path]).lines[0]
+    assert (line.agent, list(line.transfers), line.memory.days) == ("llm", ["desk"], 90)
+
+
+def test_every_tool_of_the_box_is_documented() -> None:
+    page = (TARGET.parent / "agents.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(BUILTIN_TOOLS)
