@@ -14,6 +14,8 @@ from typing import Final
 FIRST_WORDS: Final = 4
 FIRST_MAX_WORDS: Final = 8
 MAX_CHARACTERS: Final = 200
+PARAGRAPH: Final = "\n\n"
+"""What a piece begins with that follows a blank line."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -94,6 +96,7 @@ class ClauseCutter:
         self._first_max_words = first_max_words
         self._max = max_characters
         self._text = ""
+        self._gap = ""
         self._is_first = True
 
     def push(self, token: str) -> list[str]:
@@ -111,11 +114,15 @@ class ClauseCutter:
             at = self._next_cut(final=final)
             if at is None:
                 break
-            piece = speakable(self._text[:at])
-            self._text = self._text[at:]
-            if _WORD.search(piece):
-                pieces.append(piece)
-                self._is_first = False
+            raw, self._text = self._text[:at], self._text[at:]
+            piece = speakable(raw)
+            if not _WORD.search(piece):
+                self._gap += raw
+                continue
+            gap = self._gap + raw[: len(raw) - len(raw.lstrip())]
+            self._gap = raw[len(raw.rstrip()) :]
+            pieces.append(PARAGRAPH + piece if gap.count("\n") > 1 and not self._is_first else piece)
+            self._is_first = False
         return pieces
 
     def _next_cut(self, *, final: bool) -> int | None:

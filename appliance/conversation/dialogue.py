@@ -526,7 +526,7 @@ class Dialogue:
         if not given:
             self._speaker.add(utterance, clause)
         if not utterance.filler:
-            self._turn.meant.append(clause)
+            self._turn.meant.append(clause.strip())
         self._tell()
 
     def _bridge(self, phrase: str) -> bool:

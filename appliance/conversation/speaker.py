@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.conversation.spoken import SpokenForm, pause_after, spoken_form
+from appliance.conversation.spoken import SpokenForm, pause_after, pause_before, spoken_form
 from appliance.conversation.utterance import Clause, Utterance, quietest
 from appliance.conversation.word_times import text_shares
 from appliance.engines.client import Answer, EnginePool
@@ -344,7 +344,8 @@ class Speaker:
             return
         if not utterance.clauses:
             utterance.end = self._position
-        clause = Clause(text.strip(), form, utterance.pause_s, self._position, self._position)
+        pause_s = max(utterance.pause_s, pause_before(text)) if utterance.clauses else 0.0
+        clause = Clause(text.strip(), form, pause_s, self._position, self._position)
         utterance.clauses.append(clause)
         utterance.pause_s = pause_after(text)
         for attempt in range(1, _ATTEMPTS + 1):

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from appliance.conversation import english
-from appliance.conversation.clauses import speakable
+from appliance.conversation.clauses import PARAGRAPH, speakable
 from appliance.engines.speech_level import CLAUSE_PAUSE_S, SENTENCE_PAUSE_S
 
 ELLIPSIS_PAUSE_S: Final = 0.5
@@ -25,7 +25,6 @@ PARAGRAPH_PAUSE_S: Final = 0.7
 
 NO_LEXICON: Final[Mapping[str, str]] = MappingProxyType({})
 
-_PARAGRAPH: Final = re.compile(r"\n\s*\n\s*$")
 _STOPS: Final = re.compile(r"(\b[ap]\.m\.)\.(?!\.)")
 _CLOSING: Final = "\"'”’)]*_ \t\n"
 _PHONE: Final = re.compile(
@@ -114,10 +113,13 @@ def spoken_form(text: str, language: str = "en-us", lexicon: Mapping[str, str] =
     return _spoken_form(text, language.lower(), tuple(lexicon.items()))
 
 
+def pause_before(text: str) -> float:
+    """Seconds of silence that the piece ``text`` wants before it, whatever came before."""
+    return PARAGRAPH_PAUSE_S if text.startswith(PARAGRAPH) else 0.0
+
+
 def pause_after(text: str) -> float:
     """Seconds of silence between the piece ``text`` and the next one, by how it ends; 0 in the middle of a clause."""
-    if _PARAGRAPH.search(text):
-        return PARAGRAPH_PAUSE_S
     end = text.rstrip(_CLOSING)
     if end.endswith(("...", "…")):
         return ELLIPSIS_PAUSE_S

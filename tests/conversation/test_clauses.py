@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter, speakable, word_count
+from appliance.conversation.clauses import MAX_CHARACTERS, PARAGRAPH, ClauseCutter, speakable, word_count
 from appliance.engines.fake import STANDARD_REPLY, split_tokens
 
 
@@ -175,3 +175,22 @@ def test_every_word_is_spoken_once_and_in_order(parts, data):
 @given(st.text(max_size=600))
 def test_any_text_comes_out_in_bounded_pieces(text):
     assert all(0 < len(piece) <= MAX_CHARACTERS for piece in stream("", list(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The first paragraph is here.\n\nThe second one is there.",
+        "The first paragraph is here.\n \n---\n\nThe second one is there.",
+        "The first paragraph is here\n\n\n## The second one is there.",
+    ],
+)
+def test_a_piece_after_a_blank_line_says_so(text):
+    for tokens in (split_tokens(text), list(text), [text]):
+        first, *_, second = stream(text, tokens)
+        assert first.startswith("The first paragraph")
+        assert second == f"{PARAGRAPH}The second one is there."
+
+
+def test_lines_of_a_list_are_no_paragraphs():
+    assert not any(piece.startswith(PARAGRAPH) for piece in stream("We have these today:\n- fish\n- soup\n\n"))

@@ -12,6 +12,7 @@ from appliance.conversation.spoken import (
     ELLIPSIS_PAUSE_S,
     PARAGRAPH_PAUSE_S,
     pause_after,
+    pause_before,
     spoken_form,
 )
 from appliance.engines.speech_level import CLAUSE_PAUSE_S, SENTENCE_PAUSE_S
@@ -184,13 +185,18 @@ def test_english_never_leaves_an_ascii_digit_to_the_engine(text):
         ('He said "yes."', SENTENCE_PAUSE_S),
         ("Let me see...", ELLIPSIS_PAUSE_S),
         ("Let me see…", ELLIPSIS_PAUSE_S),
-        ("That is all.\n\n", PARAGRAPH_PAUSE_S),
         ("好。", SENTENCE_PAUSE_S),
         ("", 0.0),
     ],
 )
 def test_the_pause_after_a_piece(piece, pause_s):
     assert pause_after(piece) == pause_s
+
+
+def test_a_new_paragraph_has_a_pause_before_it():
+    assert pause_before("\n\nNow to something else.") == PARAGRAPH_PAUSE_S > SENTENCE_PAUSE_S
+    assert pause_before("Now to something else.") == 0.0
+    assert spoken_form("\n\nNow this.").text == "Now this."
 
 
 def test_number_words():
