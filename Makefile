@@ -18,7 +18,7 @@ TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
 	playback_truth carrier_load stream_faults llm_failures turns barge_in waste
 # An interpreter with Pipecat 1.14.0, for the bars that compare with it: make PIPECAT=/path/to/python bars
-export PIPECAT
+export PIPECAT asr_batch
 
 .PHONY: help
 help: ## what can be made

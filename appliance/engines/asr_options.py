@@ -2,31 +2,109 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from appliance.hookspecs import ProviderOptions
 
 
+def _address(*schemes: str) -> Callable[[str], str]:
+    """Checks where an API begins."""
+
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        example = f"{schemes[0]}://127.0.0.1:8000/v1"
+        if host is None or parts.scheme not in schemes or any(character.isspace() for character in value):
+            raise ValueError(f"is not the address of an API; write it as {example}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a password; set api_key instead")
+        if parts.query or parts.fragment:
+            raise ValueError(f"has something behind the path; write it as {example}")
+        value = value.rstrip("/")
+        for endpoint in ("/audio/transcriptions", "/realtime"):
+            if value.endswith(endpoint):
+                raise ValueError(f"names the method itself; leave {endpoint} out")
+        return value
+
+    return check
+
+
+_HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
+
+
 class WhisperOptions(ProviderOptions):
-    """``model`` is a folder in CTranslate2's format, or its name below the model directory.
+    """Whisper in this box, through CTranslate2."""
 
-    Attributes:
-        device: auto takes a CUDA device where there is one.
-        compute_type: auto is int8 on a CPU and float16 on a GPU.
-        threads: of a batch on a CPU; 0 for one per core, four at most.
-        max_batch: requests run together at most.
-        max_wait_ms: how long a request waits for company while nothing runs.
-        no_speech: from this probability of there being no speech on, an unlikely transcript is dropped.
-        final_word_times: say when each word was spoken in final results, too; costs about a tenth more.
-    """
+    model: str = Field(
+        min_length=1, description="A folder in CTranslate2's format, or the name of one in the model directory."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto` takes a CUDA device if it can.")
+    compute_type: Literal["auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32"] = Field(
+        default="auto", description="`auto` is int8 on a CPU and float16 on a GPU."
+    )
+    threads: int = Field(default=0, ge=0, le=64, description="Of a batch on a CPU; 0: one per core, four at most.")
+    max_batch: int = Field(default=8, ge=1, le=64, description="Requests run together at most.")
+    max_wait_ms: float = Field(
+        default=3.0, ge=0, le=1000, description="How long a request waits for company while nothing runs."
+    )
+    no_speech: float = Field(
+        default=0.6, ge=0, le=1, description="From this probability of no speech on an unlikely transcript is dropped."
+    )
+    final_word_times: bool = Field(
+        default=False, description="Say when each word was spoken in final results, too; costs about a tenth more."
+    )
 
-    model: str
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compute_type: Literal["auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32"] = "auto"
-    threads: int = Field(0, ge=0, le=64)
-    max_batch: int = Field(8, ge=1, le=64)
-    max_wait_ms: float = Field(3.0, ge=0, le=1000)
-    no_speech: float = Field(0.6, ge=0, le=1)
-    final_word_times: bool = False
+
+class _ApiOptions(ProviderOptions):
+    """What every service with OpenAI's API needs."""
+
+    model: str = Field(min_length=1, max_length=256, description="The model, as the service calls it.")
+    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[_HeaderName, SecretStr] = Field(default={}, description="Further HTTP headers.")
+    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
+    prompt: bool = Field(default=True, description="Send the line's hints and expected phrases as a prompt.")
+
+
+class OpenAiAsrOptions(_ApiOptions):
+    """Recognition over HTTP, ``POST /audio/transcriptions``."""
+
+    base_url: Annotated[str, AfterValidator(_address("http", "https"))] = Field(
+        description="Where its API begins, such as `http://127.0.0.1:8000/v1`."
+    )
+    response_format: Literal["verbose_json", "json"] = Field(
+        default="verbose_json", description="`json` for services that know no other (OpenAI's gpt-4o-transcribe)."
+    )
+    word_times: bool = Field(default=True, description="Ask when each word was said, where the format can tell.")
+    partials_every_s: float = Field(
+        default=0.0, ge=0, le=10, description="Send what was said so far that often while the caller speaks; 0: never."
+    )
+    no_speech: float = Field(
+        default=0.6, ge=0, le=1, description="From this probability of no speech on an unlikely transcript is dropped."
+    )
+    attempt_s: float = Field(default=4.0, gt=0, le=120, description="An attempt with no answer by then has failed.")
+    retries: int = Field(default=2, ge=0, le=5, description="Attempts after the first, as far as time allows.")
+    connections: int = Field(default=2, ge=1, le=64, description="Connections kept open.")
+    keep_alive_s: float = Field(default=15.0, ge=1, le=300, description="How often these are used, so that they stay.")
+
+
+class RealtimeAsrOptions(_ApiOptions):
+    """Recognition over a WebSocket, as OpenAI's Realtime API transcribes."""
+
+    base_url: Annotated[str, AfterValidator(_address("ws", "wss", "http", "https"))] = Field(
+        description="Where its API begins, such as `wss://api.openai.com/v1`."
+    )
+    format: Literal["pcm", "pcmu", "pcma"] = Field(
+        default="pcm", description="Of the audio: 16-bit samples, or a telephone's (an eighth of the traffic)."
+    )
+    rate_hz: Literal[8000, 16000, 24000] = Field(default=24000, description="Of `pcm`; OpenAI's takes 24000 only.")
+    warm: int = Field(default=1, ge=0, le=16, description="Sockets kept ready for the next callers.")
+    idle_s: float = Field(default=60.0, gt=0, le=3600, description="A call silent for so long lets go of its socket.")
+    connect_s: float = Field(default=3.0, gt=0, le=60, description="A socket that is not ready by then has failed.")

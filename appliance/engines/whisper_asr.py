@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 
 from appliance.api import EngineContext, Pcm, RecogniseRequest
 from appliance.engines.asr_options import WhisperOptions
-from appliance.engines.closed_list import REJECTED_BELOW, meaning
+from appliance.engines.heard import answer_final, answer_partial
 from appliance.engines.hypotheses import Utterance, Utterances, Word, without_repeats
-from appliance.engines.lexicon import normalise
 from appliance.engines.whisper_features import FRAMES_PER_S, LONGEST_S, TELEPHONE_HZ, to_model_rate, window_frames
 from appliance.engines.whisper_model import Asked, Encoded, WhisperModel, Written
-from appliance.engines.whisper_tokens import written
 from appliance.errors import EngineError, StaleSlot
 
 logger = logging.getLogger(__name__)
@@ -147,7 +145,7 @@ class WhisperAsr:
         utterance = self._utterances.find(request.slot, request.generation, request.utterance, request.start, now)
         if not request.final and any(_goes_further(other, request) for other in batch):
             known = [*utterance.before, *utterance.stable]
-            self._say_partial(request, known, len(known), 0.5, context)
+            answer_partial(request, known, len(known), 0.5, context, timed=True)
             return None
         try:
             pcm = context.caller_audio(request, utterance.start)
@@ -156,10 +154,7 @@ class WhisperAsr:
             return None
         if _is_quiet(pcm):
             known = [*utterance.before, *utterance.stable]
-            if known:
-                self._say(request, known, 0.5, context)
-            else:
-                context.recognised(request, "", confidence=0.0, accepted=False)
+            answer_final(request, known, 0.5 if known else 0.0, context, timed=True)
             return None
         while len(pcm) > LONGEST_S * TELEPHONE_HZ:
             pcm = await self._shorten(request, utterance, pcm)
@@ -236,61 +231,15 @@ class WhisperAsr:
             confidence *= 0.5
         words = [*utterance.before, *work.words]
         if request.final:
-            self._say(request, words, confidence, context, work.language)
+            timed = self.options.final_word_times
+            answer_final(request, words, confidence, context, language=work.language, timed=timed)
             return
-        if not work.words:
-            self._say_partial(request, words, len(utterance.before), confidence, context, work.language)
-            return
-        utterance.take(work.words, request.end)
-        stable = len(utterance.before) + len(utterance.stable)
-        utterance.cut(request.end, sentence_s=_SENTENCE_S, any_word_s=_ANY_WORD_S)
-        self._say_partial(request, words, stable, confidence, context, work.language)
-
-    def _say(
-        self,
-        request: RecogniseRequest,
-        words: Sequence[Word],
-        confidence: float,
-        context: EngineContext,
-        language: str = "",
-    ) -> None:
-        """The final answer."""
-        text = written((word.text for word in words), language or request.language)
-        timed = _spoken(words) if self.options.final_word_times else []
-        if not request.phrases:
-            context.recognised(
-                request, text, confidence=confidence, accepted=bool(text), words=timed, stable=len(words)
-            )
-            return
-        meant = meaning(text, request.phrases, reject=request.reject)
-        context.recognised(
-            request,
-            meant.text,
-            confidence=confidence * meant.similarity if request.reject else 1.0 if meant.accepted else 0.0,
-            accepted=meant.accepted,
-            words=timed if len(timed) == len(meant.text.split()) else (),
-            stable=len(meant.text.split()),
-        )
-
-    def _say_partial(
-        self,
-        request: RecogniseRequest,
-        words: Sequence[Word],
-        stable: int,
-        confidence: float,
-        context: EngineContext,
-        language: str = "",
-    ) -> None:
-        """What was heard so far. Where phrases are expected: as they are written, and accepted if it is one of them."""
-        accepted = bool(words)
-        if request.phrases:
-            text = written((word.text for word in words), request.language)
-            meant = meaning(text, request.phrases, reject=True)
-            accepted = meant.accepted and meant.similarity >= REJECTED_BELOW
-            stable = sum(len(normalise(word.text).split()) for word in words[:stable])
-            words = [Word(part, (), word.start, word.end) for word in words for part in normalise(word.text).split()]
-        text = written((word.text for word in words), language or request.language)
-        context.recognised(request, text, confidence=confidence, accepted=accepted, words=_spoken(words), stable=stable)
+        stable = len(utterance.before)
+        if work.words:
+            utterance.take(work.words, request.end)
+            stable += len(utterance.stable)
+            utterance.cut(request.end, sentence_s=_SENTENCE_S, any_word_s=_ANY_WORD_S)
+        answer_partial(request, words, stable, confidence, context, language=work.language, timed=True)
 
     # --- computing ------------------------------------------------------------------------------------------------
 
@@ -345,6 +294,3 @@ def _timed(work: _Work, spans: Sequence[tuple[float, float]]) -> list[Word]:
         words.append(Word(word.text, word.tokens, start, max(end, start)))
     return words
 
-
-def _spoken(words: Sequence[Word]) -> list[tuple[str, int, int]]:
-    return [(word.text, word.start, word.end) for word in words]
