@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from appliance.engines.api_address import api_address
 from appliance.hookspecs import ProviderOptions
 
+_SOCKETS: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
-def _address(*schemes: str) -> Callable[[str], str]:
-    """Checks where an API begins."""
 
-    def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            host = None
-        example = f"{schemes[0]}://127.0.0.1:8000/v1"
-        if host is None or parts.scheme not in schemes or any(character.isspace() for character in value):
-            raise ValueError(f"is not the address of an API; write it as {example}")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("holds a password; set api_key instead")
-        if parts.query or parts.fragment:
-            raise ValueError(f"has something behind the path; write it as {example}")
-        value = value.rstrip("/")
-        for endpoint in ("/audio/transcriptions", "/realtime"):
-            if value.endswith(endpoint):
-                raise ValueError(f"names the method itself; leave {endpoint} out")
-        return value
+def _http_address(value: str) -> str:
+    return api_address(value, "/audio/transcriptions")
 
-    return check
+
+def _socket_address(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if scheme not in _SOCKETS:
+        raise ValueError("is not the address of an API; write it as wss://api.openai.com/v1")
+    address = api_address(f"http{separator}{rest}", "/realtime")
+    return _SOCKETS[scheme] + address.removeprefix("http")
 
 
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
@@ -76,7 +64,7 @@ class _ApiOptions(ProviderOptions):
 class OpenAiAsrOptions(_ApiOptions):
     """Recognition over HTTP, ``POST /audio/transcriptions``."""
 
-    base_url: Annotated[str, AfterValidator(_address("http", "https"))] = Field(
+    base_url: Annotated[str, AfterValidator(_http_address)] = Field(
         description="Where its API begins, such as `http://127.0.0.1:8000/v1`."
     )
     response_format: Literal["verbose_json", "json"] = Field(
@@ -98,7 +86,7 @@ class OpenAiAsrOptions(_ApiOptions):
 class RealtimeAsrOptions(_ApiOptions):
     """Recognition over a WebSocket, as OpenAI's Realtime API transcribes."""
 
-    base_url: Annotated[str, AfterValidator(_address("ws", "wss", "http", "https"))] = Field(
+    base_url: Annotated[str, AfterValidator(_socket_address)] = Field(
         description="Where its API begins, such as `wss://api.openai.com/v1`."
     )
     format: Literal["pcm", "pcmu", "pcma"] = Field(

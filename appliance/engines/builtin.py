@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.api import Engine
 from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
-from appliance.engines.asr_options import WhisperOptions
+from appliance.engines.asr_options import OpenAiAsrOptions, WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
@@ -45,6 +45,16 @@ def _whisper(options: WhisperOptions, resources: Resources) -> Engine:
 
     folder, how = resources.folder(options.model), options.model_dump(include={"device", "compute_type", "threads"})
     return WhisperAsr(lambda: WhisperModel(folder, **how), options)
+
+
+def _openai_asr(options: OpenAiAsrOptions, resources: Resources) -> Engine:
+    from appliance.engines.openai_asr import OpenAiAsr
+
+    return OpenAiAsr(options)
+
+
+def _openai_partials(options: OpenAiAsrOptions) -> bool:
+    return options.partials_every_s > 0
 
 
 def _smart_turn(options: ProviderOptions, resources: Resources) -> SmartTurnEngine:
@@ -117,6 +127,12 @@ class BuiltinEngines:
             "pocketsphinx": Provider(_pocketsphinx, "PocketSphinx: expected phrases and digits, English"),
             "whisper": Provider(
                 _whisper, "Whisper through CTranslate2: free speech, many languages", WhisperOptions, partials=True
+            ),
+            "openai_compatible": Provider(
+                _openai_asr,
+                "services with OpenAI's API over HTTP: free speech",
+                OpenAiAsrOptions,
+                partials=_openai_partials,
             ),
             "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions, partials=_fake_partials),
             "none": _none("asr"),

@@ -44,14 +44,21 @@ class Utterance:
         start: first sample of the audio that is still listened to.
         before: words of what was cut off.
         stable: the first words in the audio that is left.
+        asked_to: the sample up to which a recogniser was last asked.
         touched: when it was last asked for, seconds on any clock.
     """
 
     start: int
     before: list[Word] = field(default_factory=list)
     stable: list[Word] = field(default_factory=list)
+    asked_to: int = 0
     touched: float = 0.0
     _tentative: list[Word] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[Word]:
+        """Every word of the latest transcript; what is stable comes first."""
+        return [*self.before, *self.stable, *self._tentative]
 
     @property
     def prefix(self) -> tuple[int, ...]:

@@ -293,4 +293,3 @@ def _timed(work: _Work, spans: Sequence[tuple[float, float]]) -> list[Word]:
         start, end = (work.start + round(seconds * TELEPHONE_HZ) for seconds in (first[0], last[1]))
         words.append(Word(word.text, word.tokens, start, max(end, start)))
     return words
-

@@ -1,6 +1,6 @@
 """What batching over calls is worth: ``python -m tests.bench.asr_batch``.
 
-Eight callers ask at once, five seconds of audio each (500 frames), and their transcripts have 12 to 27 tokens. The model
+Eight callers ask at once, five seconds of audio each (500 frames); their transcripts have 12 to 27 tokens. The model
 has the shape of Whisper base (six layers each, 512 wide, a vocabulary of 51,865) in int8. Its weights are written down
 so that a transcript ends where its audio does (``tests/engines/tone_whisper.py``); with random ones none would end, and
 what is computed does not depend on their values. The requests go through the worker, its batcher and the engine:

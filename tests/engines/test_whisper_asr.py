@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,15 @@ from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.builtin import provider_registry
 from appliance.engines.whisper_asr import WhisperAsr
 from appliance.engines.whisper_model import WhisperModel
-from appliance.engines.worker import Worker, make_engine
+from appliance.engines.worker import make_engine
 from appliance.errors import EngineError, ModelFileError
-from appliance.ipc.messages import AnyMessage, Cancel, Failed, Recognise, Recognised
-from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
+from appliance.ipc.messages import Failed, Recognised
 
+from .callers import DEADLINE_S, GENERATION, Callers
 from .tone_whisper import WORDS, speech, vocabulary, write_model
 
-SLOTS = 10
 SENTENCES = " ".join(f"{' '.join([*WORDS, *WORDS][at : at + 4])} stop." for at in (0, 3, 5, 1, 10, 4, 2, 11, 6, 8))
 """Fifty words, 25 s."""
-GENERATION = 3
-DEADLINE_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,6 @@ class Counting(WhisperModel):
         self.encoded: list[tuple[int, int]] = []
         self.asked: list[list] = []
         self.aligned: list[int] = []
-        self.hold: asyncio.Event | None = None
         super().__init__(folder, device="cpu", threads=1, **how)  # type: ignore[arg-type]
 
     def encode(self, windows, frames):
@@ -57,66 +52,24 @@ class Counting(WhisperModel):
         return super().align(encoded, rows, beginning, texts, frames)
 
 
-class Box:
-    """A worker with the engine, and the audio of some calls."""
+class Box(Callers):
+    """Callers of a recogniser with the model in ``folder``."""
+
+    engine: WhisperAsr
 
     def __init__(self, folder: Path, **options: object) -> None:
-        self.rings = AudioRings.create(SLOTS)
-        self.engine = WhisperAsr(lambda: Counting(folder), WhisperOptions(model=str(folder), **options))
-        self.said: dict[int, AnyMessage] = {}
-        self.news = asyncio.Event()
-        self.number = 0
+        super().__init__(WhisperAsr(lambda: Counting(folder), WhisperOptions(model=str(folder), **options)))
 
     async def __aenter__(self) -> Box:
-        await self.engine.load()
-        self.model.encoded.clear()
-        self.model.asked.clear()
-        self.model.aligned.clear()
-        self.worker = Worker("asr-0", self.engine, self.rings)
+        await super().__aenter__()
+        for counted in (self.model.encoded, self.model.asked, self.model.aligned):
+            counted.clear()
         return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.worker.close()
 
     @property
     def model(self) -> Counting:
         assert isinstance(self.engine.model, Counting)
         return self.engine.model
-
-    def hear(self, slot: int, pcm: np.ndarray) -> int:
-        """The caller says this from the connection of the leg on; samples, in whole frames."""
-        whole = np.concatenate([pcm, np.zeros(-len(pcm) % FRAME_SAMPLES, np.int16)]).reshape(-1, FRAME_SAMPLES)
-        self.rings.open(slot, GENERATION)
-        for at, frame in enumerate(whole):
-            self.rings.rx[slot, at % RING_FRAMES] = frame
-        self.rings.frames[slot] = len(whole)
-        return len(whole) * FRAME_SAMPLES
-
-    def send(self, message: AnyMessage) -> bool:
-        self.said[message.request] = message  # type: ignore[union-attr]
-        self.news.set()
-        return True
-
-    def ask(self, slot: int, end: int, **how: object) -> int:
-        self.number += 1
-        asked: dict = {
-            "generation": GENERATION, "start": 0, "language": "en", "phrases": (), "pronunciations": (),
-            "reject": False, "deadline": math.inf,
-        } | how  # fmt: skip
-        self.worker.handle(self, Recognise(self.number, slot, end=end, **asked))
-        return self.number
-
-    async def answers(self, *numbers: int) -> list:
-        async with asyncio.timeout(DEADLINE_S):
-            while not all(number in self.said for number in numbers):
-                self.news.clear()
-                await self.news.wait()
-        return [self.said[number] for number in numbers]
-
-    async def recognise(self, slot: int, end: int, **how: object) -> Recognised:
-        (answer,) = await self.answers(self.ask(slot, end, **how))
-        assert isinstance(answer, Recognised), answer
-        return answer
 
 
 def words(answer: Recognised) -> list[tuple[str, float, float]]:
@@ -306,7 +259,7 @@ async def test_what_nobody_wants_any_more_is_not_computed_to_the_end(folder):
         async with asyncio.timeout(DEADLINE_S):
             await begun.wait()
         waiting = box.ask(0, end)
-        box.worker.handle(box, Cancel(number))
+        box.cancel(number)
         go.set()
         await box.answers(waiting)
         assert number not in box.said
