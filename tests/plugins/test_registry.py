@@ -36,7 +36,7 @@ def test_the_built_in_providers():
     assert {kind: sorted(registry.offers(kind)) for kind in KINDS} == {
         "vad": ["none", "silero"],
         "turn": ["fake", "none", "smart_turn"],
-        "asr": ["fake", "none", "pocketsphinx", "whisper"],
+        "asr": ["fake", "none", "openai_compatible", "pocketsphinx", "whisper"],
         "llm": ["fake", "none", "openai_compatible"],
         "tts": ["espeak", "fake", "none", "openai_compatible", "piper"],
         "speech": ["fake", "none", "openai_realtime"],
@@ -64,8 +64,8 @@ def test_a_plugin_registers_like_the_built_in_ones():
 def test_an_unknown_provider_lists_those_there_are():
     (mistake,) = provider_registry().validate_options("asr", "pocketsphynx", {})
     assert mistake == (
-        "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, pocketsphinx, "
-        "whisper (did you mean 'pocketsphinx'?)"
+        "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, openai_compatible, "
+        "pocketsphinx, whisper (did you mean 'pocketsphinx'?)"
     )
     with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: vad, turn, asr, llm, tts, speech"):
         provider_registry().offers("ocr")
