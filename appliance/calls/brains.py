@@ -53,11 +53,8 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
     if services is None:
         raise EngineError(f"line {line.name!r} has `agent: llm` but engines.llm.provider is none", retryable=False)
     caller = number_of(info)
-    values = _values(line, info)
-    hand_overs = {
-        name: HandOver(_transfer(choice, values), render(choice.say, values), choice.description)
-        for name, choice in line.transfers.items()
-    }
+    values = values_of(line, info)
+    hand_overs = hand_overs_of(line, values)
     monotonic = services.clock.monotonic
     memory = None
     if line.memory.enabled and caller and services.callers is not None:
@@ -95,28 +92,38 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
         now=monotonic,
         local_time=lambda: services.clock.utc().astimezone(zone),
     )
-    return model if line.fallback is None else _with_fallback(model, line, line.fallback, info)
+    return model if line.fallback is None else with_fallback(model, line, line.fallback, info)
 
 
-def _with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
-    values = _values(line, info)
+def with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
+    """``model``, and the line's other way once it fails."""
+    values = values_of(line, info)
     return FallbackBrain(
         model,
         after=fallback.after,
         say=render(fallback.say, values),
         onward=FlowBrain(line, info, enter_at=fallback.step) if fallback.step else None,
-        transfer=_transfer(fallback.transfer, values) if fallback.transfer else None,
+        transfer=transfer_to(fallback.transfer, values) if fallback.transfer else None,
     )
 
 
-def _values(line: Line, info: CallInfo) -> dict[str, str]:
+def hand_overs_of(line: Line, values: Mapping[str, str]) -> dict[str, HandOver]:
+    """Who the model of ``line`` may hand its caller on to, by name."""
+    return {
+        name: HandOver(transfer_to(choice, values), render(choice.say, values), choice.description)
+        for name, choice in line.transfers.items()
+    }
+
+
+def values_of(line: Line, info: CallInfo) -> dict[str, str]:
     """What ``${...}`` stands for where no question has been asked."""
     return {
         **variables(info), "caller.number": info.calling, "called.number": info.called, "line.name": line.name
     }  # fmt: skip
 
 
-def _transfer(target: TransferTarget, values: Mapping[str, str]) -> brain.Transfer:
+def transfer_to(target: TransferTarget, values: Mapping[str, str]) -> brain.Transfer:
+    """The step that hands the caller on to ``target``."""
     to, announce = render(target.to, values), render(target.announce, values)
     return brain.Transfer(to, target.trunk or "", target.kind == "attended", target.timeout_s, announce)
 
@@ -277,8 +284,8 @@ def variables(info: CallInfo) -> dict[str, str]:
 
 def opening_of(line: Line, info: CallInfo) -> list[str]:
     """What a caller who has just been put through is told, in the pieces that it is said in."""
-    if line.agent == "llm":
-        return [said.text for said in flow.opening(line, _values(line, info))]
+    if line.agent != "flow":
+        return [said.text for said in flow.opening(line, values_of(line, info))]
     actions = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info)).start()
     pieces: list[str] = []
     for action in actions:

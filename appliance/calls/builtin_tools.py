@@ -33,6 +33,8 @@ def tool_names(line: Line) -> tuple[str, ...]:
     if line.tools is not None:
         return tuple(dict.fromkeys((*line.tools, "hang_up")))
     names = ["hang_up", "collect_digits", "take_message", "stop_calling"]
+    if line.agent == "realtime":
+        names.remove("collect_digits")
     names += ["transfer"] if line.transfers else []
     return (*names, "remember") if line.memory.enabled else tuple(names)
 

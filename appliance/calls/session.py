@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from appliance.calls.brains import ModelServices, make_brain, variables, voice_of
+from appliance.calls.realtime import make_realtime
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.calls.warm_up import WarmUp
@@ -85,6 +86,7 @@ class Services:
     verdicts: VerdictBudget
     tts: EnginePool
     llm: EnginePool | None
+    speech: EnginePool | None
     asr_timeout_s: float
     llm_timeout_s: float
     recordings: Path
@@ -260,8 +262,11 @@ class CallSession:
         model = None
         if services.llm is not None:
             model = ModelServices(services.llm, services.llm_timeout_s, services.clock, services.callers)
-        brain = make_brain(line, self._leg.info, model)
-        self._dialogue = Dialogue(
+        realtime = None
+        if line.agent == "realtime":
+            realtime = make_realtime(line, self._leg.info, services.speech, media, services.clock, services.callers)
+        brain = realtime.brain if realtime is not None else make_brain(line, self._leg.info, model)
+        self._dialogue = dialogue = Dialogue(
             brain,
             barge_in=line.barge_in,
             now=services.clock.monotonic,
@@ -275,13 +280,13 @@ class CallSession:
             media.slot,
             media.generation,
             TurnMachine(_turn_config(line)),
-            services.asr,
+            services.asr if realtime is None or realtime.needs_recogniser else None,
             services.turn,
             services.verdicts,
             language=line.language,
             asr_timeout_s=services.asr_timeout_s,
             delay_s=lambda: int(services.rings.delay[media.slot]) * FRAME_S,
-            ears=self._dialogue,
+            ears=dialogue if realtime is None else realtime.ears_for(dialogue, services.rings),
         )
         self._speaker = Speaker(
             media,

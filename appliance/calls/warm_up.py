@@ -159,7 +159,7 @@ class WarmUp:
 
 
 def _fillers(line: Line) -> tuple[str, ...]:
-    return (line.filler.texts or manners.fillers(line.language)) if line.agent == "llm" else ()
+    return (line.filler.texts or manners.fillers(line.language)) if line.agent != "flow" else ()
 
 
 def _fixed_pieces(line: Line) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
+from appliance.conversation.conversing import SpokenReply
 from appliance.events import ToolRun
 
 
@@ -87,6 +88,13 @@ class Say:
 
 
 @dataclass(frozen=True)
+class Speak:
+    """A reply that comes as speech, with its words beside it; what is said after it waits for its end."""
+
+    speech: SpokenReply
+
+
+@dataclass(frozen=True)
 class Listen:
     """Listen for this, from now on and while the rest is spoken."""
 
@@ -157,7 +165,7 @@ class Pace:
     factor: float
 
 
-Step: TypeAlias = Say | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Trouble | Pace
+Step: TypeAlias = Say | Speak | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Trouble | Pace
 
 
 class Gate:

@@ -24,6 +24,7 @@ from appliance.conversation.brain import (
     Say,
     SendDigits,
     Silence,
+    Speak,
     Spoken,
     Transfer,
     TransferFailed,
@@ -171,6 +172,12 @@ class Dialogue:
         """The caller speaks, and this is what was understood so far."""
         self._hearing = text
         self._tell()
+
+    def understood(self, text: str) -> None:
+        """What the caller has said in this turn, where it is known only after the reply was asked for."""
+        if self._turn.by is InputBy.VOICE:
+            self._turn.caller_text, self._turn.accepted = text, True
+            self._tell()
 
     def goes_on(self) -> None:
         """The caller has not finished."""
@@ -449,6 +456,14 @@ class Dialogue:
                             utterance = self._begin_utterance(interruptible, filler)
                         self._say(utterance, text, given=said)
                         said = False
+                    case Speak(speech):
+                        self._dead_air.end()
+                        if utterance is not None and (utterance.filler or not utterance.interruptible):
+                            self._speaker.finish(utterance)
+                            utterance = None
+                        if utterance is None:
+                            utterance = self._begin_utterance(True)
+                        self._speaker.follow(utterance, speech)
                     case HangUp(reason):
                         ended = Ended(reason)
                     case Transfer():

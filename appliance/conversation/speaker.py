@@ -51,6 +51,22 @@ class Playback(Protocol):
     def flush(self) -> None: ...
 
 
+class Speech(Protocol):
+    """What somebody else puts into the synthesis ring; see :class:`~appliance.conversation.conversing.SpokenReply`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def over(self) -> bool: ...
+    @property
+    def changed(self) -> asyncio.Event: ...
+    def place(self, utterance: Utterance, clause: Clause) -> None: ...
+    def give_room(self, start: int, end: int) -> None: ...
+    def stop(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Voice:
     """How a line speaks. ``rate`` 1.0 is the voice's normal speed; ``lexicon`` is word to respelling."""
@@ -98,7 +114,7 @@ class Speaker:
         self.pace = 1.0
         self._position = 0
         self._numbers = 0
-        self._queue: deque[tuple[Utterance, str]] = deque()
+        self._queue: deque[tuple[Utterance, str | Speech]] = deque()
         self._wake = asyncio.Event()
         self._live: dict[int, Utterance] = {}
         self._run_numbers = 0
@@ -145,6 +161,14 @@ class Speaker:
         if self._wanted(utterance) and clause:
             self._queue.append((utterance, clause))
             self._wake.set()
+
+    def follow(self, utterance: Utterance, speech: Speech) -> None:
+        """Say next what somebody else speaks; ignored where the utterance has been stopped."""
+        if self._wanted(utterance):
+            self._queue.append((utterance, speech))
+            self._wake.set()
+        else:
+            speech.stop()
 
     def finish(self, utterance: Utterance) -> None:
         """No clause follows."""
@@ -328,7 +352,9 @@ class Speaker:
             utterance, text = self._queue.popleft()
             if not self._wanted(utterance):
                 continue
-            if text:
+            if not isinstance(text, str):
+                await self._follow(utterance, text)
+            elif text:
                 await self._synthesise(utterance, text)
             else:
                 utterance.synthesised = True
@@ -356,6 +382,40 @@ class Speaker:
             if not problem.retryable:
                 break
         utterance.failed = problem.reason if problem is not None else ""
+
+    async def _follow(self, utterance: Utterance, speech: Speech) -> None:
+        """Give speech of somebody else's its place in the ring, and queue it for playout as it comes."""
+        if not utterance.clauses:
+            utterance.end = self._position
+        start = given = self._position
+        clause = Clause("", self._voice.spoken_form(""), 0.0, start, start)
+        utterance.clauses.append(clause)
+        utterance.pause_s = 0.0
+        speech.place(utterance, clause)
+        try:
+            while True:
+                speech.changed.clear()
+                if speech.text != clause.text:
+                    clause.text, clause.form = speech.text, self._voice.spoken_form(speech.text)
+                if speech.end > clause.end:
+                    if utterance.first_audio_at is None:
+                        utterance.first_audio_at = self._now()
+                    new, self._position = clause.end, speech.end
+                    clause.end = utterance.end = speech.end
+                    self._play(utterance, new, clause.end)
+                if speech.over or not self._wanted(utterance):
+                    break
+                room = self._position + self._free() - _ROOM_MARGIN
+                if room - given >= _ROOM_MARGIN:
+                    given = room
+                    speech.give_room(start, given)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_ROOM_S):
+                        await speech.changed.wait()
+            clause.shares = text_shares(self._ring(clause.speech, clause.end), clause.form.text)
+        finally:
+            if not speech.over:
+                speech.stop()
 
     async def _attempt(self, utterance: Utterance, clause: Clause, room: int) -> Failed | None:
         """One request. A repeated one writes the same samples again, so playout goes on where it stopped."""

@@ -62,7 +62,7 @@ class TurnLog:
     def so_far(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:
         """The turn while it goes on; once the reply is to be heard, with all of it that is known."""
         heard = any(utterance.started_at is not None for utterance in self.reply)
-        meant = " ".join(self.meant) if heard else ""
+        meant = (" ".join(self.meant) or self.agent_text) if heard else ""
         return replace(self.finished(call_id, answered_at, now_utc), agent_text=meant)
 
     def finished(self, call_id: str, answered_at: float, now_utc: datetime) -> TurnFinished:

@@ -31,6 +31,8 @@ MissingWords: TypeAlias = Callable[[str], list[str]]
 
 _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
 _FILTERS = ("digits",)
+_TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
+_ASKING_TOOLS = ("collect_digits", "remember")
 _MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "filler", "context_tokens", "reply_tokens")
 
 
@@ -110,12 +112,17 @@ def _agent(draft: Draft) -> Iterator[Problem]:
     else:
         if not line.prompt and "prompt" not in wrong:
             yield Problem(("prompt",), "is missing", "tell the model what it is to do, or set agent: flow")
+        for key in _TEXT_KEYS if line.agent == "realtime" else ():
+            if key in line.model_fields_set:
+                yield Problem((key,), "has no effect with agent: realtime", "remove it, or set agent: llm")
         if draft.order and not draft.start and "fallback" not in wrong:
             hint = "remove it, set agent: flow, or name the step to go on with in fallback.step"
-            yield Problem(("flow",), "has no effect with agent: llm", hint)
+            yield Problem(("flow",), f"has no effect with agent: {line.agent}", hint)
         if draft.start and not draft.order and "flow" not in wrong:
             yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
         yield from _tools(line)
+    if line.turn.by == "model" and line.agent != "realtime":
+        yield Problem(("turn", "by"), f"there is no model that hears with agent: {line.agent}", "use box")
 
 
 def _tools(line: Line) -> Iterator[Problem]:
@@ -123,6 +130,8 @@ def _tools(line: Line) -> Iterator[Problem]:
         path: Path = ("tools", index)
         if name not in BUILTIN_TOOLS:
             yield Problem(path, f"there is no tool {name!r}", nearest(name, BUILTIN_TOOLS))
+        elif name in _ASKING_TOOLS and line.agent == "realtime":
+            yield Problem(path, "cannot be used with agent: realtime", "remove it, or set agent: llm")
         elif name == "transfer" and not line.transfers:
             yield Problem(path, "there is nobody to hand on to", "name them under transfers")
         elif name == "remember" and not line.memory.enabled:

@@ -46,6 +46,7 @@ def load_dialplans(
     trunks: Collection[str] | None = None,
     languages: Collection[str] | None = None,
     llm: bool = True,
+    speech: bool = True,
     routes: bool = True,
     open_vocabulary: bool = True,
 ) -> Dialplan:
@@ -57,6 +58,7 @@ def load_dialplans(
         trunks: names of the trunks there are; None checks none.
         languages: what the recogniser understands, as ``en`` for every English; None checks none.
         llm: whether there is a language model for lines with ``agent: llm``.
+        speech: whether there is a model that hears and speaks for lines with ``agent: realtime``.
         routes: whether there are routes for transfers that name no trunk.
         open_vocabulary: whether the recogniser understands more than what is expected.
 
@@ -73,7 +75,16 @@ def load_dialplans(
         document = read_document(path)
         mistakes += document.mistakes
         for root in _line_roots(document, mistakes):
-            around = partial(_surroundings, document, root, trunks=trunks, languages=languages, llm=llm, routes=routes)
+            around = partial(
+                _surroundings,
+                document,
+                root,
+                trunks=trunks,
+                languages=languages,
+                llm=llm,
+                speech=speech,
+                routes=routes,
+            )
             line, wrong = _read_line(document, root, missing_words, around)
             mistakes += wrong
             if line is None:
@@ -115,6 +126,7 @@ def load_lines(settings: Settings) -> Dialplan:
         trunks=settings.trunks,
         languages=("en",) if embedded else None,
         llm=settings.engines.llm.provider != "none",
+        speech=settings.engines.speech.provider != "none",
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
     )
@@ -224,6 +236,7 @@ def _surroundings(
     trunks: Collection[str] | None,
     languages: Collection[str] | None,
     llm: bool,
+    speech: bool,
     routes: bool,
 ) -> list[Mistake]:
     """Where the line does not fit the rest of the box."""
@@ -242,13 +255,17 @@ def _surroundings(
         elif wanted is None and not routes and not target.to.lower().startswith(("sip:", "sips:")):
             hint = "name a trunk here, or add routes to appliance.yaml"
             found.append(document.mistake((*root, *key), "nothing says by which trunk", hint))
-    if languages is not None and line.language.partition("-")[0] not in languages:
+    recognised = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
+    if recognised and languages is not None and line.language.partition("-")[0] not in languages:
         what = f"the recogniser does not understand {line.language!r}"
         hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
         found.append(document.mistake((*root, "language"), what, hint))
     if line.timezone is not None and not _is_zone(line.timezone):
         what = f"{line.timezone!r} is not a time zone"
         found.append(document.mistake((*root, "timezone"), what, "write one such as Europe/Berlin"))
+    if line.agent == "realtime" and not speech:
+        hint = "set engines.speech.provider in appliance.yaml, or agent: flow"
+        found.append(document.mistake((*root, "agent"), "there is no model that hears and speaks", hint))
     if line.agent == "llm" and not llm:
         hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
         found.append(document.mistake((*root, "agent"), "there is no language model", hint))

@@ -128,6 +128,10 @@ class Turn(Section):
     patience: float = Field(default=1.0, ge=0.25, le=4.0, description="Factor on every wait; above 1 waits longer.")
     min_silence_s: float = Field(default=0.36, ge=0.05, le=5.0, description="Wait when the turn is surely over.")
     max_silence_s: float = Field(default=1.55, ge=0.2, le=10.0, description="Wait when it surely is not.")
+    by: Literal["box", "model"] = Field(
+        default="box",
+        description="Who finds the end of a turn; model: with `agent: realtime`, the model, whatever else stands here.",
+    )
     speculate: int = Field(
         default=4,
         ge=0,
@@ -376,7 +380,11 @@ class Line(Section):
     greeting: Annotated[Spoken, BeforeValidator(_spoken)] | None = Field(
         default=None, description="Said first: a text, or `{text, interruptible}`."
     )
-    agent: Literal["flow", "llm"] = Field(default="flow", description="Who leads: the steps of `flow`, or a model.")
+    agent: Literal["flow", "llm", "realtime"] = Field(
+        default="flow",
+        description="Who leads: the steps of `flow`, a language model, or one that hears and speaks by itself. What is "
+        "said of `agent: llm` below holds for `realtime`, too, unless it says otherwise.",
+    )
     prompt: str | None = Field(default=None, description="With `agent: llm`: what the model is told to be and do.")
     tools: tuple[Name, ...] | None = Field(
         default=None,
@@ -387,17 +395,22 @@ class Line(Section):
         default={},
         description="With `agent: llm`: who the caller may be handed on to: a number, or a mapping, by name.",
     )
-    memory: Memory = Field(default=Memory(), description="With `agent: llm`: what is remembered of callers.")
+    memory: Memory = Field(
+        default=Memory(), description="With `agent: llm`, not `realtime`: what is remembered of callers."
+    )
     filler: Filler = Field(default=Filler(), description="With `agent: llm`: what bridges a wait for a tool.")
     context_tokens: int = Field(
         default=6000,
         ge=1000,
         le=1_000_000,
-        description="With `agent: llm`: what the model is shown at most, counted as a token per four characters. Above "
-        "six tenths of it, older turns are summarised.",
+        description="With `agent: llm`, not `realtime`: what the model is shown at most, counted as a token per four "
+        "characters. Above six tenths of it, older turns are summarised.",
     )
     reply_tokens: int = Field(
-        default=0, ge=0, le=10_000, description="With `agent: llm`: the longest answer; 0 leaves it to `engines.llm`."
+        default=0,
+        ge=0,
+        le=10_000,
+        description="With `agent: llm`, not `realtime`: the longest answer; 0 leaves it to `engines.llm`.",
     )
     manners: tuple[Literal["repeat", "pace"], ...] = Field(
         default=("repeat", "pace"),

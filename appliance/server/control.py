@@ -149,6 +149,7 @@ class Control:
             speculation=speculation,
             tts=tts,
             llm=pools.get("llm"),
+            speech=pools.get("speech"),
             asr_timeout_s=settings.engines.asr.timeout_s,
             llm_timeout_s=settings.engines.llm.timeout_s,
             recordings=settings.store.recordings.absolute(),

@@ -225,7 +225,9 @@ class Log:
 class VirtualCall:
     """One call on ``line``; use inside ``run_virtual``."""
 
-    def __init__(self, line: Line, *, llm: bool = False, transfers: Any = None, trunks: Any = None) -> None:
+    def __init__(
+        self, line: Line, *, llm: bool = False, speech: Any = None, transfers: Any = None, trunks: Any = None
+    ) -> None:
         self.rings = AudioRings.create(1)
         self.media = Media(self.rings)
         self.engines = Engines(self.rings)
@@ -245,6 +247,7 @@ class VirtualCall:
             speculation=SpeculationBudget(),
             tts=engines,
             llm=engines if llm else None,
+            speech=speech,
             asr_timeout_s=5.0,
             llm_timeout_s=5.0,
             recordings=Path("unused"),

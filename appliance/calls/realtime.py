@@ -1,0 +1,106 @@
+"""What a line needs whose model hears and speaks by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.calls.brains import hand_overs_of, number_of, values_of, with_fallback
+from appliance.calls.builtin_tools import DoNotCall, builtin_tools
+from appliance.clock import Clock
+from appliance.conversation import brain, manners
+from appliance.conversation.conversing import Workers
+from appliance.conversation.dialogue import Dialogue
+from appliance.conversation.realtime_brain import AudioEars, RealtimeBrain, RealtimePersona
+from appliance.conversation.tools import CallFacts, ToolSet
+from appliance.dialplan import flow
+from appliance.dialplan.schema import Line
+from appliance.errors import EngineError
+from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
+from appliance.signalling.leg import CallInfo
+
+
+class MediaSlot(Protocol):
+    """The media leg whose audio the model hears and speaks."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Realtime:
+    """One call's.
+
+    Attributes:
+        brain: for the dialogue; goes the line's other way once the model has failed.
+        model: the part of it that has the model.
+        needs_recogniser: the other way has to understand words.
+    """
+
+    brain: brain.Brain
+    model: RealtimeBrain
+    media: MediaSlot
+    clock: Clock
+    detects_turns: bool
+    needs_recogniser: bool
+
+    def ears_for(self, dialogue: Dialogue, rings: AudioRings) -> AudioEars:
+        """What is told of the caller's sounds, instead of the dialogue itself."""
+        self.model.on_caller_words = dialogue.understood
+        return AudioEars(
+            dialogue,
+            self.model,
+            lambda: int(rings.frames[self.media.slot]) * FRAME_SAMPLES,
+            detects_turns=self.detects_turns,
+            now=self.clock.monotonic,
+        )
+
+
+def make_realtime(
+    line: Line,
+    info: CallInfo,
+    workers: Workers | None,
+    media: MediaSlot,
+    clock: Clock,
+    do_not_call: DoNotCall | None,
+) -> Realtime:
+    """What one call on ``line`` needs.
+
+    Raises:
+        EngineError: the box has no such model.
+    """
+    if workers is None:
+        raise EngineError(
+            f"line {line.name!r} has `agent: realtime` but engines.speech.provider is none", retryable=False
+        )
+    caller, values = number_of(info), values_of(line, info)
+    hand_overs = hand_overs_of(line, values)
+    detects_turns = line.turn.by == "model"
+    model = RealtimeBrain(
+        workers,
+        media.slot,
+        media.generation,
+        RealtimePersona(
+            prompt=line.prompt or "",
+            opening=[brain.Say(said.text, said.interruptible) for said in flow.opening(line, values)],
+            no_input_prompts=line.no_input.prompts,
+            no_input_retries=line.no_input.retries,
+            expectation=brain.Expectation(no_input_s=line.no_input.after_s),
+            voice=line.voice.name,
+            language=line.voice.language or line.language,
+            detects_turns=detects_turns,
+            filler_after_s=line.filler.after_s,
+            fillers=line.filler.texts or manners.fillers(line.language),
+            transfers=hand_overs,
+        ),
+        facts=CallFacts(info.leg_id, line.name, caller, info.called),
+        tools=ToolSet(builtin_tools(line, hand_overs, None, do_not_call)),
+        slots={},
+        about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
+        now=clock.monotonic,
+    )
+    whole = model if line.fallback is None else with_fallback(model, line, line.fallback, info)
+    needs_recogniser = line.fallback is not None and line.fallback.step is not None
+    return Realtime(whole, model, media, clock, detects_turns, needs_recogniser)
