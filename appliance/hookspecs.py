@@ -8,8 +8,8 @@ exception does.
 
 Provider hooks
 --------------
-An *engine kind* (vad, turn, asr, llm, tts, speech) is served by the provider that ``engines.<kind>.provider`` names. A
-provider hook returns the providers a plugin offers, by that name.
+An *engine kind* (denoise, vad, turn, asr, llm, tts, speech) is served by the provider that ``engines.<kind>.provider``
+names. A provider hook returns the providers a plugin offers, by that name.
 
 * When: once per process that needs the list, at start, before any call: the engine workers, and ``appliance check``.
 * Budget: 100 ms. Import nothing heavy and load no model in the hook; do it in the provider's factory, which runs in
@@ -115,6 +115,17 @@ class IdentityClaim:
     issued_at: int
     calling: str
     called: str
+
+
+@hookspec
+def appliance_denoise_providers() -> Providers | None:
+    """Who can take noise off what callers say, before the voice detector hears it.
+
+    The factory is called in the media process once, before any call; it returns an ``appliance.api.Suppression``, or
+    None for none. Its ``open`` is called as a call begins, and what that returns once every 20 ms of the call, beside
+    the audio of all others: in C, within 50 us a frame, or for few lines at a time (``most_lines``). Lines choose by
+    name: ``webrtc``, ``rnnoise`` or ``off``.
+    """
 
 
 @hookspec

@@ -120,7 +120,6 @@ listen:
   rtp_ports: 20000-20099
 limits: {max_calls: 60}
 trunks: {a: {kind: sip, allow: [10.0.0.1]}, b: {kind: sip, allow: [10.0.0.1]}}
-engines: {denoise: {provider: webrtc}}
 """
     assert mistakes(text) == [
         "appliance.yaml:2: listen.sip.1.port: 127.0.0.1:5060/udp is already listen.sip.0; choose another port",
@@ -129,8 +128,6 @@ engines: {denoise: {provider: webrtc}}
         "make it 20000-20119, or lower limits.max_calls to 50",
         "appliance.yaml:5: trunks.b.allow.0: 10.0.0.1/32 also belongs to trunk 'a'; "
         "a source can only be of one trunk of kind sip",
-        "appliance.yaml:6: engines.denoise.provider: denoise provider 'webrtc' is not available in this version; "
-        "use none",
     ]
 
 

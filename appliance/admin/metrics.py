@@ -122,6 +122,10 @@ class Metrics:
         self._rtp_concealed = Counter(
             "appliance_rtp_frames_concealed", "20 ms frames made up for lost audio", registry=r
         )
+        self._denoised = Gauge("appliance_denoised_lines", "Callers whose noise is suppressed now", registry=r)
+        self._denoise_replaced = Counter(
+            "appliance_denoise_replaced", "Lines that got a cheaper noise suppression than they asked for", registry=r
+        )
         self._streams = Gauge("appliance_streams", "Media streams of carriers, PBXs and browsers", registry=r)
         self._streams_ended = Counter(
             "appliance_streams_ended_badly", "Media streams refused, closed for what they sent, or broken", ["how"],
@@ -239,6 +243,8 @@ class Metrics:
         self._rtcp.labels("sent").inc(stats.rtcp_sent)
         self._rtcp.labels("received").inc(stats.rtcp_received)
         self._underruns.inc(stats.underruns)
+        self._denoised.set(stats.denoised)
+        self._denoise_replaced.inc(stats.denoise_replaced)
         self._streams.set(stats.streams)
         for how, count in (
             ("refused", stats.streams_refused), ("faulted", stats.streams_faulted), ("broken", stats.streams_broken)

@@ -31,6 +31,7 @@ from appliance.api.engines import (
     Talk,
     Talker,
 )
+from appliance.api.noise import Suppression, Suppressor
 from appliance.api.streams import Audio, Key, Marked, Message, Started, Stopped, StreamEvent, StreamProtocol
 from appliance.errors import CarrierError, DialError, EngineError, ModelFileError, StaleSlot
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
@@ -73,6 +74,8 @@ __all__ = [
     "StreamOffer",
     "StreamProtocol",
     "StreamRequest",
+    "Suppression",
+    "Suppressor",
     "SynthesiseRequest",
     "Talk",
     "Talker",

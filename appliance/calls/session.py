@@ -163,7 +163,7 @@ class CallSession:
                     call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
                 )
             )
-            self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp)
+            self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp, denoise=self._line.denoise)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
                 await asyncio.gather(started, self._prepare_opening(self._media))
         except (MediaError, StoreError, TimeoutError) as error:

@@ -158,7 +158,10 @@ class Engines(Section):
     """Who does what with speech and language."""
 
     vad: Engine = Field(default=Engine(provider="silero"), description="Voice activity: silero or none.")
-    denoise: Engine = Field(default=Engine(provider="none"), description="Noise suppression of what the caller says.")
+    denoise: Engine = Field(
+        default=Engine(provider="none"),
+        description="Noise suppression, for lines that do not choose: webrtc, rnnoise or none. See docs/noise.md.",
+    )
     turn: Engine = Field(default=Engine(provider="smart_turn"), description="Whether the caller has finished.")
     asr: Engine = Field(default=Engine(provider="pocketsphinx"), description="Speech recognition.")
     llm: Engine = Field(default=Engine(provider="none"), description="Language model, for lines with `agent: llm`.")
@@ -350,9 +353,6 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         if first + MEDIA_PORTS_PER_CALL * calls - 1 > 65535:
             hint = f"begin at a lower port, or lower limits.max_calls to {room}"
         found.append((("listen", "rtp_ports"), f"has room for {room} calls, not for {calls}", hint))
-    if settings.engines.denoise.provider != "none":
-        what = f"denoise provider {settings.engines.denoise.provider!r} is not available in this version"
-        found.append((("engines", "denoise", "provider"), what, "use none"))
     if settings.engines.tts.provider == "none":
         found.append((("engines", "tts", "provider"), "is none: nothing could be said", "set one, espeak for instance"))
     found += _unreachable_audio(settings)

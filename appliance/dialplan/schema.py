@@ -436,6 +436,10 @@ class Line(Section):
         default=True,
         description="Whether speech that fits no expected phrase is a no-match; else the nearest is taken.",
     )
+    denoise: Literal["webrtc", "rnnoise", "off", ""] = Field(
+        default="",
+        description="Noise suppression: `webrtc`, `rnnoise` or `off`; empty takes the box's `engines.denoise`.",
+    )
     barge_in: bool = Field(default=True, description="Whether the caller can cut the agent short by speaking.")
     turn: Turn = Field(default=Turn(), description="When the caller has finished.")
     no_input: NoInput = Field(default=NoInput(), description="When the caller says nothing.")

@@ -18,7 +18,7 @@ from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
 from appliance.engines.piper_options import PiperOptions
 from appliance.hookspecs import Provider, ProviderOptions, Providers, Resources, hookimpl
-from appliance.plugins import vad_models
+from appliance.plugins import noise_suppressors, vad_models
 from appliance.plugins.registry import ProviderRegistry
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderRegistry:
     """The built-in providers, and those of ``plugins`` as (name, plugin) after them."""
-    return ProviderRegistry([("vad_models", vad_models), ("builtin", BuiltinEngines()), *plugins])
+    return ProviderRegistry(
+        [("noise_suppressors", noise_suppressors), ("vad_models", vad_models), ("builtin", BuiltinEngines()), *plugins]
+    )
 
 
 def _pocketsphinx(options: ProviderOptions, resources: Resources) -> PocketSphinxEngine:

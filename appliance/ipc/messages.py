@@ -74,11 +74,15 @@ class Stop(Message, frozen=True):
 
 
 class OpenLeg(Message, frozen=True):
-    """Take this slot, and with ``rtp`` bind ports for it. Answered by LegOpened or LegFailed."""
+    """Take this slot, and with ``rtp`` bind ports for it. Answered by LegOpened or LegFailed.
+
+    ``denoise`` is the line's noise suppression: "webrtc", "rnnoise", "off", or "" for the box's own choice.
+    """
 
     slot: int
     generation: int
     rtp: bool = True
+    denoise: str = ""
 
 
 class ConnectLeg(Message, frozen=True):
@@ -324,7 +328,9 @@ class MediaStats(Message, frozen=True):
 
     ``dropped`` are datagrams that were nothing of their call's; ``rtcp_sent`` and ``rtcp_received`` are compound RTCP
     packets. ``streams`` are the connections of carriers, PBXs and browsers now; those refused were not taken at all,
-    those faulted closed because of what they sent, those broken cut off without a goodbye in a call.
+    those faulted closed because of what they sent, those broken cut off without a goodbye in a call. ``denoised`` are
+    the callers whose noise is suppressed now, ``denoise_replaced`` those who got WebRTC's suppression instead of a
+    costly one.
     """
 
     ticks: int
@@ -344,6 +350,8 @@ class MediaStats(Message, frozen=True):
     streams_refused: int = 0
     streams_faulted: int = 0
     streams_broken: int = 0
+    denoised: int = 0
+    denoise_replaced: int = 0
 
 
 # --- control <-> engine workers -----------------------------------------------------------------------------------

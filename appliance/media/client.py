@@ -157,8 +157,8 @@ class MediaClient:
         if self._channel is not None:
             self._channel.close()
 
-    async def open_leg(self, listener: MediaListener, *, rtp: bool = True) -> MediaLegHandle:
-        """A new leg, with an RTP port of its own where ``rtp`` asks for one.
+    async def open_leg(self, listener: MediaListener, *, rtp: bool = True, denoise: str = "off") -> MediaLegHandle:
+        """A new leg, with an RTP port of its own where ``rtp`` asks for one, and this noise suppression ("" the box's).
 
         Raises:
             MediaError: every slot is taken, no port is free, or media is down.
@@ -171,7 +171,7 @@ class MediaClient:
         leg = MediaLegHandle(self, slot, next(self._generations), self._host)
         self._legs[slot] = leg
         self._listeners[slot] = listener
-        self.send(OpenLeg(slot, leg.generation, rtp))
+        self.send(OpenLeg(slot, leg.generation, rtp, denoise))
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 leg.local_port = await leg.opened

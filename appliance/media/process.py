@@ -23,7 +23,7 @@ from typing import Final
 import uvloop
 
 from appliance.config import Settings
-from appliance.errors import ApplianceError, MediaError, RtpError
+from appliance.errors import ApplianceError, EngineError, MediaError, RtpError
 from appliance.ipc.channel import Channel, serve
 from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
@@ -47,6 +47,7 @@ from appliance.ipc.messages import (
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media import hold_music
+from appliance.media.denoise import LineDenoise
 from appliance.media.leg import MediaLeg
 from appliance.media.playout import Playout
 from appliance.media.ports import PortPool
@@ -56,7 +57,7 @@ from appliance.media.tick import FRAME_S, AudioClock
 from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
-from appliance.plugins import vad_models
+from appliance.plugins import noise_suppressors, vad_models
 from appliance.plugins.registry import ProviderRegistry
 from appliance.plugins.streams import stream_kinds
 
@@ -76,13 +77,15 @@ class MediaProcess:
         MediaError: the hold music cannot be read.
     """
 
-    def __init__(self, settings: Settings, rings: AudioRings, vad: BatchVad | None) -> None:
+    def __init__(
+        self, settings: Settings, rings: AudioRings, vad: BatchVad | None, denoise: LineDenoise | None = None
+    ) -> None:
         self._rings = rings
         first, last = settings.listen.rtp_port_range
         self._ports = PortPool(settings.listen.rtp_host, first, last)
         self._control: Channel | None = None
         music = hold_music.load(settings.media.hold_music)
-        self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music)
+        self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music, denoise)
         self.streams = StreamServer(settings, stream_kinds(), self.clock, self._publish)
 
     def connected(self, sock: socket.socket) -> Channel:
@@ -144,6 +147,7 @@ class MediaProcess:
         playout = Playout(self._rings.tts[message.slot])
         leg = MediaLeg(message.slot, message.generation, pair, playout, secrets.randbits(32))
         self.clock.legs[message.slot] = leg
+        self.clock.voice.begin(message.slot, message.denoise)
         if pair is not None:
             self.clock.receiver.add(pair.rtp, message.slot)
             self.clock.receiver.add(pair.rtcp, ~message.slot)
@@ -242,7 +246,7 @@ async def run(settings: Settings, rings: AudioRings) -> None:
     link = SupervisorLink("media")
     await link.open(settings.runtime_dir)
     vad = _load_vad(settings, rings.capacity)
-    media = MediaProcess(settings, rings, vad)
+    media = MediaProcess(settings, rings, vad, _load_denoise(settings, rings.capacity))
     listener = await serve(settings.runtime_dir / "media.sock", media.connected)
     await media.streams.start()
     metronome = Metronome(FRAME_S, media.clock.run)
@@ -279,6 +283,30 @@ def _load_vad(settings: Settings, capacity: int) -> BatchVad | None:
     vad = BatchVad(model, capacity)
     vad.warm_up()
     return vad
+
+
+def _load_denoise(settings: Settings, capacity: int) -> LineDenoise:
+    """Every noise suppressor that runs on this box, for lines may choose; only the box's own has to.
+
+    Raises:
+        EngineError: the configured one cannot be loaded; says how to fix it.
+    """
+    engine = settings.engines.denoise
+    registry = ProviderRegistry([("noise_suppressors", noise_suppressors)])
+    models = ModelStore(model_directory(settings.models_dir))
+    registry.provider("denoise", engine.provider)
+    found = {}
+    for name in registry.offers("denoise"):
+        try:
+            suppression = registry.create("denoise", name, engine.options if name == engine.provider else {}, models)
+        except EngineError as error:
+            if name == engine.provider:
+                raise
+            logger.info("lines cannot have noise suppression %r: %s", name, error)
+            continue
+        if suppression is not None:
+            found[name] = suppression
+    return LineDenoise(capacity, found, engine.provider)
 
 
 async def _housekeeping(media: MediaProcess) -> None:

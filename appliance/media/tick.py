@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.api.streams import Audio
-from appliance.audio import g711, level
+from appliance.audio import g711
 from appliance.audio.codec import new_codec
 from appliance.audio.comfort_noise import ComfortNoise
 from appliance.audio.goertzel import ToneKeys
@@ -34,6 +34,7 @@ from appliance.ipc.messages import (
 )
 from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
 from appliance.media.ahead import SpeakingAhead
+from appliance.media.denoise import CallerVoice, LineDenoise
 from appliance.media.hearing import SILENCE, Hearing
 from appliance.media.leg import MediaLeg
 from appliance.media.outgoing import Packetiser
@@ -62,6 +63,7 @@ class AudioClock:
         publish: where messages to control go.
         rtp_timeout_s: silence on the wire after which MediaTimeout is sent, once.
         hold_music: int16 [samples] at 8 kHz, whole frames, played in a loop to legs on hold.
+        denoise: the noise suppressors over the same slots, or None.
     """
 
     def __init__(
@@ -71,18 +73,19 @@ class AudioClock:
         publish: Callable[[AnyMessage], None],
         rtp_timeout_s: float,
         hold_music: NDArray[np.int16] | None = None,
+        denoise: LineDenoise | None = None,
     ) -> None:
         self.rings = rings
         self.receiver = Receiver()
         self.legs: dict[int, MediaLeg] = {}
         self.reports = Reports(self._timestamp_of)
         self._hold_music = hold_music if hold_music is not None else np.zeros(FRAME_SAMPLES, np.int16)
-        self._vad = vad
+        self.voice = CallerVoice(rings.capacity, vad, denoise)
         self._publish = publish
         self._hearing = Hearing(rings, publish, rtp_timeout_s)
         self._ahead = SpeakingAhead(rings, publish, self._hold_music)
-        self._tones = ToneKeys(rings.capacity)
         capacity = rings.capacity
+        self._tones = ToneKeys(capacity)
         self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
         self._connected: list[MediaLeg] = []
         self._by_rtp: list[MediaLeg] = []
@@ -120,6 +123,7 @@ class AudioClock:
         for _ in range(due):
             self._tick()
         self._lateness[int(np.searchsorted(PACING_BOUNDS_MS, lateness_s * 1000.0))] += 1
+        self.voice.began_late(lateness_s)
         self._busy_s += time.monotonic() - begun
 
     def _tick(self) -> None:
@@ -128,13 +132,11 @@ class AudioClock:
         self._receive(now)
         if self._connected:
             caller = self._hearing.next(self._connected, self._alaw, now)
-            levels = level.rms_dbfs(caller)
-            if self._vad is not None:
-                self._vad.tick(self._rows, caller)
+            levels, speech = self.voice.tick(self._rows, caller)
             if len(self._tone_rows):
                 self._listen_for_tones(caller)
             self._record(caller)
-            self._report(now, levels)
+            self._report(now, levels, speech)
             self._prepare(self._speak(caller))
             self.reports.send_due(self.legs, now)
         if self._broken:
@@ -289,10 +291,9 @@ class AudioClock:
         quiet = np.array([leg.quiet for leg in self._connected], np.bool_)
         self.rings.record(self._rows, caller, self._staged[self._rows], held, quiet)
 
-    def _report(self, now: float, levels: NDArray[np.float32]) -> None:
+    def _report(self, now: float, levels: NDArray[np.float32], speech: NDArray[np.float32]) -> None:
         rows = self._rows
-        speech = self._vad.speech[rows] if self._vad is not None else np.full(len(rows), -1.0, np.float32)
-        for leg, probability in zip(self._connected, speech.tolist(), strict=True):
+        for leg, probability in zip(self._connected, self.voice.heard[rows].tolist(), strict=True):
             leg.quiet = probability < _QUIET_BELOW
         self._publish(
             Tick(
@@ -454,8 +455,7 @@ class AudioClock:
             self._packetise(leg, leg.packetiser, self._staged[slot])
         self._marked.remove(leg)
         self._ready = True
-        if self._vad is not None:
-            self._vad.reset(slot)
+        self.voice.restart(slot)
         self._tones.reset(slot)
         if leg.rtcp is None:
             self.reports.begin(leg, time.monotonic())
@@ -470,8 +470,7 @@ class AudioClock:
         self._staged[leg.slot] = 0
         self._staged_samples[leg.slot] = 0
         self._queued.pop(leg.slot, None)
-        if self._vad is not None:
-            self._vad.reset(leg.slot)
+        self.voice.restart(leg.slot)
         self.legs_changed()
 
     def end_stream(self, leg: MediaLeg) -> None:
@@ -547,6 +546,7 @@ class AudioClock:
         self._marked = [other for other in self._marked if other is not leg]
         self._queued.pop(leg.slot, None)
         leg.part()
+        self.voice.end(leg.slot)
         self.legs_changed()
 
     def _timestamp_of(self, leg: MediaLeg) -> int:
@@ -585,15 +585,16 @@ class AudioClock:
             outbox=outbox,
             rtcp_sent=self.reports.sent,
             rtcp_received=self.reports.received,
+            denoised=self.voice.denoised,
+            denoise_replaced=self.voice.take_replaced(),
         )
         self._reset_stats()
         return stats
 
     def _reset_stats(self) -> None:
-        self._ticks = self._skipped = 0
         self._busy_s = 0.0
         self._lateness = [0] * (len(PACING_BOUNDS_MS) + 1)
-        self._sent = self._received = self._dropped = self._underruns = 0
+        self._ticks = self._skipped = self._sent = self._received = self._dropped = self._underruns = 0
         self._hearing.concealed = self._hearing.broken = 0
         self._ahead.sent = self._ahead.underruns = 0
         self.reports.sent = self.reports.received = self.reports.refused = 0

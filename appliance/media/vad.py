@@ -41,20 +41,25 @@ class VadFramer:
             self.reset(slot)
 
     def push(
-        self, slots: NDArray[np.integer], frames: NDArray[np.int16]
+        self, slots: NDArray[np.integer], frames: NDArray[np.int16], gain: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
         """Take one tick's audio; return what became complete.
 
         Args:
             slots: [n] slot numbers, no two the same.
             frames: [n, 160] samples at 8 kHz.
+            gain: [n] what to multiply them with.
 
         Returns:
             The slots that completed a frame [m], and those frames [m, 256] in -1..1.
         """
         self._tick += 1
         written = self._written[slots]
-        blocks = np.multiply(frames, np.float32(1 / 32768), dtype=np.float32).reshape(-1, _TICK_BLOCKS, _BLOCK)
+        scale = np.float32(1 / 32768) if gain is None else gain[:, None] * np.float32(1 / 32768)
+        samples = np.multiply(frames, scale, dtype=np.float32)
+        if gain is not None:
+            np.clip(samples, -1.0, 1.0, out=samples)
+        blocks = samples.reshape(-1, _TICK_BLOCKS, _BLOCK)
         self._ring[slots[:, None], (written[:, None] + self._ahead) % _RING_BLOCKS] = blocks
         after = written + _TICK_BLOCKS
         self._written[slots] = after % _RING_BLOCKS
@@ -81,9 +86,14 @@ class BatchVad:
         self._framer = VadFramer(capacity)
         self._silero = SileroBatch(model, capacity)
 
-    def tick(self, slots: NDArray[np.integer], frames: NDArray[np.int16]) -> None:
-        """Take the 20 ms [n, 160] at 8 kHz that ``slots`` [n], all different, have just received."""
-        ready, complete = self._framer.push(slots, frames)
+    def tick(
+        self, slots: NDArray[np.integer], frames: NDArray[np.int16], gain: NDArray[np.float32] | None = None
+    ) -> None:
+        """Take the 20 ms [n, 160] at 8 kHz that ``slots`` [n], all different, have just received.
+
+        Their samples are multiplied with ``gain`` [n].
+        """
+        ready, complete = self._framer.push(slots, frames, gain)
         if len(ready):
             self.speech[ready] = self._silero.step(ready, complete)
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-KINDS: Final = ("vad", "turn", "asr", "llm", "tts", "speech")
+KINDS: Final = ("denoise", "vad", "turn", "asr", "llm", "tts", "speech")
 """Engine kinds, in the order in which a caller's words meet them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -365,7 +365,7 @@ def test_a_broken_model_is_apologised_for_and_then_ends_the_call() -> None:
 
 
 def test_a_call_refused_because_media_is_down_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def down(media: Media, listener: object, *, rtp: bool = True) -> Media:
+    async def down(media: Media, listener: object, *, rtp: bool = True, denoise: str = "") -> Media:
         raise MediaError("the media process is down; it is being restarted")
 
     async def call() -> None:

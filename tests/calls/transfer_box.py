@@ -87,7 +87,7 @@ class Box:
         self.stack = AsyncExitStack()
         self.full = False
 
-    async def open_leg(self, listener: Any, *, rtp: bool = True) -> Slot:
+    async def open_leg(self, listener: Any, *, rtp: bool = True, denoise: str = "off") -> Slot:
         if self.full:
             raise MediaError("every media slot is in use")
         self.listener = listener

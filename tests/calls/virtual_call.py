@@ -94,7 +94,7 @@ class Media:
         self.closed = False
         rings.open(0, 1)
 
-    async def open_leg(self, listener: Any, *, rtp: bool = True) -> Media:
+    async def open_leg(self, listener: Any, *, rtp: bool = True, denoise: str = "off") -> Media:
         self.listener = listener
         self.task = asyncio.create_task(self._run())
         return self

@@ -34,6 +34,7 @@ def echo_plugin(name: str = "echo", factory=lambda options, resources: (options,
 def test_the_built_in_providers():
     registry = provider_registry()
     assert {kind: sorted(registry.offers(kind)) for kind in KINDS} == {
+        "denoise": ["none", "rnnoise", "webrtc"],
         "vad": ["none", "silero"],
         "turn": ["fake", "none", "smart_turn"],
         "asr": ["fake", "none", "openai_compatible", "pocketsphinx", "whisper"],
@@ -67,7 +68,7 @@ def test_an_unknown_provider_lists_those_there_are():
         "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, openai_compatible, "
         "pocketsphinx, whisper (did you mean 'pocketsphinx'?)"
     )
-    with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: vad, turn, asr, llm, tts, speech"):
+    with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: denoise, vad, turn, asr"):
         provider_registry().offers("ocr")
 
 

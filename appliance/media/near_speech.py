@@ -1,0 +1,211 @@
+"""Which speech on a line is the caller's: the nearest, which is the loudest; and a level at which models hear it best.
+
+A television, a colleague and a crowd are speech to any voice detector. What tells them from the caller is how loud they
+are. For every call this keeps
+
+* ``usual``, how loud the caller's peaks are (0.3 s means): up within a second of speech, down slowly;
+* ``evidence``, how much of late was speech well below that: a caller's own softer words are short, a television is not;
+* ``background``, how loud the peaks of that softer speech are;
+* ``floor``, the quietest moment of the last seconds: speech of many mouths has no pauses, one speaker's has.
+
+On a line without background speech whatever lies within 18 dB of the caller's usual level counts, so a soft "yes" does.
+With evidence of background speech the voice must rise above it, at most to 2.5 dB below the usual level. Where speech
+goes on without a pause it must also rise 8.5 dB above the floor. What falls short of that has its speech probability
+lowered. All of it is array arithmetic over the calls; nothing here is a model.
+
+The voice detector hears soft callers worse: at -45 dBFS it misses half of their short words. :meth:`NearSpeech.gain`
+brings the usual level to where it misses least.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Slots = NDArray[np.integer]
+
+_TICK_S: Final = 0.02
+_SPEECH: Final = 0.5
+_NO_SPEECH: Final = 0.35
+_LOWERED: Final = 0.1
+"""The most that the probability of background speech is."""
+
+_SMOOTHING: Final = 0.07
+_POWER_FLOOR: Final = 1e-9
+_START_DBFS: Final = -60.0
+_WIDE_DB: Final = 18.0
+_NARROW_DB: Final = 2.5
+_SOFTER_DB: Final = 4.0
+"""Speech whose peaks are this far below the usual level is evidence of background speech."""
+_MARGIN_DB: Final = 3.0
+"""How far the caller must rise above known background speech."""
+_HYSTERESIS_DB: Final = 3.0
+_HOLD_TICKS: Final = 15
+_EVIDENCE_S: Final = 4.0
+_EVIDENCE: Final = (0.1, 0.35)
+_RUN_GAP_TICKS: Final = 10
+_PEAK_FALL_DB: Final = 6.0 * _TICK_S
+_USUAL_RISE_DB: Final = 0.3
+_FIRST_RISE_DB: Final = 3.0
+_FIRST_TICKS: Final = 15
+"""Ticks of speech in which a new caller's level is found."""
+_USUAL_FALL_DB: Final = 0.3 * _TICK_S
+_BACKGROUND_RISE_DB: Final = 0.2
+_BACKGROUND_RISE_OPEN_DB: Final = 0.1
+_BACKGROUND_FALL_DB: Final = 1.0 * _TICK_S
+_CROWD_DB: Final = 8.5
+_CROWD_S: Final = 3.0
+_CROWD_SHARE: Final = 0.85
+_BLOCKS: Final = 5
+_BLOCK_TICKS: Final = 50
+_NEVER_DBFS: Final = 99.0
+
+_BEST_DBFS: Final = -10.0
+_FIRST_GAIN_DB: Final = 6.0
+_LEAST_GAIN_DB: Final = -6.0
+_MOST_GAIN_DB: Final = 30.0
+_GAIN_STEP_DB: Final = 0.5
+
+
+class NearSpeech:
+    """The state of ``capacity`` slots.
+
+    Attributes:
+        near: [slot] whether what is heard now counts as the caller's.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.near: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
+        self._power = np.zeros(capacity, np.float32)
+        self._usual = np.zeros(capacity, np.float32)
+        self._heard = np.zeros(capacity, np.int32)
+        self._evidence = np.zeros(capacity, np.float32)
+        self._background = np.zeros(capacity, np.float32)
+        self._peak = np.zeros(capacity, np.float32)
+        self._gap = np.zeros(capacity, np.int32)
+        self._share = np.zeros(capacity, np.float32)
+        self._away = np.zeros(capacity, np.int32)
+        self._least = np.zeros((capacity, _BLOCKS), np.float32)
+        self._gain_db = np.zeros(capacity, np.float32)
+        self._tick = 0
+        for slot in range(capacity):
+            self.reset(slot)
+
+    def reset(self, slot: int) -> None:
+        """A new call takes ``slot`` over."""
+        self.near[slot] = False
+        self._power[slot] = 0.0
+        self._usual[slot] = _START_DBFS
+        self._heard[slot] = 0
+        self._evidence[slot] = 0.0
+        self._background[slot] = _START_DBFS
+        self._peak[slot] = _START_DBFS
+        self._gap[slot] = _RUN_GAP_TICKS + 1
+        self._share[slot] = 0.0
+        self._away[slot] = 0
+        self._least[slot] = _NEVER_DBFS
+        self._gain_db[slot] = _FIRST_GAIN_DB
+
+    def usual_dbfs(self, slot: int) -> float:
+        """How loud the caller's peaks are, as far as is known."""
+        return float(self._usual[slot])
+
+    def gain(self, rows: Slots) -> Floats:
+        """What to multiply the audio of these slots [n] with, [n], before the voice detector hears it."""
+        known = self._heard[rows] >= _FIRST_TICKS
+        wanted = np.where(known, np.clip(_BEST_DBFS - self._usual[rows], _LEAST_GAIN_DB, _MOST_GAIN_DB), _FIRST_GAIN_DB)
+        now = self._gain_db[rows]
+        now += np.clip(wanted - now, -_GAIN_STEP_DB, _GAIN_STEP_DB)
+        self._gain_db[rows] = now
+        linear: Floats = np.power(np.float32(10.0), now * np.float32(0.05))
+        return linear
+
+    def step(self, rows: Slots, levels: Floats, speech: Floats) -> Floats:
+        """Take one tick.
+
+        Args:
+            rows: [n] slots, each once.
+            levels: [n] RMS of what came, before any suppression, dBFS.
+            speech: [n] the voice detector's newest probabilities.
+
+        Returns:
+            [n] the probabilities that the caller speaks: lowered where it is somebody in the background.
+        """
+        self._tick += 1
+        power = self._power[rows]
+        came = np.power(np.float32(10.0), levels * np.float32(0.1))
+        power += np.where(power > 0, np.float32(_SMOOTHING), np.float32(1.0)) * (came - power)
+        self._power[rows] = power
+        level = np.float32(10.0) * np.log10(np.maximum(power, np.float32(_POWER_FLOOR)))
+        spoken = speech >= _SPEECH
+        floor = self._floor(rows, level)
+        soft = self._runs(rows, level, spoken)
+        threshold = self._threshold(rows, spoken, soft, floor)
+        self._learn(rows, level, spoken, soft)
+
+        near = self.near[rows]
+        holds = near & (level >= threshold - _HYSTERESIS_DB) & (speech >= _NO_SPEECH)
+        away = np.where(holds, 0, self._away[rows] + 1)
+        begins = ~near & spoken & (level >= threshold)
+        away[begins] = 0
+        near = begins | (near & (away <= _HOLD_TICKS))
+        self._away[rows] = away
+        self.near[rows] = near
+        lowered: Floats = np.where(near, speech, np.minimum(speech, np.float32(_LOWERED)))
+        return lowered
+
+    def _floor(self, rows: Slots, level: Floats) -> Floats:
+        """The least level of the last four to five seconds."""
+        block = self._tick // _BLOCK_TICKS % _BLOCKS
+        if self._tick % _BLOCK_TICKS == 0:
+            self._least[:, block] = _NEVER_DBFS
+        self._least[rows, block] = np.minimum(self._least[rows, block], level)
+        least: Floats = self._least[rows].min(axis=1)
+        return least
+
+    def _runs(self, rows: Slots, level: Floats, spoken: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Follow the peaks of each run of speech; whether the one under way has been soft of late."""
+        gap = self._gap[rows]
+        peak = self._peak[rows] - np.float32(_PEAK_FALL_DB)
+        again = spoken & (gap > _RUN_GAP_TICKS)
+        peak = np.where(again | (spoken & (level > peak)), level, peak)
+        gap = np.where(spoken, 0, gap + 1)
+        self._gap[rows] = gap
+        self._peak[rows] = peak
+        soft: NDArray[np.bool_] = (gap <= _RUN_GAP_TICKS) & (peak < self._usual[rows] - _SOFTER_DB)
+        return soft
+
+    def _threshold(self, rows: Slots, spoken: NDArray[np.bool_], soft: NDArray[np.bool_], floor: Floats) -> Floats:
+        """The level that the caller's voice must have."""
+        evidence = self._evidence[rows]
+        evidence += (soft - evidence) * np.float32(_TICK_S / _EVIDENCE_S)
+        self._evidence[rows] = evidence
+        share = self._share[rows]
+        share += (spoken - share) * np.float32(_TICK_S / _CROWD_S)
+        self._share[rows] = share
+        low, high = _EVIDENCE
+        weight = np.clip((evidence - low) / (high - low), 0.0, 1.0)
+        usual = self._usual[rows]
+        widest = usual - np.float32(_WIDE_DB)
+        above = np.clip(self._background[rows] + np.float32(_MARGIN_DB), widest, usual - np.float32(_NARROW_DB))
+        threshold = widest + weight * (above - widest)
+        crowded: Floats = np.where(
+            share >= _CROWD_SHARE, np.maximum(threshold, floor + np.float32(_CROWD_DB)), threshold
+        ).astype(np.float32)
+        return crowded
+
+    def _learn(self, rows: Slots, level: Floats, spoken: NDArray[np.bool_], soft: NDArray[np.bool_]) -> None:
+        usual, background = self._usual[rows], self._background[rows]
+        new = self._heard[rows] < _FIRST_TICKS
+        above = np.minimum(level - usual, np.where(new, np.float32(_FIRST_RISE_DB), np.float32(_USUAL_RISE_DB)))
+        self._usual[rows] = usual + np.where(
+            spoken & (above > 0), above, np.where(spoken & soft, -np.float32(_USUAL_FALL_DB), np.float32(0.0))
+        )
+        self._heard[rows] += spoken
+        rise = np.where(self.near[rows], np.float32(_BACKGROUND_RISE_OPEN_DB), np.float32(_BACKGROUND_RISE_DB))
+        beyond = np.minimum(self._peak[rows], usual - np.float32(_SOFTER_DB)) - background
+        change = np.where(beyond > 0, np.minimum(rise, beyond), -np.float32(_BACKGROUND_FALL_DB))
+        self._background[rows] = background + np.where(soft, change, np.float32(0.0))

@@ -1,0 +1,220 @@
+"""Bar 6: what noise does to turns and words, with noise suppression and without, and what suppression costs.
+
+    python -m tests.bench.denoise                  # all of it
+    python -m tests.bench.denoise turns            # one part: turns, phrases, quality, cost
+
+Telephone lines (``tests/bench/noisy_lines.py``) go through the media process's own voice detection and the turn
+machine of the box, in virtual time. A *false start* is a turn that begins where nobody on the line has spoken; the end
+of a turn is late where the noise is taken for the caller going on. The turn model is a constant here, so that only the
+ears differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.api.noise import Suppression
+from appliance.conversation.endpointing import FRAME_S, TurnConfig
+from appliance.conversation.turn_actions import AskTurnModel, SpeechStarted, TurnCommitted
+from appliance.conversation.turns import TurnMachine
+from appliance.engines.builtin import provider_registry
+from appliance.errors import EngineError
+from appliance.ipc.rings import FRAME_SAMPLES
+from appliance.media.denoise import CallerVoice, LineDenoise
+from appliance.media.vad import BatchVad
+from appliance.models.catalogue import SILERO_VAD
+from appliance.models.store import ModelStore, model_directory
+from tests.bench import noisy_lines
+from tests.bench.noisy_lines import Line
+from tests.bench.report import Bar
+
+SNRS_DB = (20.0, 10.0, 5.0, 0.0)
+BAR_SNR_DB = 5.0
+SEEDS = 2
+SECONDS = 120.0
+RNNOISE_SECONDS = 40.0
+VERDICT = 0.8
+VERDICT_TICKS = 2
+NEAR_S = 0.3
+"""A turn that begins so close to speech has begun with it."""
+PARTS = ("turns", "phrases", "quality", "cost")
+
+
+def suppressions() -> dict[str, Suppression]:
+    """Those that can run here, by name."""
+    registry = provider_registry()
+    found = {}
+    for name in ("webrtc", "rnnoise"):
+        options = {"lines": 64} if name == "rnnoise" else {}
+        try:
+            found[name] = registry.create("denoise", name, options, None)
+        except EngineError as error:
+            print(f"  {name} is left out: {error}")
+    return found
+
+
+# --- turns --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Turns:
+    """What the turn machine made of some lines."""
+
+    minutes: float = 0.0
+    silent_s: float = 0.0
+    false_starts: int = 0
+    false_turns: int = 0
+    false_s: float = 0.0
+    said: int = 0
+    heard: int = 0
+    late_s: list[float] = field(default_factory=list)
+
+    def add(self, other: Turns) -> None:
+        self.minutes += other.minutes
+        self.silent_s += other.silent_s
+        self.false_starts += other.false_starts
+        self.false_turns += other.false_turns
+        self.false_s += other.false_s
+        self.said += other.said
+        self.heard += other.heard
+        self.late_s += other.late_s
+
+    @property
+    def starts_a_minute(self) -> float:
+        return self.false_starts / max(self.minutes, 1e-9)
+
+    def __str__(self) -> str:
+        text = f"{self.starts_a_minute:6.2f} {100 * self.false_s / max(self.silent_s, 1e-9):7.1f} %"
+        if self.said:
+            text += (
+                f" {self.heard:4}/{self.said:<4} {np.median(self.late_s):6.2f} {np.percentile(self.late_s, 90):6.2f}"
+            )
+        return text
+
+
+def listen(lines: Sequence[Line], offered: Mapping[str, Suppression], choice: str) -> list[Turns]:
+    """Every line through the media process's ears and a turn machine."""
+    ticks = min(len(line.pcm) for line in lines) // FRAME_SAMPLES
+    audio = np.stack([line.pcm[: ticks * FRAME_SAMPLES] for line in lines]).reshape(len(lines), ticks, FRAME_SAMPLES)
+    rows = np.arange(len(lines))
+    vad = BatchVad(ModelStore(model_directory()).read(SILERO_VAD.name), len(lines))
+    voice = CallerVoice(len(lines), vad, LineDenoise(len(lines), offered, "none"))
+    machines = [Ears(line) for line in lines]
+    for slot in range(len(lines)):
+        voice.begin(slot, choice)
+    for tick in range(ticks):
+        levels, speech = voice.tick(rows, audio[:, tick])
+        for ears, level_dbfs, probability in zip(machines, levels.tolist(), speech.tolist(), strict=True):
+            ears.step(tick, level_dbfs, probability)
+    return [ears.finish(ticks) for ears in machines]
+
+
+class Ears:
+    """The turn machine of one line, and what it does."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._machine = TurnMachine(TurnConfig())
+        self._asked: list[tuple[int, int]] = []
+        self._starts: list[float] = []
+        self._turns: list[tuple[float, float, float]] = []
+
+    def step(self, tick: int, level_dbfs: float, speech: float) -> None:
+        actions = list(self._machine.step(tick, level_dbfs, speech))
+        while self._asked and self._asked[0][0] <= tick:
+            actions += self._machine.verdict(self._asked.pop(0)[1], VERDICT)
+        for action in actions:
+            if isinstance(action, SpeechStarted):
+                self._starts.append(action.start * FRAME_S)
+            elif isinstance(action, AskTurnModel):
+                self._asked.append((tick + VERDICT_TICKS, action.ask))
+            elif isinstance(action, TurnCommitted):
+                begun, ended = action.speech_start * FRAME_S, action.speech_end * FRAME_S
+                self._turns.append((begun, ended, (tick + 1) * FRAME_S))
+
+    def finish(self, ticks: int) -> Turns:
+        said, length_s = self._line.said, ticks * FRAME_S
+        turns = list(self._turns)
+        if len(self._starts) > len(turns):
+            turns.append((self._starts[-1], length_s, length_s))
+        spoken = np.zeros(ticks, np.bool_)
+        for start, end in said:
+            spoken[int((start - NEAR_S) / FRAME_S) : int((end + 3 * NEAR_S) / FRAME_S)] = True
+        busy = np.zeros(ticks, np.bool_)
+        for start, _, committed in turns:
+            busy[int(start / FRAME_S) : int(committed / FRAME_S)] = True
+        late = [min((at - end for _, _, at in turns if at > end - NEAR_S), default=length_s - end) for _, end in said]
+        return Turns(
+            minutes=length_s / 60,
+            silent_s=float((~spoken).sum()) * FRAME_S,
+            false_starts=sum(not _within(at, said) for at in self._starts),
+            false_turns=sum(not any(s < end and e > begun for s, e in said) for begun, end, _ in turns),
+            false_s=float((busy & ~spoken).sum()) * FRAME_S,
+            said=len(said),
+            heard=sum(any(begun < e and end > s for begun, end, _ in turns) for s, e in said),
+            late_s=late,
+        )
+
+
+def _within(at: float, said: Iterable[tuple[float, float]]) -> bool:
+    return any(start - NEAR_S <= at <= end + NEAR_S for start, end in said)
+
+
+def turns(bar: Bar, offered: Mapping[str, Suppression], seconds: float, seeds: int) -> None:
+    """False starts, missed speech and late ends, by noise and by its level."""
+    choices = ["off", *offered]
+    noises = noisy_lines.noises()
+    if not any(name.startswith("music") for name in noises):
+        bar.note(f"no music: {noisy_lines.MUSIC_PACKAGE}")
+    total: dict[tuple[float, str], Turns] = {}
+    print("\n  SNR  noise         with     false starts  time in   heard     end of turn late by")
+    print("                              per minute   them                 p50 / p90 s")
+    for snr_db in SNRS_DB:
+        for choice in choices:
+            every = Turns()
+            length = min(seconds, RNNOISE_SECONDS) if choice == "rnnoise" else seconds
+            count = 1 if choice == "rnnoise" else seeds
+            lines = [
+                noisy_lines.line(name, noise, snr_db, length, 300 + seed)
+                for name, noise in noises.items()
+                for seed in range(count)
+            ]
+            results = listen(lines, offered, choice)
+            for name in noises:
+                one = Turns()
+                for line, result in zip(lines, results, strict=True):
+                    if line.noise == name:
+                        one.add(result)
+                every.add(one)
+                if snr_db == BAR_SNR_DB or one.starts_a_minute >= 0.5:
+                    print(f"  {snr_db:3.0f}  {name:13} {choice:8} {one}", flush=True)
+            total[snr_db, choice] = every
+            print(f"  {snr_db:3.0f}  all           {choice:8} {every}", flush=True)
+    plain, suppressed = (total[BAR_SNR_DB, choice] for choice in ("off", "webrtc"))
+    bar.figure(
+        f"false starts a minute at {BAR_SNR_DB:.0f} dB {plain.starts_a_minute:.2f} without, "
+        f"{suppressed.starts_a_minute:.2f} with, over {plain.minutes:.0f} minutes"
+    )
+    bar.require(suppressed.starts_a_minute <= plain.starts_a_minute / 4, "a quarter of the false starts")
+    soft(offered, choices, noises)
+
+
+def soft(offered: Mapping[str, Suppression], choices: Sequence[str], noises: Mapping[str, NDArray[np.float64]]) -> None:
+    """Soft words of callers at every level."""
+    print("\n  words of up to 12 dB below the level of the caller, heard")
+    for level_dbfs in (-6.0, -24.0, -35.0, -45.0):
+        for name, snr_db in (("noise3", 30.0), ("noise1", 20.0), ("noise3", 10.0)):
+            lines = [noisy_lines.soft_line(noises[name], snr_db, 60.0, 50 + n, level_dbfs) for n in range(4)]
+            text = ""
+            for choice in choices:
+                if choice == "rnnoise":
+                    continue
+                both = Turns()
+                for result in listen(lines, offered, choice):
+                    both.add(result)
+                text += f"   {choice} {both.heard}/{both.said}, {both.false_starts} false starts"
+            print(f"  {level_dbfs:4.0f} dBFS, {name} at {snr_db:.0f} dB {text}", flush=True)
