@@ -14,18 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from webrtc_noise_gain import AudioProcessor
 
+from appliance.audio.live_resample import LiveResampler
 from appliance.errors import EngineError
 
 FRAME_SAMPLES: Final = 160
 """20 ms at 8 kHz: what is taken and given at a time."""
 
 _RNNOISE_FRAME: Final = 480
-_RNNOISE_RATE: Final = 6
-"""48 kHz for each sample at 8 kHz."""
-_TAPS: Final = 16
-"""Of the change of rate, in samples at 8 kHz."""
-_KAISER: Final = 6.0
-_CUTOFF: Final = 0.9
+_RATE_HZ: Final = 8000
+_RNNOISE_RATE_HZ: Final = 48_000
 
 
 class WebRtcSuppressor:
@@ -75,52 +72,27 @@ class RnnoiseLibrary:
         self.create: Any = library.rnnoise_create
         self.destroy: Any = library.rnnoise_destroy
         self.process_frame: Any = library.rnnoise_process_frame
-        self.up, self.down = _rate_changes()
 
 
 class RnnoiseSuppressor:
     """RNNoise, which is trained at 48 kHz: each frame is brought there and back."""
 
-    delay_samples = 175
+    delay_samples = 208
 
     def __init__(self, library: RnnoiseLibrary) -> None:
         self._library = library
         self._state = library.create(None)
-        self._heard = np.zeros(_TAPS - 1 + FRAME_SAMPLES, np.float32)
-        self._wide = np.zeros(_RNNOISE_RATE * FRAME_SAMPLES, np.float32)
-        self._clean = np.zeros(_RNNOISE_RATE * (_TAPS - 1 + FRAME_SAMPLES), np.float32)
+        self._up = LiveResampler(_RATE_HZ, _RNNOISE_RATE_HZ)
+        self._down = LiveResampler(_RNNOISE_RATE_HZ, _RATE_HZ)
 
     def process(self, frame: NDArray[np.int16]) -> NDArray[np.int16]:
         """The next frame [160] with less noise; ``delay_samples`` later than what came in."""
-        self._heard[: _TAPS - 1] = self._heard[FRAME_SAMPLES:]
-        self._heard[_TAPS - 1 :] = frame
-        np.matmul(self._heard, self._library.up, out=self._wide)
-        kept = _RNNOISE_RATE * (_TAPS - 1)
-        self._clean[:kept] = self._clean[-kept:]
-        for start in range(0, len(self._wide), _RNNOISE_FRAME):
-            out = self._clean[kept + start :].ctypes.data
-            self._library.process_frame(self._state, out, self._wide[start:].ctypes.data)
-        samples = self._clean @ self._library.down
-        rounded: NDArray[np.int16] = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
-        return rounded
+        wide = self._up.push(frame).astype(np.float32)
+        for start in range(0, len(wide), _RNNOISE_FRAME):
+            at = wide[start:].ctypes.data
+            self._library.process_frame(self._state, at, at)
+        return self._down.push(np.clip(np.rint(wide), -32768, 32767).astype(np.int16))
 
     def __del__(self) -> None:
         if getattr(self, "_state", None):
             self._library.destroy(self._state)
-
-
-def _rate_changes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The filters of a frame and its past from 8 to 48 kHz [175, 960] and back [1050, 160], as matrices."""
-    length = _RNNOISE_RATE * _TAPS
-    at = np.arange(length) - (length - 1) / 2
-    low_pass = np.sinc(_CUTOFF * at / _RNNOISE_RATE) * np.kaiser(length, _KAISER)
-    low_pass /= low_pass.sum()
-    up = np.zeros((_TAPS - 1 + FRAME_SAMPLES, _RNNOISE_RATE * FRAME_SAMPLES))
-    for n in range(up.shape[1]):
-        newest = _TAPS - 1 + n // _RNNOISE_RATE
-        up[newest - _TAPS + 1 : newest + 1, n] = _RNNOISE_RATE * low_pass[n % _RNNOISE_RATE :: _RNNOISE_RATE][::-1]
-    down = np.zeros((_RNNOISE_RATE * (_TAPS - 1 + FRAME_SAMPLES), FRAME_SAMPLES))
-    for n in range(FRAME_SAMPLES):
-        newest = _RNNOISE_RATE * (_TAPS - 1 + n) + _RNNOISE_RATE - 1
-        down[newest - length + 1 : newest + 1, n] = low_pass[::-1]
-    return up.astype(np.float32), down.astype(np.float32)

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from appliance.audio.suppression import (
-    FRAME_SAMPLES,
-    RnnoiseLibrary,
-    RnnoiseSuppressor,
-    WebRtcSuppressor,
-    _rate_changes,
-)
+from appliance.audio.suppression import FRAME_SAMPLES, RnnoiseLibrary, RnnoiseSuppressor, WebRtcSuppressor
 from appliance.errors import EngineError
 
 Pcm = NDArray[np.int16]
@@ -68,21 +62,6 @@ def test_every_caller_has_a_state_of_its_own() -> None:
     first, second = WebRtcSuppressor(2), WebRtcSuppressor(2)
     through(first, hiss(2.0, 300.0))
     np.testing.assert_array_equal(through(second, voice(1.0)), through(WebRtcSuppressor(2), voice(1.0)))
-
-
-def test_to_48_khz_and_back_is_the_same_later() -> None:
-    up, down = _rate_changes()
-    said = voice(1.0).astype(np.float32)
-    past, wide = np.zeros(15, np.float32), np.zeros(6 * 15, np.float32)
-    out = []
-    for frame in said.reshape(-1, FRAME_SAMPLES):
-        taken = np.concatenate([past, frame])
-        past = taken[FRAME_SAMPLES:]
-        given = np.concatenate([wide, taken @ up])
-        wide = given[6 * FRAME_SAMPLES :]
-        out.append(given @ down)
-    back = np.concatenate(out)
-    assert np.corrcoef(said[:-15], back[15:])[0, 1] >= 0.9995
 
 
 def test_rnnoise_takes_noise_off_and_leaves_a_voice() -> None:
