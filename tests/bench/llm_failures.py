@@ -35,7 +35,7 @@ from tests.bench import lines, records
 from tests.bench.report import Bar, percentiles
 from tests.bench.turn_latency import labelled_end
 from tests.bench.uac import BareUac
-from tests.openai_sim.chat import Answer, ChatSim
+from tests.openai_sim.chat import REPLY, Answer, ChatSim
 
 LIMIT_S = 2.0
 DEAD_AIR_S = 3.0
@@ -163,6 +163,10 @@ def main() -> int:
             bar.require(found.dead_air_s <= DEAD_AIR_S, f"{mode}: silent for {found.dead_air_s:.2f} s")
             apologised = any(words in found.turn["agent_text"] for words in APOLOGIES)
             bar.require(apologised and bool(found.turn["problem"]), f"{mode}: no apology, or nothing on record")
+        hedged = asyncio.run(outcome_of(folder / "two", clip, Answer(stall_after=0), Answer(token_s=0.02)))
+        bar.figure(f"a second server in the place of a silent one {hedged.first_s:.2f} s")
+        bar.require(hedged.turn["agent_text"] == REPLY, "the second server's reply was not said")
+        bar.require(hedged.first_s <= LIMIT_S, "the second server came late")
         bar.figure(f"first words within {worst:.2f} s in {len(args.modes)} kinds of failure")
         taken = asyncio.run(cancellations(folder, args.cancel))
         bar.figure(f"cancelled at the server after {percentiles(taken)}")
