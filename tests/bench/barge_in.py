@@ -169,7 +169,8 @@ class Listener:
         began = await self.told()
         for _ in range(count):
             await asyncio.sleep(self.chance.uniform(0.8, 4.0))
-            clip = self.chance.choice(clips).at_level(self.chance.choice(LEVELS_DBFS))
+            level_dbfs = self.chance.choice(LEVELS_DBFS)
+            clip = self.chance.choice(clips).at_level(level_dbfs)
             onset = await self.make(clip)
             ended = self.caller.said[-1][1]
             over = self.caller.speech_ends[-1]
@@ -179,7 +180,8 @@ class Listener:
             held = stopped is not None and stopped - onset <= STOP_S and not spoke_on
             quiet = max(pauses(runs, onset, over), default=0.0)
             doubtful = stopped is None or stood_still(onset, stopped)
-            self.found.append(Sound(clip.name, self.over, onset, stopped if held else None, quiet, doubtful))
+            name = f"{clip.name} at {level_dbfs:.0f} dBFS"
+            self.found.append(Sound(name, self.over, onset, stopped if held else None, quiet, doubtful))
             try:
                 began = await self.caller.wait_heard(after=max(ended, began), timeout_s=_REPLY_TIMEOUT_S)
             except ApplianceError:
