@@ -37,6 +37,8 @@ _POLL_ROOM_S: Final = 0.1
 _FIRST_AUDIO_TIMEOUT_S: Final = 4.0
 _SYNTHESIS_TIMEOUT_S: Final = 10.0
 _FLUSH_TIMEOUT_S: Final = 1.0
+_LAG_S: Final = 1.0
+"""Playout is not further behind than this of what the time since it went on would let it have played."""
 _ATTEMPTS: Final = 2
 
 
@@ -124,6 +126,7 @@ class Speaker:
         self._resuming = False
         self._resumed: tuple[int, int] | None = None
         """Where playout goes on from, and how far it had been asked to go: media's count is right again beyond that."""
+        self._resumed_at: float | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._answers: asyncio.Queue[Answer] | None = None
         self._running: tuple[Utterance, int] | None = None
@@ -310,6 +313,7 @@ class Speaker:
                 utterance.pauses += 1
             if self._resumed is None or at < self._resumed[0]:
                 self._resumed = (at, int(self._rings.tts_played[self._playback.slot]))
+            self._resumed_at = self._now()
             utterance.base = at - utterance.start
             self._begin_run(utterance)
             self._play(utterance, at, utterance.end)
@@ -339,6 +343,7 @@ class Speaker:
             if self._paused:
                 at = utterance.word_at(utterance.start + utterance.played) - RATE_HZ
                 self._resumed = (max(at, utterance.start), int(self._rings.tts_played[self._playback.slot]))
+                self._resumed_at = None
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_result(None)
 
@@ -475,6 +480,9 @@ class Speaker:
             resumed_from, asked_to = self._resumed
             if played > asked_to or not self._live:
                 self._resumed = None
-            else:
+            elif self._resumed_at is None:
                 played = resumed_from
+            else:
+                since_s = max(0.0, self._now() - self._resumed_at - _LAG_S)
+                played = min(played, resumed_from + int(since_s * RATE_HZ))
         return RING_SAMPLES - (self._position - played)

@@ -95,6 +95,28 @@ def test_what_was_synthesised_for_an_interrupted_reply_does_not_fill_the_ring_fo
     run_virtual(call())
 
 
+def test_a_long_reply_that_was_paused_goes_on_without_a_break() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await speaking(made, 0.5)
+        await made.until_quiet()
+        dialogue = made.session._dialogue
+        assert dialogue is not None and dialogue._speaker is not None
+        utterance = dialogue._speaker.say(["Welcome to the desk. " * 8] * 4)
+        await speaking(made, 1.0)
+        dialogue.paused()
+        await asyncio.sleep(0.3)
+        dialogue.resumed()
+        resumed_at = made.media.frame
+        await made.until(lambda: utterance.over)
+        left = (utterance.end - made.media.resumed_at[-1]) / 160
+        assert made.media.frame - resumed_at == pytest.approx(left, abs=5)
+        made.hangs_up()
+        await made.over()
+
+    run_virtual(call())
+
+
 def test_pauses_one_after_the_other_lose_nothing() -> None:
     async def call() -> None:
         made = VirtualCall(flow_line())
