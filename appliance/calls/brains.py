@@ -71,7 +71,8 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
             expectation=brain.Expectation(
                 pronunciations=tuple(line.pronunciations.items()), no_input_s=line.no_input.after_s
             ),
-            language=line.language,
+            language=spoken_language(line),
+            caller_language=line.language,
             context_tokens=line.context_tokens,
             requests=_requests(line),
         ),
@@ -81,7 +82,7 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
             session=info.leg_id,
             language=line.language,
             filler_after_s=line.filler.after_s,
-            fillers=line.filler.texts or manners.fillers(line.language),
+            fillers=line.filler.texts or manners.fillers(spoken_language(line)),
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
@@ -154,9 +155,14 @@ def _requests(line: Line) -> frozenset[manners.Request]:
     return frozenset(wanted | ({manners.Request.SLOWER, manners.Request.FASTER} if "pace" in line.manners else set()))
 
 
+def spoken_language(line: Line) -> str:
+    """What the agent of ``line`` speaks."""
+    return line.voice.language or line.language
+
+
 def voice_of(line: Line) -> Voice:
     """How the agent of ``line`` speaks."""
-    return Voice(line.voice.language or line.language, line.voice.name, line.voice.rate, line.voice.lexicon)
+    return Voice(spoken_language(line), line.voice.name, line.voice.rate, line.voice.lexicon)
 
 
 class FlowBrain:

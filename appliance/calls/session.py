@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from appliance.calls.brains import ModelServices, make_brain, variables, voice_of
+from appliance.calls.brains import ModelServices, make_brain, spoken_language, variables, voice_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.recording import RecorderClient
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
@@ -275,6 +275,8 @@ class CallSession:
             hand_on=self._hand_on,
             on_progress=self._turn_goes_on,
             press=lambda digits: self._press(media, digits),
+            language=spoken_language(line),
+            fillers=line.filler.texts,
         )
         self._listening = Listening(
             media.slot,

@@ -13,10 +13,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from appliance.calls.brains import opening_of, pieces_of, voice_of
+from appliance.calls.brains import opening_of, pieces_of, spoken_language, voice_of
 from appliance.conversation import manners
-from appliance.conversation.bridging import PHRASES
-from appliance.conversation.dialogue import APOLOGY, FAREWELL
 from appliance.conversation.speaker import Voice
 from appliance.dialplan.checks import Draft, texts
 from appliance.dialplan.schema import Line
@@ -29,8 +27,6 @@ from appliance.signalling.leg import CallInfo
 
 logger = logging.getLogger(__name__)
 
-BOX_PHRASES: Final = (APOLOGY, FAREWELL, *PHRASES)
-"""What is said whatever the line."""
 MAX_CHARACTERS: Final = 50_000
 """So much is prepared at most when the box starts: an hour of speech, which a service may want money for."""
 GREETING_WAIT_S: Final = 1.0
@@ -93,7 +89,7 @@ class WarmUp:
 
     def _phrases(self) -> list[tuple[str, Voice]]:
         """All that is said in fixed words, the most urgent first, each once."""
-        found = [(text, voice_of(line)) for line in self._lines for text in (*BOX_PHRASES, *_fillers(line))]
+        found = [(text, voice_of(line)) for line in self._lines for text in box_phrases(line)]
         for line in self._lines:
             if not _has_variables(line.disclosure, line.greeting.text if line.greeting else None):
                 found += [(piece, voice_of(line)) for piece in opening_of(line, _NOBODY)]
@@ -158,8 +154,11 @@ class WarmUp:
         task.add_done_callback(self._tasks.discard)
 
 
-def _fillers(line: Line) -> tuple[str, ...]:
-    return (line.filler.texts or manners.fillers(line.language)) if line.agent != "flow" else ()
+def box_phrases(line: Line) -> tuple[str, ...]:
+    """What the box itself says on ``line``: when something fails, and when something takes long."""
+    language = spoken_language(line)
+    fillers = line.filler.texts or manners.fillers(language)
+    return (manners.apology(language), manners.farewell(language), *fillers)
 
 
 def _fixed_pieces(line: Line) -> Iterator[str]:

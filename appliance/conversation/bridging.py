@@ -8,12 +8,6 @@ from typing import Final
 
 FIRST_AFTER_S: Final = 1.5
 AGAIN_AFTER_S: Final = 2.5
-PHRASES: Final = (
-    "One moment, please.",
-    "I am still working on it.",
-    "Thank you for waiting.",
-)
-"""Said in turn, from the first again; in the phrase cache from the start, so that they come at once."""
 
 
 class DeadAir:
@@ -21,18 +15,18 @@ class DeadAir:
 
     Args:
         bridge: says a filler, if nothing is being said; gives False where there is nothing to wait for any more.
+        phrases: said in turn, from the first again; none for silence.
         first_after_s: silence before the first filler, counted from when the caller's turn was over.
         again_after_s: silence after a filler before the next.
-        phrases: what to say; none for silence.
     """
 
     def __init__(
         self,
         bridge: Callable[[str], bool],
+        phrases: tuple[str, ...],
         *,
         first_after_s: float = FIRST_AFTER_S,
         again_after_s: float = AGAIN_AFTER_S,
-        phrases: tuple[str, ...] = PHRASES,
     ) -> None:
         self._bridge = bridge
         self._first_after_s = first_after_s

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from appliance.conversation import manners
 from appliance.conversation.brain import (
     Answered,
     Asked,
@@ -43,8 +44,6 @@ from appliance.events import Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
-APOLOGY: Final = "I am sorry, something went wrong on my side. Please try again."
-FAREWELL: Final = "I am sorry, I cannot help you right now. Goodbye."
 _MAX_FAILURES: Final = 2
 _MAX_INPUTS: Final = 64
 
@@ -74,7 +73,8 @@ class Dialogue:
 
     Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn,
     ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way and what is being heard of
-    the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line.
+    the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line. What it says by
+    itself is in the line's ``language``; ``fillers`` replace what it bridges waits with.
     """
 
     def __init__(
@@ -88,12 +88,15 @@ class Dialogue:
         hand_on: HandOn | None = None,
         on_progress: Callable[[TurnLog, Doing, str], None] = lambda turn, doing, hearing: None,
         press: Callable[[str], None] = lambda digits: None,
+        language: str = "en",
+        fillers: tuple[str, ...] = (),
     ) -> None:
         self.brain = brain
         self._drafts = drafts
         self._draft: Draft | None = None
         self._press = press
-        self._dead_air = DeadAir(self._bridge)
+        self._language = language
+        self._dead_air = DeadAir(self._bridge, fillers or manners.fillers(language))
         self._thinking: Reply | None = None
         self._barge_in = barge_in
         self._now = now
@@ -395,9 +398,9 @@ class Dialogue:
             self._turn.problem = str(error)
             logger.error("the reply failed: %s", error)
             if self._failures >= _MAX_FAILURES:
-                await self._say_alone(FAREWELL)
+                await self._say_alone(manners.farewell(self._language))
                 return Ended("the agent's engines failed")
-            await self._say_alone(APOLOGY)
+            await self._say_alone(manners.apology(self._language))
             if not self._turn.interrupted:
                 self.brain.was_heard(self._turn.heard_text)
             self._listen()

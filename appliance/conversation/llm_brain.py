@@ -71,7 +71,7 @@ class Persona:
         no_input_prompts: said in turn when the caller is silent; without any, the last reply is said again.
         no_input_retries: so many silences are answered; then the call is ended.
         expectation: how to listen.
-        language, line: of the line.
+        language: what is spoken; ``caller_language``: what callers speak, if that is another.
         context_tokens: what the model is shown at most, roughly.
         requests: what of :mod:`~appliance.conversation.manners` is done without asking the model.
     """
@@ -82,6 +82,7 @@ class Persona:
     no_input_retries: int | None = None
     expectation: Expectation = field(default_factory=Expectation)
     language: str = "en"
+    caller_language: str = ""
     context_tokens: int = 6000
     requests: frozenset[manners.Request] = frozenset(manners.Request)
 
@@ -272,7 +273,7 @@ class LlmBrain:
         """Note what happened: whether the model has to be asked about it; or what is to be done without it."""
         match heard:
             case Heard(text, _, _) if text:
-                request = manners.request_in(text, self._persona.language)
+                request = manners.request_in(text, self._persona.caller_language or self._persona.language)
                 self._keys_event()
                 self._history.caller(text, f"{self._local_time():%H:%M}")
                 if request is not None and request in self._persona.requests and self._meant:

@@ -117,10 +117,22 @@ _NO: Final[Mapping[str, str]] = {
     "es": r"no|nunca|tampoco|espere|incorrecto|cancele",
 }
 _FILLERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "en": ("One moment, please.", "I am still on it."),
-    "de": ("Einen Moment, bitte.", "Ich bin noch dabei."),
-    "fr": ("Un instant, s'il vous plaît.", "Je m'en occupe encore."),
-    "es": ("Un momento, por favor.", "Sigo en ello."),
+    "en": ("One moment, please.", "I am still working on it.", "Thank you for waiting."),
+    "de": ("Einen Moment, bitte.", "Ich bin noch dabei.", "Danke, dass Sie warten."),
+    "fr": ("Un instant, s'il vous plaît.", "Je m'en occupe encore.", "Merci de patienter."),
+    "es": ("Un momento, por favor.", "Sigo en ello.", "Gracias por esperar."),
+}
+_APOLOGIES: Final[Mapping[str, str]] = {
+    "en": "I am sorry, something went wrong on my side. Please try again.",
+    "de": "Es tut mir leid, bei mir ist etwas schiefgegangen. Bitte versuchen Sie es noch einmal.",
+    "fr": "Je suis désolée, il y a eu un problème de mon côté. Veuillez réessayer.",
+    "es": "Lo siento, algo ha fallado por mi parte. Por favor, inténtelo de nuevo.",
+}
+_FAREWELLS: Final[Mapping[str, str]] = {
+    "en": "I am sorry, I cannot help you right now. Goodbye.",
+    "de": "Es tut mir leid, ich kann Ihnen gerade nicht helfen. Auf Wiederhören.",
+    "fr": "Je suis désolée, je ne peux pas vous aider pour le moment. Au revoir.",
+    "es": "Lo siento, ahora mismo no puedo ayudarle. Adiós.",
 }
 _PHRASES: Final[Mapping[Request, tuple[str, ...]]] = {
     Request.REPEAT: ("could you repeat that", "please repeat that", "can you say that again", "what did you say"),
@@ -164,8 +176,18 @@ def agrees(text: str, language: str) -> bool | None:
 
 
 def fillers(language: str) -> tuple[str, ...]:
-    """What bridges a wait, in turn."""
+    """What bridges a wait, in turn; in English where ``language`` is not known, as all that follows."""
     return _FILLERS.get(_base(language), _FILLERS["en"])
+
+
+def apology(language: str) -> str:
+    """Said where a reply has failed, and the caller may try again."""
+    return _APOLOGIES.get(_base(language), _APOLOGIES["en"])
+
+
+def farewell(language: str) -> str:
+    """Said where replies fail again and again, before the call is ended."""
+    return _FAREWELLS.get(_base(language), _FAREWELLS["en"])
 
 
 def changed(pace: float, request: Request) -> float:

@@ -33,7 +33,7 @@ _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARI
 _FILTERS = ("digits",)
 _TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
 _ASKING_TOOLS = ("collect_digits", "remember")
-_MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "filler", "context_tokens", "reply_tokens")
+_MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
 
 
 @dataclass(frozen=True)

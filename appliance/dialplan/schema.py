@@ -275,9 +275,11 @@ class Memory(Section):
 
 
 class Filler(Section):
-    """What a caller hears while a tool takes its time."""
+    """What a caller hears who has to wait."""
 
-    after_s: float = Field(default=0.8, ge=0, le=10, description="Said after this long a wait; 0: nothing is said.")
+    after_s: float = Field(
+        default=0.8, ge=0, le=10, description="Said after so long a wait for a model's tool; 0: as late as elsewhere."
+    )
     texts: tuple[Text, ...] = Field(
         default=(), description="Said in turn; without any, `One moment, please` in the line's language, where known."
     )
@@ -398,7 +400,7 @@ class Line(Section):
     memory: Memory = Field(
         default=Memory(), description="With `agent: llm`, not `realtime`: what is remembered of callers."
     )
-    filler: Filler = Field(default=Filler(), description="With `agent: llm`: what bridges a wait for a tool.")
+    filler: Filler = Field(default=Filler(), description="What bridges a wait.")
     context_tokens: int = Field(
         default=6000,
         ge=1000,

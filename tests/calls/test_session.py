@@ -425,3 +425,16 @@ def test_a_trunk_may_keep_calls_without_rtp() -> None:
 
     run_virtual(call(True))
     run_virtual(call(False))
+
+
+def test_the_box_speaks_the_language_of_the_line() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line().model_copy(update={"language": "de-de"}), llm=True)
+        made.engines.broken = {"llm"}
+        await made.until_quiet()
+        made.speaks(0.8, "guten tag")
+        await made.until(lambda: any(text.startswith("Es tut mir leid") for text in made.engines.said))
+        made.hangs_up()
+        await made.over()
+
+    run_virtual(call())

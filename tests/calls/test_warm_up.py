@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from appliance.calls.warm_up import BOX_PHRASES, GREETING_WAIT_S, MAX_CHARACTERS, WarmUp
-from appliance.conversation.dialogue import APOLOGY, FAREWELL
+from appliance.calls.warm_up import GREETING_WAIT_S, MAX_CHARACTERS, WarmUp, box_phrases
+from appliance.conversation import manners
 from appliance.errors import EngineError
 from appliance.ipc.messages import Synthesise
 from appliance.signalling.leg import CallInfo
@@ -60,8 +60,8 @@ def test_everything_said_in_fixed_words_is_prepared_the_apologies_first_and_each
     pool = Pool()
     line = flow_line(disclosure="You are speaking with a machine.")
     run_virtual(run_for(warm(pool, line, line), 5))
-    assert pool.texts[:2] == [APOLOGY, FAREWELL]
-    assert pool.texts[len(BOX_PHRASES) :] == [
+    assert pool.texts[:2] == [manners.apology("en"), manners.farewell("en")]
+    assert pool.texts[len(box_phrases(line)) :] == [
         "You are speaking with a machine.",
         "Hello, this is the desk.",
         "Do you want tea or coffee?",
