@@ -44,6 +44,7 @@ PURE = (
     "engines/sse.py",
     "engines/closed_list.py",
     "engines/hypotheses.py",
+    "engines/realtime_transcript.py",
     "engines/whisper_tokens.py",
 )
 FORBIDDEN_MODULES = frozenset(

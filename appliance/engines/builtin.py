@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.api import Engine
 from appliance.engines import fake
 from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
-from appliance.engines.asr_options import OpenAiAsrOptions, WhisperOptions
+from appliance.engines.asr_options import OpenAiAsrOptions, RealtimeAsrOptions, WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
@@ -57,6 +57,12 @@ def _openai_asr(options: OpenAiAsrOptions, resources: Resources) -> Engine:
 
 def _openai_partials(options: OpenAiAsrOptions) -> bool:
     return options.partials_every_s > 0
+
+
+def _realtime_asr(options: RealtimeAsrOptions, resources: Resources) -> Engine:
+    from appliance.engines.realtime_asr import OpenAiRealtimeAsr
+
+    return OpenAiRealtimeAsr(options)
 
 
 def _smart_turn(options: ProviderOptions, resources: Resources) -> SmartTurnEngine:
@@ -135,6 +141,12 @@ class BuiltinEngines:
                 "services with OpenAI's API over HTTP: free speech",
                 OpenAiAsrOptions,
                 partials=_openai_partials,
+            ),
+            "openai_realtime": Provider(
+                _realtime_asr,
+                "services with OpenAI's Realtime API over a WebSocket: free speech",
+                RealtimeAsrOptions,
+                partials=True,
             ),
             "fake": _fake(fake.FakeAsr, fake.FakeAsrOptions, partials=_fake_partials),
             "none": _none("asr"),

@@ -37,7 +37,7 @@ def test_the_built_in_providers():
         "denoise": ["none", "rnnoise", "webrtc"],
         "vad": ["none", "silero"],
         "turn": ["fake", "none", "smart_turn"],
-        "asr": ["fake", "none", "openai_compatible", "pocketsphinx", "whisper"],
+        "asr": ["fake", "none", "openai_compatible", "openai_realtime", "pocketsphinx", "whisper"],
         "llm": ["fake", "none", "openai_compatible"],
         "tts": ["espeak", "fake", "none", "openai_compatible", "piper"],
         "speech": ["fake", "none", "openai_realtime"],
@@ -66,7 +66,7 @@ def test_an_unknown_provider_lists_those_there_are():
     (mistake,) = provider_registry().validate_options("asr", "pocketsphynx", {})
     assert mistake == (
         "provider: there is no asr provider 'pocketsphynx'; there are: fake, none, openai_compatible, "
-        "pocketsphinx, whisper (did you mean 'pocketsphinx'?)"
+        "openai_realtime, pocketsphinx, whisper (did you mean 'pocketsphinx'?)"
     )
     with pytest.raises(EngineError, match="there is no engine kind 'ocr'; there are: denoise, vad, turn, asr"):
         provider_registry().offers("ocr")
