@@ -47,6 +47,7 @@ class ChatServer:
     Args:
         options: with everything that holds for it.
         where: the dotted key of its settings, for what errors say.
+        failures: so many in a row put it out of use.
         connections: kept open.
         keep_alive_s: how often they are used while nobody asks for anything.
         now: CLOCK_MONOTONIC.
@@ -57,6 +58,7 @@ class ChatServer:
         options: LlmServer,
         where: str,
         *,
+        failures: int,
         connections: int,
         keep_alive_s: float,
         now: Callable[[], float] = time.monotonic,
@@ -64,7 +66,7 @@ class ChatServer:
         self.options = options
         self.where = where
         self.name = options.name or f"{options.model} at {urlsplit(options.base_url).netloc}"
-        self.circuit = Circuit()
+        self.circuit = Circuit(failures)
         self.opened = 0
         """Connections opened so far."""
         self.ping_every_s = keep_alive_s

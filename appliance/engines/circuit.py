@@ -1,6 +1,6 @@
 """Whether a server is worth asking. PURE.
 
-``closed``: yes. After ``FAILURES`` failures in a row it is ``open``: nobody waits for it, and a probe tries it after a
+``closed``: yes. After some failures in a row it is ``open``: nobody waits for it, and a probe tries it after a
 while, twice as long after each probe that failed. While a probe is under way it is ``probing``.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-FAILURES: Final = 3
 FIRST_PROBE_S: Final = 2.0
 LAST_PROBE_S: Final = 60.0
 
@@ -23,7 +22,7 @@ class State(enum.Enum):
 class Circuit:
     """One server's. Times are seconds on any clock that never steps."""
 
-    def __init__(self, failures: int = FAILURES) -> None:
+    def __init__(self, failures: int) -> None:
         self.state = State.CLOSED
         self.cause = ""
         """Of the last failure, in words."""

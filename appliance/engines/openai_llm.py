@@ -55,6 +55,7 @@ class OpenAiLlm:
             ChatServer(
                 server,
                 f"engines.llm.servers.{index}" if many else "engines.llm",
+                failures=options.failures,
                 connections=options.connections,
                 keep_alive_s=options.keep_alive_s,
                 now=now,

@@ -99,6 +99,9 @@ class OpenAiLlmOptions(_ServerKeys):
         description="The next server is asked as well when the first has no token by then; 0: only once it has failed.",
     )
     retries: int = Field(default=1, ge=0, le=3, description="How often a server is asked again for the same reply.")
+    failures: int = Field(
+        default=3, ge=1, le=1000, description="So many in a row, and a server is out of use until it answers a probe."
+    )
     connections: int = Field(default=4, ge=1, le=64, description="Connections kept open to each server.")
     keep_alive_s: float = Field(default=15.0, ge=1, le=300, description="How often these are used, so that they stay.")
 

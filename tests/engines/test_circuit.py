@@ -4,7 +4,7 @@ from appliance.engines.circuit import FIRST_PROBE_S, LAST_PROBE_S, Circuit, Stat
 
 
 def test_it_opens_after_three_failures_in_a_row() -> None:
-    circuit = Circuit()
+    circuit = Circuit(3)
     assert not circuit.failed(0.0, "one")
     assert not circuit.failed(0.0, "two")
     circuit.succeeded()
@@ -43,13 +43,13 @@ def test_probes_become_rarer() -> None:
 
 
 def test_a_server_that_asks_for_time_gets_it_at_once() -> None:
-    circuit = Circuit()
+    circuit = Circuit(3)
     assert circuit.failed(0.0, "429", wait_s=20.0)
     assert circuit.get_timer() == 20.0
 
 
 def test_nobody_is_left_alone_for_ever() -> None:
-    circuit = Circuit()
+    circuit = Circuit(3)
     circuit.failed(0.0, "429", wait_s=86400.0)
     assert circuit.get_timer() == LAST_PROBE_S
 

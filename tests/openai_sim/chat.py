@@ -13,7 +13,7 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -75,19 +75,21 @@ class Asked:
 class ChatSim:
     """``async with ChatSim() as server``; ``answer`` is how it answers, after what ``script`` holds.
 
+    ``answer`` may depend on the request's body.
+
     ``key``: it wants this API key. ``strict``: it refuses keys that OpenAI's API does not know.
     """
 
     def __init__(
         self,
-        answer: Answer = Answer(),
+        answer: Answer | Callable[[dict[str, Any]], Answer] = Answer(),
         *,
         key: str = "",
         strict: bool = True,
         idle_s: float = 75.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.answer = answer
+        self.answer: Answer | Callable[[dict[str, Any]], Answer] = answer
         self.script: deque[Answer] = deque()
         self.key = key
         self.strict = strict
@@ -154,6 +156,8 @@ class ChatSim:
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return _refused(401, f"Incorrect API key provided: {request.headers.get('Authorization', 'none')}")
         answer = self.script.popleft() if self.script else self.answer
+        if not isinstance(answer, Answer):
+            answer = answer(body)
         try:
             response = await self._answer(request, answer, body)
         except (asyncio.CancelledError, ConnectionError) as error:
