@@ -42,7 +42,7 @@ class WarmUp:
 
     Args:
         tts: the workers; each has a cache of its own.
-        lines: of the dialplan.
+        lines: of the dialplan; none where there are no caches.
     """
 
     def __init__(self, tts: EnginePool, lines: Iterable[Line]) -> None:
@@ -68,7 +68,7 @@ class WarmUp:
 
         Returns when the first piece is ready, or ``GREETING_WAIT_S`` later; the rest follows.
         """
-        pieces = opening_of(line, info)
+        pieces = opening_of(line, info) if self._lines else []
         if not pieces:
             return
         worker, voice = slot % self._tts.workers, voice_of(line)

@@ -680,4 +680,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ("dropped", r"[\\^<>{}_]+|\s?#(?=\w)", _dropped),
 )
 _HANDLERS: Final = {name: handler for name, _, handler in _RULES}
-_PATTERN: Final = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern, _ in _RULES))
+_PATTERN: Final = re.compile(
+    r"(?:(?<![a-z])|(?![a-z]))(?:" + "|".join(f"(?P<{name}>{pattern})" for name, pattern, _ in _RULES) + ")"
+)
+"""No rule begins between two small letters: looking there would take most of the time."""

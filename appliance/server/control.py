@@ -127,7 +127,7 @@ class Control:
         tts = pools.get("tts")
         if tts is None:
             raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
-        warm_up = WarmUp(tts, lines)
+        warm_up = WarmUp(tts, lines if settings.engines.tts.cache_mb else ())
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
