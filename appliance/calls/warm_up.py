@@ -59,9 +59,17 @@ class WarmUp:
     async def run(self) -> None:
         """Prepare every worker's cache, and again that of a worker which was started again; until cancelled."""
         phrases = self._phrases()
-        while True:
-            worker = await self._cold.get()
-            await self._prepare(worker, phrases)
+        preparing: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                worker = await self._cold.get()
+                if worker in preparing:
+                    preparing[worker].cancel()
+                preparing[worker] = asyncio.create_task(self._prepare(worker, phrases))
+        finally:
+            for task in preparing.values():
+                task.cancel()
+            await asyncio.gather(*preparing.values(), return_exceptions=True)
 
     async def opening(self, line: Line, info: CallInfo, slot: int) -> None:
         """Have what the call in ``slot`` will be greeted with synthesised.

@@ -46,6 +46,10 @@ class PhraseCache:
         self._phrases.move_to_end(key)
         return phrase.pcm
 
+    def at_any_rate(self, key: Key) -> NDArray[np.int16] | None:
+        """The same phrase in the same voice, faster or slower, if it has been spoken so: better than none at all."""
+        return next((phrase.pcm for other, phrase in self._phrases.items() if other[:3] == key[:3]), None)
+
     def put(self, key: Key, pcm: NDArray[np.int16], *, keep: bool = False) -> None:
         """Hold a copy of ``pcm`` unless it alone would take more than half of the cache.
 

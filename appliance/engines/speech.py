@@ -189,6 +189,10 @@ class SharedSpeech:
                 break
             await flight.news.wait()
         if flight.problem is not None:
+            spare = self._cache.at_any_rate(flight.key) if not told and not ahead else None
+            if spare is not None:
+                context.speak(request, spare, last=True, cached=True)
+                return
             raise EngineError(str(flight.problem), retryable=flight.problem.retryable)
         context.speak(request, _NO_SAMPLES, last=True, cached=joined)
 

@@ -21,9 +21,10 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from appliance.calls.warm_up import BOX_PHRASES
+from appliance.calls.warm_up import box_phrases
 from appliance.cli.box import Box
 from appliance.conversation.english import matches
+from appliance.dialplan.schema import Line
 from appliance.engines.espeak_tts import EspeakSynthesiser
 from appliance.engines.openai_tts import OpenAiSpeech
 from appliance.engines.openai_tts_options import OpenAiSpeechOptions
@@ -64,7 +65,9 @@ async def greet(folder: Path, cache_mb: float, calls: int) -> tuple[list[float],
         await asyncio.to_thread(box.start)
         try:
             if cache_mb:
-                await server.wait_asked(len(BOX_PHRASES) + 3)  # the greeting, the question and the farewell
+                await server.wait_asked(
+                    len(box_phrases(Line.model_validate(LINE))) + 3
+                )  # the greeting, the question and the farewell
                 await asyncio.sleep(2.0)
             found, wrong = await measure(box.sip_port, calls, 0.5, 1.5)
         finally:

@@ -380,6 +380,21 @@ class TestFallback:
         assert box.answers(2) == [Failed(2, "the voice broke", True)]
         assert box.answers(3)[-1].cached
 
+    def test_and_faster_than_was_asked_for_if_need_be(self):
+        """A caller who wants slower speech is apologised to, too."""
+        voice = Voice()
+
+        async def story(box):
+            box.ask(ask(1, "sorry", slot=-1, keep=True))
+            await asyncio.sleep(1)
+            voice.broken = 0
+            box.ask(Synthesise(2, 0, 1, "sorry", "en", "", 0.8, 0, 20_000))
+            await asyncio.sleep(1)
+
+        box = play(story, voice)
+        assert box.answers(2)[-1].cached
+        assert (box.audio(0, 0, 2400) == 7).all()
+
     def test_without_one_the_failure_is_told(self):
         voice = Voice()
         voice.broken = 0
