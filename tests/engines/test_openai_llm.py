@@ -8,8 +8,8 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +18,19 @@ import pytest
 from appliance.engines.builtin import provider_registry
 from appliance.engines.openai_llm import OpenAiLlm
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
-from appliance.engines.worker import Worker
 from appliance.errors import EngineError
 from appliance.ipc.messages import (
-    AnyMessage,
     Cancel,
     ChatMessage,
-    Failed,
     Generate,
     Token,
     ToolCall,
     ToolSpec,
 )
-from appliance.ipc.rings import AudioRings
 from tests.certificates import Authority
+from tests.engines.llm_client import QUESTION, client_of, what_is_special
 from tests.openai_sim.chat import HOST, REPLY, Answer, ChatSim, split
 from tests.waiting import eventually
-
-
-def what_is_special(value: object) -> str:
-    """The name of a case: what of an answer differs from the plain one."""
-    if not isinstance(value, Answer):
-        return str(value)
-    special = {key: item for key, item in vars(value).items() if item != getattr(Answer(), key)}
-    return ", ".join(f"{key} {item}" for key, item in special.items())
-
-
-QUESTION = (ChatMessage("system", "You take bookings."), ChatMessage("user", "A table for four at eight, please."))
-
-
-class Client:
-    """A worker with the engine in it, and what it has said."""
-
-    def __init__(self, engine: OpenAiLlm) -> None:
-        self.engine = engine
-        rings = AudioRings.create(1)
-        self.worker = Worker("llm-0", engine, rings, run_timeout_s=60.0)
-        self.said: list[AnyMessage] = []
-        self._news = asyncio.Event()
-
-    def send(self, message: AnyMessage) -> bool:
-        self.said.append(message)
-        self._news.set()
-        return True
-
-    def of(self, request: int) -> list[AnyMessage]:
-        return [message for message in self.said if getattr(message, "request", None) == request]
-
-    def text(self, request: int = 1) -> str:
-        return "".join(message.text for message in self.of(request) if isinstance(message, Token))
-
-    def ask(self, request: int = 1, **more: Any) -> None:
-        self.worker.handle(
-            self, Generate(request, more.pop("messages", QUESTION), more.pop("deadline", math.inf), **more)
-        )
-
-    async def end(self, request: int = 1) -> Token | Failed:
-        """The final answer to a request."""
-
-        def over() -> bool:
-            said = self.of(request)
-            return bool(said) and (isinstance(said[-1], Failed) or said[-1].last)  # type: ignore[union-attr]
-
-        async with asyncio.timeout(30):
-            while not over():
-                self._news.clear()
-                await self._news.wait()
-        return self.of(request)[-1]  # type: ignore[return-value]
-
-    async def failure(self, request: int = 1) -> str:
-        end = await self.end(request)
-        assert isinstance(end, Failed), end
-        return end.reason
-
-
-@asynccontextmanager
-async def client_of(*servers: ChatSim | str | dict[str, Any], **options: Any) -> AsyncIterator[Client]:
-    """A loaded engine that asks these servers."""
-    listed = [
-        one if isinstance(one, dict) else {"base_url": one if isinstance(one, str) else one.url, "model": "sim"}
-        for one in servers
-    ]
-    own = listed[0] if len(listed) == 1 else {"servers": listed}
-    engine = OpenAiLlm(OpenAiLlmOptions.model_validate({**own, **options}), jitter=lambda: 0.0)
-    await engine.load()
-    client = Client(engine)
-    try:
-        yield client
-    finally:
-        await client.worker.close()
 
 
 @pytest.fixture
@@ -403,6 +327,21 @@ async def test_a_second_attempt_waits_as_long_as_it_was_asked_to() -> None:
         assert server.asked[1].came_at - server.asked[0].came_at >= 0.29
 
 
+async def test_a_server_that_wants_to_be_left_alone_until_a_date_is() -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    async with ChatSim(Answer(status=429, headers={"Retry-After": until})) as server, client_of(server) as client:
+        client.ask()
+        await client.failure()
+        client.ask(2)
+        assert "no language model is in use" in await client.failure(2)
+        assert len(server.asked) == 1
+
+
+async def test_a_model_that_the_server_does_not_list_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with ChatSim() as server, client_of({"base_url": server.url, "model": "simm"}):
+        assert "does not list 'simm'; engines.llm.model: it has sim" in caplog.text
+
+
 async def test_the_key_is_sent_and_never_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with ChatSim(key="sk-right") as server:
@@ -465,107 +404,6 @@ async def test_a_reply_that_takes_too_long() -> None:
         client.ask(deadline=time.monotonic() + 0.5)
         assert "took too long" in await client.failure()
         assert client.text().startswith("word")
-
-
-# --- several servers --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "answer", [Answer(status=500), Answer(status=401), Answer(break_after=0), Answer(die_after=0)], ids=what_is_special
-)
-async def test_the_second_server_is_asked_when_the_first_fails(answer: Answer) -> None:
-    async with ChatSim(answer) as first, ChatSim() as second, client_of(first, second) as client:
-        client.ask()
-        end = await client.end()
-        assert isinstance(end, Token)
-        assert end.server == f"sim at {HOST}:{second.port}"
-        assert client.text() == REPLY
-        assert len(first.asked) == 1
-
-
-async def test_a_silent_server_is_overtaken_and_told_so() -> None:
-    async with (
-        ChatSim(Answer(stall_after=0)) as first,
-        ChatSim() as second,
-        client_of(first, second, hedge_after_s=0.05, first_token_s=60.0) as client,
-    ):
-        client.ask()
-        assert isinstance(await client.end(), Token)
-        assert client.text() == REPLY
-        async with asyncio.timeout(30):
-            await first.asked[0].gone.wait()
-
-
-async def test_a_first_server_that_is_merely_slow_wins_once_it_speaks() -> None:
-    async with (
-        ChatSim(Answer(first_token_s=0.3)) as first,
-        ChatSim(Answer(stall_after=0)) as second,
-        client_of(first, second, hedge_after_s=0.05, first_token_s=60.0) as client,
-    ):
-        client.ask()
-        end = await client.end()
-        assert isinstance(end, Token)
-        assert end.server.endswith(str(first.port))
-        async with asyncio.timeout(30):
-            await second.asked[0].gone.wait()
-
-
-async def test_without_hedging_the_second_waits_for_the_first_to_fail() -> None:
-    async with (
-        ChatSim(Answer(stall_after=0)) as first,
-        ChatSim() as second,
-        client_of(first, second, hedge_after_s=0, first_token_s=0.2) as client,
-    ):
-        client.ask()
-        assert isinstance(await client.end(), Token)
-        assert second.asked[0].came_at - first.asked[0].came_at >= 0.19
-
-
-async def test_when_all_fail_each_is_named() -> None:
-    async with (
-        ChatSim(Answer(status=500)) as first,
-        ChatSim(Answer(status=404)) as second,
-        client_of(
-            {"base_url": first.url, "model": "sim", "name": "ours"},
-            {"base_url": second.url, "model": "sim", "name": "cloud"},
-        ) as client,
-    ):
-        client.ask()
-        reason = await client.failure()
-    assert "ours answered 500" in reason
-    assert "cloud answered 404" in reason
-    assert "engines.llm.servers.1.base_url" in reason
-    assert (len(first.asked), len(second.asked)) == (2, 1)
-
-
-async def test_a_dead_server_is_not_tried_by_every_turn_and_comes_back_after_a_probe() -> None:
-    async with (
-        ChatSim(Answer(status=500)) as first,
-        ChatSim() as second,
-        client_of(first, second, retries=0) as client,
-    ):
-        for request in range(1, 5):
-            client.ask(request)
-            await client.end(request)
-        assert len(first.asked) == 3
-        first.answer = Answer("Yes")
-        await first.wait_asked(4)
-        assert first.asked[3].body["max_tokens"] == 1
-        await eventually(lambda: client.engine.servers[0].circuit.usable)
-        client.ask(9)
-        await client.end(9)
-        assert client.text(9) == "Yes"
-
-
-async def test_while_no_server_is_in_use_a_turn_fails_at_once() -> None:
-    async with ChatSim(Answer(stall_after=0)) as server, client_of(server, retries=0, first_token_s=0.05) as client:
-        for request in (1, 2, 3):
-            client.ask(request)
-            await client.failure(request)
-        client.ask(4)
-        reason = await client.failure(4)
-        assert "no language model is in use: sim at" in reason
-        assert "gave no first token" in reason
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from appliance.cli.box import Box
 from appliance.ipc.messages import Cancel, ChatMessage, Failed, Generate, Token, ToolSpec
 from tests.bench import lines, records
 from tests.bench.llm_failures import ask
-from tests.engines.test_openai_llm import Client, client_of
+from tests.engines.llm_client import Client, client_of
 from tests.peers.llama_cpp import MODEL, LlamaServer, missing
 from tests.waiting import eventually
 
