@@ -273,11 +273,11 @@ class LlmBrain:
         """Note what happened: whether the model has to be asked about it; or what is to be done without it."""
         match heard:
             case Heard(text, _, _) if text:
-                request = manners.request_in(text, self._persona.caller_language or self._persona.language)
+                request = self._request(text)
                 self._keys_event()
                 self._history.caller(text, f"{self._local_time():%H:%M}")
-                if request is not None and request in self._persona.requests and self._meant:
-                    return self._obliged(request)
+                if request is not None:
+                    return [*self._at_pace(request), *self._speak([Say(clause) for clause in self._meant])]
                 return True
             case KeysEnded():
                 return self._keys_event()
@@ -293,13 +293,16 @@ class LlmBrain:
         self._pressed = ""
         return True
 
-    def _obliged(self, request: manners.Request) -> list[Step]:
-        """Said again as it was meant, at another pace where that was asked for."""
-        steps: list[Step] = []
-        if request is not manners.Request.REPEAT:
-            self._pace = manners.changed(self._pace, request)
-            steps.append(Pace(self._pace))
-        return [*steps, *self._speak([Say(clause) for clause in self._meant])]
+    def _request(self, text: str) -> manners.Request | None:
+        """What the caller wants of the voice, where there is something that it could be done with."""
+        request = manners.request_in(text, self._persona.caller_language or self._persona.language)
+        return request if self._meant and request in self._persona.requests else None
+
+    def _at_pace(self, request: manners.Request) -> list[Step]:
+        if request is manners.Request.REPEAT:
+            return []
+        self._pace = manners.changed(self._pace, request)
+        return [Pace(self._pace)]
 
     def _silent(self) -> list[Step]:
         """The caller says nothing: ask whether anybody is there, and give up after a while."""
@@ -357,6 +360,11 @@ class LlmBrain:
         if asking is None:
             return
         match heard:
+            case Heard(text) if text and (request := self._request(text)) is not None:
+                for step in [*self._at_pace(request), *(Say(clause) for clause in self._meant)]:
+                    yield step
+                thinking.asked_again(self._meant)
+                self._said = _Said(thinking.pieces, told=False)
             case Heard(text, _, accepted):
                 answer = Answer(words=text, accepted=accepted) if text else None
             case Key(digit):

@@ -7,7 +7,7 @@ bridged, and a tool which asks the caller something can wait for the answer whil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -215,11 +215,20 @@ class Thinking:
     def answered(self, answer: Answer) -> None:
         """The caller has answered the question; :meth:`steps` goes on."""
         asking, self.asking = self.asking, None
-        self._told += [piece.heard for piece in self.pieces if piece.number is None and piece.heard]
-        self.pieces = []
+        self._set_aside()
         self._recorded = self._asked_up_to
         if asking is not None and not asking.answer.done():
             asking.answer.set_result(answer)
+
+    def asked_again(self, clauses: Sequence[str]) -> None:
+        """The question is put once more in these words, for the caller has not understood it."""
+        self._set_aside()
+        self.pieces.append(Piece(None, " ".join(clauses), list(clauses), complete=True))
+
+    def _set_aside(self) -> None:
+        """What was said before the caller spoke is known by now; the words of tools find their place later."""
+        self._told += [piece.heard for piece in self.pieces if piece.number is None and piece.heard]
+        self.pieces = []
 
     async def give_up(self) -> None:
         """The rest of it is not wanted."""

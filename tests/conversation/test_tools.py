@@ -19,6 +19,7 @@ from appliance.conversation.brain import (
     Key,
     KeysEnded,
     Listen,
+    Pace,
     Say,
     SendDigits,
     Silence,
@@ -508,6 +509,25 @@ def test_an_answer_begun_in_advance_and_thrown_away_is_no_answer() -> None:
         assert "one two three four" in results(made)[0]
         await fork.close()
         assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(story())
+
+
+def test_a_question_that_was_not_understood_is_put_again_and_is_not_answered_by_that() -> None:
+    async def story() -> None:
+        made = make(["One second. ", call("ask")], ["Thank you very much."], tools=[asking(Question("Your code?"))])
+        await made.reply("hello")
+        again = await made.reply("sorry, could you say that again")
+        assert said(again) == "One second. Your code?"
+        slower = await made.reply("slower please", heard_share=0.5)
+        assert isinstance(slower[0], Pace)
+        assert said(await made.reply("four two")) == "Thank you very much."
+        assert len(made.model.asked) == 2
+        await made.reply("bye")
+        shown = str(made.model.shown())
+        assert "heard you say: Your code? One second. Your code? One second.]" in shown
+        assert '[["four two",""]]' in shown
+        in_order(made.model.asked[-1].messages)
 
     run_virtual(story())
 
