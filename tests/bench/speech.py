@@ -185,7 +185,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=6)
     parser.add_argument("--times", type=int, default=8)
     args = parser.parse_args()
-    bar = Bar("5.5", "speech that is prepared, shared and levelled")
+    bar = Bar("speech", "speech that is prepared, shared and levelled")
     with tempfile.TemporaryDirectory(prefix="speech-") as name:
         kept, after_answer, asked = uvloop.run(greet(Path(name) / "kept", 32.0, args.calls))
         bar.note(f"a server of 400 ms, with a cache: INVITE to greeting {percentiles(kept)}, asked {asked} times")
