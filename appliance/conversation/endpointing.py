@@ -55,8 +55,8 @@ class TurnConfig:
     first_silence_s: float = 0.1
     second_verdict_after_s: float = 0.25
     ambiguous: tuple[float, float] = (0.25, 0.6)
-    sure: tuple[float, float] = (0.6, 0.36)
-    unsure: tuple[float, float] = (0.35, 1.55)
+    sure: tuple[float, float] = (0.65, 0.4)
+    unsure: tuple[float, float] = (0.4, 1.55)
     no_verdict_silence_s: float = 0.7
     completes_factor: float = 0.5
     completes_max_s: float = 0.4

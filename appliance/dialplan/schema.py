@@ -126,7 +126,7 @@ class Turn(Section):
     """How long the agent waits before it takes a caller's silence for the end of the turn."""
 
     patience: float = Field(default=1.0, ge=0.25, le=4.0, description="Factor on every wait; above 1 waits longer.")
-    min_silence_s: float = Field(default=0.36, ge=0.05, le=5.0, description="Wait when the turn is surely over.")
+    min_silence_s: float = Field(default=0.4, ge=0.05, le=5.0, description="Wait when the turn is surely over.")
     max_silence_s: float = Field(default=1.55, ge=0.2, le=10.0, description="Wait when it surely is not.")
     by: Literal["box", "model"] = Field(
         default="box",

@@ -68,7 +68,7 @@ def test_the_ending_changes_how_long_is_waited():
         line.machine.verdict(ask.ask, 0.5, sounds)
         (committed,) = only(line.hear(SILENCE, 3.0), TurnCommitted)
         waits.append((committed.at + 1 - committed.speech_end) * FRAME_S)
-    assert waits == [pytest.approx(0.36, abs=0.021), pytest.approx(1.56, abs=0.021)]
+    assert waits == [pytest.approx(0.4, abs=0.021), pytest.approx(1.56, abs=0.021)]
 
 
 def test_words_heard_before_the_pause_hold_until_there_are_others():
@@ -79,7 +79,7 @@ def test_words_heard_before_the_pause_hold_until_there_are_others():
     assert evidence.required == 80
     assert evidence.text_due
     evidence.words(NO_CUES, final=True)
-    assert evidence.required == 18
+    assert evidence.required == 20
     assert not evidence.text_due
 
 

@@ -148,9 +148,9 @@ def test_a_sure_verdict_waits_for_the_words_but_not_for_ever():
 
 def test_patience_multiplies_and_the_cap_holds():
     patient = TurnConfig(patience=4.0)
-    assert required_silence(patient, 0.99) == pytest.approx(1.44)
+    assert required_silence(patient, 0.99) == pytest.approx(1.6)
     assert required_silence(patient, 0.0) == patient.max_silence_s
-    assert required_silence(TurnConfig(patience=0.1), 0.99) == pytest.approx(0.36)
+    assert required_silence(TurnConfig(patience=0.1), 0.99) == pytest.approx(0.4)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.booleans(), st.booleans())
@@ -165,10 +165,10 @@ def test_the_silence_required_falls_continuously(a, b, completes, unfinished):
 
 def test_the_ends_of_the_silence_function():
     config = TurnConfig()
-    assert required_silence(config, 0.6) == required_silence(config, 1.0) == pytest.approx(0.36)
-    assert required_silence(config, 0.35) == required_silence(config, 0.0) == pytest.approx(1.55)
+    assert required_silence(config, 0.65) == required_silence(config, 1.0) == pytest.approx(0.4)
+    assert required_silence(config, 0.4) == required_silence(config, 0.0) == pytest.approx(1.55)
     assert required_silence(config, None) == 0.7
-    assert required_silence(config, None, completes=True) == pytest.approx(0.36)
+    assert required_silence(config, None, completes=True) == pytest.approx(0.4)
     assert required_silence(config, 1.0, counting=True) == pytest.approx(config.counting_min_s)
 
 
