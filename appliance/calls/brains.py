@@ -69,7 +69,9 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
             no_input_prompts=line.no_input.prompts,
             no_input_retries=line.no_input.retries,
             expectation=brain.Expectation(
-                pronunciations=tuple(line.pronunciations.items()), no_input_s=line.no_input.after_s
+                pronunciations=tuple(line.pronunciations.items()),
+                no_input_s=line.no_input.after_s,
+                hints=line.hints,
             ),
             language=spoken_language(line),
             caller_language=line.language,
@@ -266,6 +268,7 @@ class FlowBrain:
             no_input_s=listen.no_input_s,
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
+            hints=self._line.hints,
         )
 
     def _with_requests(self, phrases: tuple[str, ...]) -> tuple[str, ...]:

@@ -434,6 +434,11 @@ class Line(Section):
     pronunciations: dict[str, str] = Field(
         default={}, description="Words the recogniser does not know, with their ARPAbet phones."
     )
+    hints: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        default=(),
+        max_length=200,
+        description="Words that callers are likely to say, names above all, for a recogniser of free speech.",
+    )
     reject_unexpected: bool = Field(
         default=True,
         description="Whether speech that fits no expected phrase is a no-match; else the nearest is taken.",

@@ -118,3 +118,9 @@ async def test_a_wish_that_was_only_a_guess_is_a_no_match() -> None:
     await steps_of(agent, brain.Opening())
     heard = brain.Heard("please repeat that", 0.1, False)
     assert said(await steps_of(agent, heard)) == ["Sorry, what was that?"]
+
+
+async def test_the_lines_hints_go_with_every_question() -> None:
+    flow = flow_brain(hints=["Bistro Ann", "Grünberg"])
+    asked = [step async for step in flow.reply(brain.Opening()) if isinstance(step, brain.Listen)]
+    assert [step.expectation.hints for step in asked] == [("Bistro Ann", "Grünberg")]
