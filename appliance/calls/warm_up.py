@@ -173,7 +173,7 @@ def _fixed_pieces(line: Line) -> Iterator[str]:
     """What the line says in words that no call changes, in the pieces that it is said in."""
     for path, text in texts(Draft(line, tuple(line.flow))):
         if text and path[-1] != "to" and not variables_in(text):
-            yield from pieces_of(render(text, {})) if line.agent == "flow" else [text]
+            yield from pieces_of(render(text, {})) if "flow" in (line.agent, path[0]) else [text]
 
 
 def _has_variables(*templates: str | None) -> bool:

@@ -92,11 +92,10 @@ def _engine_mistakes(settings: Settings) -> list[Mistake]:
             what, _, hint = words.partition("; ")
             found.append(settings.mistake(f"engines.{kind}.{key}", what, hint))
     fallback = settings.engines.tts.fallback
-    if fallback is not None:
-        for problem in registry.validate_options("tts", fallback.provider, fallback.options):
-            key, _, words = problem.partition(": ")
-            what, _, hint = words.partition("; ")
-            found.append(settings.mistake(f"engines.tts.fallback.{key}", what, hint))
+    for problem in registry.validate_options("tts", fallback.provider, fallback.options):
+        key, _, words = problem.partition(": ")
+        what, _, hint = words.partition("; ")
+        found.append(settings.mistake(f"engines.tts.fallback.{key}", what, hint))
     return found
 
 

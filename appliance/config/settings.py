@@ -149,8 +149,10 @@ class SpeechEngine(Engine):
     cache_mb: float = Field(
         default=32.0, ge=0, le=4096, description="Memory of each worker for phrases already spoken; 1 MB is a minute."
     )
-    fallback: FallbackSpeech | None = Field(
-        default=None, description="Who speaks while `provider` cannot: a provider, or a mapping with the keys below."
+    fallback: FallbackSpeech = Field(
+        default=FallbackSpeech(provider="espeak"),
+        description="Who speaks while `provider` cannot: a provider, or a mapping with the keys below; `none` for "
+        "nobody.",
     )
 
 

@@ -349,18 +349,18 @@ def shared_speech(chosen: SpeechEngine, registry: ProviderRegistry, resources: R
         EngineError: unknown provider or wrong options.
         ModelFileError: a model file is missing or corrupt.
     """
-    sources = []
-    several: list[SpeechEngine | FallbackSpeech] = [chosen]
-    if chosen.fallback is not None:
-        several.append(chosen.fallback)
-    for named in several:
+
+    def source(named: SpeechEngine | FallbackSpeech) -> Source:
         engine = registry.create("tts", named.provider, named.options, resources)
         provider = registry.provider("tts", named.provider)
-        sources.append(
-            Source(check_engine(engine, "tts", named.provider), named.provider, provider.levelled, provider.exact)
-        )
-    if chosen.fallback is not None:
-        sources[0].first_audio_s = chosen.fallback.first_audio_s
+        return Source(check_engine(engine, "tts", named.provider), named.provider, provider.levelled, provider.exact)
+
+    fallback = chosen.fallback
+    sources = [source(chosen)]
+    sources[0].first_audio_s = fallback.first_audio_s
+    nobody = sources[0].exact or "none" in (chosen.provider, fallback.provider)
+    if not nobody and fallback.provider != chosen.provider:
+        sources.append(source(fallback))
     return SharedSpeech(sources, PhraseCache(int(chosen.cache_mb * 1024 * 1024)))
 
 

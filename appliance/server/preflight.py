@@ -65,8 +65,7 @@ def _models(settings: Settings) -> Iterator[str]:
     registry = provider_registry()
     store = ModelStore(model_directory(settings.models_dir))
     chosen = [(f"engines.{kind}", kind, getattr(settings.engines, kind).provider) for kind in KINDS]
-    if settings.engines.tts.fallback is not None:
-        chosen.append(("engines.tts.fallback", "tts", settings.engines.tts.fallback.provider))
+    chosen.append(("engines.tts.fallback", "tts", settings.engines.tts.fallback.provider))
     for key, kind, chosen_name in chosen:
         try:
             provider = registry.provider(kind, chosen_name)

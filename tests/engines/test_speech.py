@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from appliance.config import Settings
+from appliance.engines.builtin import provider_registry
 from appliance.engines.phrase_cache import PhraseCache
-from appliance.engines.speech import REST_S, SharedSpeech, Source
+from appliance.engines.speech import REST_S, SharedSpeech, Source, shared_speech
 from appliance.engines.worker import Worker
 from appliance.errors import EngineError
 from appliance.ipc.messages import Cancel, Failed, Spoken, Synthesise
@@ -404,6 +406,29 @@ class TestFallback:
             await asyncio.sleep(1)
 
         assert play(story, voice).answers(1) == [Failed(1, "the voice broke", True)]
+
+
+@pytest.mark.parametrize(
+    ("tts", "sources"),
+    [
+        ({"provider": "espeak"}, ["espeak"]),
+        ({"provider": "fake"}, ["fake"]),
+        ({"provider": "openai_compatible", "base_url": "http://h/v1", "model": "m"}, ["openai_compatible", "espeak"]),
+        (
+            {"provider": "openai_compatible", "base_url": "http://h/v1", "model": "m", "fallback": "none"},
+            ["openai_compatible"],
+        ),
+        (
+            {"provider": "espeak", "fallback": {"provider": "piper", "folder": "x", "first_audio_s": 0.7}},
+            ["espeak", "piper"],
+        ),
+    ],
+)
+def test_the_settings_choose_who_speaks_and_who_takes_over(tts, sources):
+    chosen = Settings.model_validate({"engines": {"tts": tts}}).engines.tts
+    speech = shared_speech(chosen, provider_registry(), None)  # type: ignore[arg-type]
+    assert [source.name for source in speech._sources] == sources
+    assert speech._sources[0].first_audio_s == chosen.fallback.first_audio_s
 
 
 class TestPhraseCache:
