@@ -454,10 +454,10 @@ class CallSession:
     def _send_keys_to(self, relay: KeyRelay | None) -> None:
         self._key_relay = relay
 
-    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         # On hold there is music or nothing: neither an answer nor a silence to ask about.
         if self._listening is not None and not self._away:
-            self._listening.on_tick(at, frame, level_dbfs, speech)
+            self._listening.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
 
     def on_digit(self, digit: str, frame: int) -> None:
         self._pressed(digit, "media")

@@ -70,7 +70,7 @@ class _OtherLeg:
         self.keys = KeyPresses()
         self.relay: KeyRelay | None = None
 
-    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         """Nobody listens for turns here."""
 
     def on_digit(self, digit: str, frame: int) -> None:

@@ -16,7 +16,7 @@ _FLOOR_FALL: Final = 0.2
 _FLOOR_RISE: Final = 0.02
 _FLOOR_CREEP_DB: Final = 0.01
 
-_ECHO_FRAMES: Final = 20
+_ECHO_FRAMES: Final = 30
 _ECHO_MARGIN_DB: Final = 6.0
 _ECHO_RISE_DB: Final = 1.0
 _ECHO_FALL_DB: Final = 0.05
@@ -51,7 +51,7 @@ class NoiseFloor:
 class Echo:
     """The level below which a sound may be the agent's own voice come back.
 
-    Where it is known what the agent sends, the echo is bounded by the loudest frame sent within the last 400 ms, which
+    Where it is known what the agent sends, the echo is bounded by the loudest frame sent within the last 600 ms, which
     covers every delay up to that, times a gain that is learnt during the call. Where it is not, the level of what
     comes back while the agent speaks is learnt instead. Both go up too slowly for a caller who interrupts to raise
     them, and down as nothing is heard.

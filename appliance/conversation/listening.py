@@ -170,11 +170,11 @@ class Listening:
         self._expectation = expectation
         self.machine.no_input_s = expectation.no_input_s
 
-    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None:
-        """One frame of the caller, heard at ``at``."""
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
+        """One frame of the caller, heard at ``at``; ``sent_dbfs`` is the level of what was sent with it."""
         self._at = at
         self._frame = frame
-        for action in self.machine.step(frame, level_dbfs, speech):
+        for action in self.machine.step(frame, level_dbfs, speech, sent_dbfs):
             self._do(action)
 
     def drop(self) -> None:

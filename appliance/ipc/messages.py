@@ -263,7 +263,8 @@ class Tick(Message, frozen=True):
 
     ``slots`` int16, ``generations`` int64, ``frames`` int32 (index of the frame just received), ``levels`` float32
     (RMS dBFS of that frame), ``speech`` float32 (probability of speech, newest), ``played`` int32 (samples of the
-    current utterance that have left, 0 when none).
+    current utterance that have left, 0 when none), ``sent`` float32 (RMS dBFS of the frame just sent, the source of any
+    echo).
     """
 
     number: int
@@ -274,6 +275,7 @@ class Tick(Message, frozen=True):
     levels: bytes
     speech: bytes
     played: bytes
+    sent: bytes
 
 
 class Digit(Message, frozen=True):

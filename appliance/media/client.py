@@ -51,7 +51,7 @@ _RECONNECT_S: Final = 60.0
 class MediaListener(Protocol):
     """What a call wants to hear from its leg. Called on control's event loop; must return at once."""
 
-    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float) -> None: ...
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None: ...
     def on_digit(self, digit: str, frame: int) -> None: ...
     def on_playout_started(self, utterance: int, frame: int, at: float) -> None: ...
     def on_playout_done(self, utterance: int, played: int, frame: int) -> None: ...
@@ -259,13 +259,14 @@ class MediaClient:
         frames = np.frombuffer(tick.frames, np.int32).tolist()
         levels = np.frombuffer(tick.levels, np.float32).tolist()
         speech = np.frombuffer(tick.speech, np.float32).tolist()
+        sent = np.frombuffer(tick.sent, np.float32).tolist()
         legs, listeners = self._legs, self._listeners
-        for slot, generation, frame, level_dbfs, probability in zip(
-            slots, generations, frames, levels, speech, strict=True
+        for slot, generation, frame, level_dbfs, probability, sent_dbfs in zip(
+            slots, generations, frames, levels, speech, sent, strict=True
         ):
             leg = legs.get(slot)
             if leg is not None and leg.generation == generation:
-                listeners[slot].on_tick(tick.at, frame, level_dbfs, probability)
+                listeners[slot].on_tick(tick.at, frame, level_dbfs, probability, sent_dbfs)
 
 
 def _tell(listener: MediaListener, message: Digit | PlayoutStarted | PlayoutDone | Flushed | MediaTimeout) -> None:

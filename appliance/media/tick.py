@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.api.streams import Audio
-from appliance.audio import g711
+from appliance.audio import g711, level
 from appliance.audio.codec import new_codec
 from appliance.audio.comfort_noise import ComfortNoise
 from appliance.audio.goertzel import ToneKeys
@@ -305,6 +305,7 @@ class AudioClock:
                 levels.astype(np.float32).tobytes(),
                 speech.astype(np.float32).tobytes(),
                 np.array([leg.playout.played for leg in self._connected], np.int32).tobytes(),
+                level.rms_dbfs(self._staged[rows]).tobytes(),
             )
         )
 

@@ -42,6 +42,7 @@ from appliance.signalling.leg import CallInfo, HangupCause
 
 QUIET = (-80.0, 0.02)
 LOUD = (-20.0, 0.95)
+SPEECH_DBFS, SILENT_DBFS = -20.0, -96.0
 SAMPLES_PER_CHARACTER = 480
 
 
@@ -125,13 +126,15 @@ class Media:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
+        sent = SILENT_DBFS
         while True:
             due += 0.02
             await asyncio.sleep(due - loop.time())
             level, speech = self.caller.popleft() if self.caller else QUIET
             self.rings.frames[0] += 1
-            self.listener.on_tick(due, self.frame - 1, level, speech)
+            self.listener.on_tick(due, self.frame - 1, level, speech, sent)
             popped = self.playout.pop(np.zeros(FRAME_SAMPLES, np.int16))
+            sent = SPEECH_DBFS if popped.filled else SILENT_DBFS
             self.rings.tts_played[0] = self.playout.position
             if popped.started >= 0:
                 self.listener.on_playout_started(popped.started, self.frame, due)

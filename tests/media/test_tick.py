@@ -55,6 +55,11 @@ def test_speech_leaves_as_it_is_in_the_ring_and_is_recorded_as_it_left(codec: st
     assert not sent[0].any()
     assert (sent[1:3].reshape(-1) == speech).all()
     assert not sent[3].any()
+    ticks = [tick for tick in bench.of_type(Tick) if isinstance(tick, Tick)]
+    levels = [float(np.frombuffer(tick.sent, np.float32)[0]) for tick in ticks[:4]]
+    assert levels[0] < -90.0
+    assert min(levels[1:3]) > -40.0
+    assert levels[3] < -90.0
     started, done = bench.of_type(PlayoutStarted)[0], bench.of_type(PlayoutDone)[0]
     assert isinstance(started, PlayoutStarted)
     assert isinstance(done, PlayoutDone)
