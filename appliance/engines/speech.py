@@ -75,11 +75,19 @@ class _Flight:
     chunks: list[Pcm] = field(default_factory=list)
     samples: int = 0
     listeners: int = 0
+    live: bool = False
     over: bool = False
     substitute: bool = False
     problem: EngineError | None = None
     shaper: Shaper | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, source: Source, *, substitute: bool) -> None:
+        """``source`` is asked for it."""
+        self.problem = None
+        self.substitute = substitute
+        shaped = not source.levelled and not source.exact
+        self.shaper = Shaper(source.levels, self.request.voice or self.request.language) if shaped else None
 
     def tell(self) -> None:
         """Wake everyone who waits for more of it."""
@@ -168,6 +176,7 @@ class SharedSpeech:
         else:
             self._hurry(flight, request)
         flight.listeners += 1
+        flight.live = flight.live or not ahead
         try:
             await self._follow(flight, request, context, ahead=ahead, joined=joined)
         finally:
@@ -193,7 +202,9 @@ class SharedSpeech:
             if spare is not None:
                 context.speak(request, spare, last=True, cached=True)
                 return
-            raise EngineError(str(flight.problem), retryable=flight.problem.retryable)
+            # Whoever waits has waited long enough; who works ahead can come again.
+            again = flight.problem.retryable and (ahead or told > 0)
+            raise EngineError(str(flight.problem), retryable=again)
         context.speak(request, _NO_SAMPLES, last=True, cached=joined)
 
     # --- flights --------------------------------------------------------------------------------------------------
@@ -272,25 +283,32 @@ class SharedSpeech:
         loop = asyncio.get_running_loop()
         for place, source in enumerate(self._sources):
             is_last = place == len(self._sources) - 1
+            if place:
+                # What a substitute says is not kept, so that it is of no use to those who work ahead.
+                for flight in [flight for flight in left if not flight.live]:
+                    self._end(flight, flight.problem or EngineError(f"{self._sources[0].name} rests", retryable=True))
+                left = [flight for flight in left if flight.live]
+            if not left:
+                return
             if not is_last and loop.time() < source.resting_until:
                 continue
             for flight in left:
-                flight.problem = None
-                flight.substitute = place > 0
-                if not source.levelled and not source.exact:
-                    flight.shaper = Shaper(source.levels, flight.request.voice or flight.request.language)
-                else:
-                    flight.shaper = None
-            await self._ask(source, left, limit_s=None if is_last else source.first_audio_s)
+                flight.begin(source, substitute=place > 0)
+            hurry = not is_last and any(flight.live for flight in left)
+            await self._ask(source, left, limit_s=source.first_audio_s if hurry else None)
             left = [flight for flight in left if flight.problem is not None and not flight.chunks and not flight.over]
-            if not left:
-                return
-            if not is_last:
-                source.resting_until = loop.time() + REST_S
-                following = self._sources[place + 1].name
-                logger.error("%s failed (%s); %s speaks for %.0f s", source.name, left[0].problem, following, REST_S)
+            if left and not is_last:
+                self._rest(source, self._sources[place + 1], left[0].problem)
         for flight in left:
             self._end(flight, flight.problem)
+
+    def _rest(self, source: Source, following: Source, problem: EngineError | None) -> None:
+        """``source`` has failed: it is not asked for a while, unless the request was to blame."""
+        if problem is None or not problem.retryable:
+            logger.error("%s failed (%s); %s speaks", source.name, problem, following.name)
+            return
+        source.resting_until = asyncio.get_running_loop().time() + REST_S
+        logger.error("%s failed (%s); %s speaks for %.0f s", source.name, problem, following.name, REST_S)
 
     async def _ask(self, source: Source, flights: list[_Flight], *, limit_s: float | None) -> None:
         """Let ``source`` speak; afterwards each flight is over, or has a problem."""

@@ -379,7 +379,7 @@ class TestFallback:
             await asyncio.sleep(0.001)
 
         box = play(story, first, second)
-        assert box.answers(2) == [Failed(2, "the voice broke", True)]
+        assert box.answers(2) == [Failed(2, "the voice broke", False)]
         assert box.answers(3)[-1].cached
 
     def test_and_faster_than_was_asked_for_if_need_be(self):
@@ -405,7 +405,39 @@ class TestFallback:
             box.ask(ask(1))
             await asyncio.sleep(1)
 
-        assert play(story, voice).answers(1) == [Failed(1, "the voice broke", True)]
+        assert play(story, voice).answers(1) == [Failed(1, "the voice broke", False)]
+
+    def test_what_only_goes_into_the_cache_is_left_for_later_while_a_substitute_speaks(self):
+        first, second = Voice(), Voice()
+        first.broken = 0
+
+        async def story(box):
+            box.ask(ask(1, slot=-1))
+            await asyncio.sleep(1)
+            box.ask(ask(2, slot=-1))
+            await asyncio.sleep(1)
+
+        box = play(story, first, second)
+        assert box.answers(1) == [Failed(1, "the voice broke", True)]
+        assert box.answers(2) == [Failed(2, "voice0 rests", True)]
+        assert second.asked == []
+
+    def test_a_request_that_is_itself_to_blame_does_not_put_the_first_to_rest(self):
+        first, second = Voice(), Voice()
+
+        async def refuse(batch, context):
+            raise EngineError("no such voice", retryable=False)
+
+        async def story(box):
+            usual, first.run = first.run, refuse
+            box.ask(ask(1, "a"))
+            await asyncio.sleep(1)
+            first.run = usual
+            box.ask(ask(2, "b"))
+            await asyncio.sleep(1)
+
+        play(story, first, second)
+        assert (first.asked, second.asked) == (["b"], ["a"])
 
 
 @pytest.mark.parametrize(
