@@ -16,7 +16,7 @@ from tests.waiting import eventually
     "answer", [Answer(status=500), Answer(status=401), Answer(break_after=0), Answer(die_after=0)], ids=what_is_special
 )
 async def test_the_second_server_is_asked_when_the_first_fails(answer: Answer) -> None:
-    async with ChatSim(answer) as first, ChatSim() as second, client_of(first, second) as client:
+    async with ChatSim(answer) as first, ChatSim() as second, client_of(first, second, first_token_s=30) as client:
         client.ask()
         end = await client.end()
         assert isinstance(end, Token)
@@ -56,7 +56,11 @@ async def test_without_hedging_the_second_waits_for_the_first_to_fail() -> None:
     async with (
         ChatSim(Answer(stall_after=0)) as first,
         ChatSim() as second,
-        client_of(first, second, hedge_after_s=0, first_token_s=0.2) as client,
+        client_of(
+            {"base_url": first.url, "model": "sim", "first_token_s": 0.2},
+            {"base_url": second.url, "model": "sim", "first_token_s": 30},
+            hedge_after_s=0,
+        ) as client,
     ):
         client.ask()
         assert isinstance(await client.end(), Token)
@@ -84,7 +88,7 @@ async def test_a_dead_server_is_not_tried_by_every_turn_and_comes_back_after_a_p
     async with (
         ChatSim(Answer(status=500)) as first,
         ChatSim() as second,
-        client_of(first, second, retries=0) as client,
+        client_of(first, second, retries=0, hedge_after_s=0, first_token_s=30) as client,
     ):
         for request in range(1, 5):
             client.ask(request)

@@ -196,9 +196,11 @@ async def test_a_connection_that_a_cancelled_reply_took_along_is_replaced() -> N
 
 
 async def test_many_replies_at_once_do_not_wait_for_one_another() -> None:
-    async with ChatSim(Answer(first_token_s=0.2)) as server, client_of(server) as client:
+    async with ChatSim(Answer(first_token_s=0.2)) as server, client_of(server, first_token_s=60) as client:
         server.script.append(Answer(stall_after=0))
-        for request in range(1, 201):
+        client.ask(1)
+        await server.wait_asked(1)
+        for request in range(2, 201):
             client.ask(request)
         await asyncio.gather(*(client.end(request) for request in range(2, 201)))
         assert all(client.text(request) == REPLY for request in range(2, 201))
@@ -294,7 +296,8 @@ async def test_nobody_listens(nobody: str) -> None:
     ids=what_is_special,
 )
 async def test_a_server_that_fails(answer: Answer, attempts: int, words: str) -> None:
-    async with ChatSim(answer) as server, client_of(server, first_token_s=0.2) as client:
+    patience_s = 0.2 if answer.stall_after == 0 else 30
+    async with ChatSim(answer) as server, client_of(server, first_token_s=patience_s) as client:
         client.ask()
         assert words in await client.failure()
         assert len(server.asked) == attempts
@@ -311,7 +314,8 @@ async def test_a_server_that_fails(answer: Answer, attempts: int, words: str) ->
     ids=what_is_special,
 )
 async def test_a_second_attempt_may_succeed(answer: Answer) -> None:
-    async with ChatSim() as server, client_of(server, first_token_s=0.5) as client:
+    patience_s = 2 if answer.stall_after == 0 else 30
+    async with ChatSim() as server, client_of(server, first_token_s=patience_s) as client:
         server.script.append(answer)
         client.ask()
         assert isinstance(await client.end(), Token)
@@ -389,7 +393,8 @@ async def test_a_first_token_that_is_too_late_for_the_caller() -> None:
 )
 async def test_what_was_said_stands_and_nobody_is_asked_again(answer: Answer, words: str) -> None:
     slow = Answer(**{**vars(answer), "token_s": 0.01})
-    async with ChatSim(slow) as server, ChatSim() as second, client_of(server, second, stall_s=0.2) as client:
+    more = {"stall_s": 0.2 if answer.stall_after is not None else 30, "hedge_after_s": 0, "first_token_s": 30}
+    async with ChatSim(slow) as server, ChatSim() as second, client_of(server, second, **more) as client:
         client.ask()
         reason = await client.failure()
         assert words in reason
