@@ -19,6 +19,8 @@ import argparse
 import asyncio
 import logging
 import math
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -33,6 +35,7 @@ from appliance.engines.whisper_model import WhisperModel
 from appliance.engines.worker import Worker
 from appliance.ipc.messages import AnyMessage, Failed, Recognise, Recognised
 from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
+from appliance.server.plan import child_environment
 from tests.bench.report import Bar
 from tests.engines.tone_whisper import WORDS, speech, write_model
 
@@ -153,8 +156,12 @@ async def measure(folder: Path, rounds: int, threads: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="of a batch; 0: one per core, four at most")
+    parser.add_argument("--threads", type=int, default=0, help="of a batch; 0: one per core, four at most")
     arguments = parser.parse_args()
+    as_worker = child_environment(dict(os.environ))
+    if as_worker != os.environ:
+        # Libraries read at their import how many threads they may have.
+        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.asr_batch", *sys.argv[1:]], as_worker)
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="appliance-bench-") as folder:
         shape = {"encoder_layers": 6, "decoder_layers": 6, "longest_prompt": 0, "padding": VOCABULARY}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from appliance.engines.client import EnginePool
 from appliance.ipc.channel import Channel, serve
-from appliance.ipc.messages import AnyMessage, JudgeTurn, TurnVerdict
+from appliance.ipc.messages import AnyMessage, JudgeTurn, Recognise, Recognised, TurnVerdict
 
 
 async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_path: Path) -> None:
@@ -44,3 +45,33 @@ async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_pa
     assert asked == 1
     await pool.stop()
     new.close()
+
+
+async def test_partial_results_of_a_slot_are_asked_of_one_worker(tmp_path: Path) -> None:
+    """It remembers what was said so far."""
+    loop = asyncio.get_running_loop()
+    asked: list[tuple[int, int]] = []
+
+    def worker(number: int) -> Callable[[socket.socket], Channel]:
+        def connected(connection: socket.socket) -> Channel:
+            def answer(message: AnyMessage) -> None:
+                if isinstance(message, Recognise):
+                    asked.append((number, message.slot))
+                    channel.send(Recognised(message.request, "", 1.0, True, 0.0, 0.0))
+
+            channel = Channel(connection, loop, answer)
+            return channel
+
+        return connected
+
+    names = ["asr-0", "asr-1"]
+    listeners = [await serve(tmp_path / f"{name}.sock", worker(number)) for number, name in enumerate(names)]
+    pool = EnginePool("asr", names, tmp_path, partials=True)
+    await pool.start()
+    for slot in (3, 4, 3, 5, 4, 3):
+        request = Recognise(pool.number(), slot, 1, 0, 160, "en", (), (), False, loop.time() + 5.0, 1, False)
+        await pool.recognise(request)
+    assert asked == [(slot % 2, slot) for slot in (3, 4, 3, 5, 4, 3)]
+    await pool.stop()
+    for listener in listeners:
+        listener.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.api import Engine
+from appliance.api import Engine, Shaping
 from appliance.config import Settings
 from appliance.engines.fake import FakeAsr, FakeAsrOptions, FakeLlm, FakeLlmOptions, FakeTts, FakeTtsOptions
 from appliance.engines.protocol import check_engine
@@ -478,3 +478,43 @@ def test_an_engine_that_cannot_load_says_why_and_leaves_with_its_code(tmp_path: 
     assert process.returncode == EXIT_CANNOT_LOAD
     assert "smart-turn" in errors and "is missing; run 'appliance models pull" in errors
     assert "Traceback" not in errors
+
+
+def partial(request: int) -> Recognise:
+    return Recognise(request, 0, GENERATION, 0, 160, "en", ("yes",), (), False, math.inf, 1, False)
+
+
+def test_final_results_go_before_partial_ones(rings):
+    async def story():
+        async def act(request, context):
+            await asyncio.sleep(0.1)
+            context.recognised(request, "ok", confidence=1.0, accepted=True)
+
+        engine = scripted(act)
+        worker, client = worker_of(engine, rings), Inbox()
+        for message in (partial(1), partial(2), recognise(3), partial(4), recognise(5)):
+            worker.handle(client, message)
+        await client.count(5)
+        assert engine.batches == [[1], [3], [5], [2], [4]]
+
+    run_virtual(story())
+
+
+class Shapely(Scripted):
+    """Takes requests of one length together."""
+
+    def shape(self, request) -> int:
+        return request.end // 1600
+
+
+def test_an_engine_says_which_requests_it_takes_together(rings):
+    async def story():
+        engine = Shapely(max_batch=4)
+        assert isinstance(engine, Shaping) and not isinstance(Scripted(), Shaping)
+        worker, client = worker_of(engine, rings), Inbox()
+        for number, end in ((1, 160), (2, 160), (3, 4800), (4, 320), (5, 4000)):
+            worker.handle(client, recognise(number, end=end))
+        await client.count(5)
+        assert engine.batches == [[1], [2, 4], [3], [5]]
+
+    run_virtual(story())
