@@ -42,6 +42,10 @@ _ANSWERS: Final = frozenset(
 )
 
 
+_LEAST_S: Final = 0.4
+_LETTER_S: Final = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Cues:
     """What the words show.
@@ -62,7 +66,14 @@ class Cues:
 NO_CUES: Final = Cues()
 
 
-def cues_of(text: str, *, accepted: bool = True, phrases: tuple[str, ...] = (), min_digits: int = 0) -> Cues:
+def cues_of(
+    text: str,
+    *,
+    accepted: bool = True,
+    phrases: tuple[str, ...] = (),
+    min_digits: int = 0,
+    sound_s: float = 0.0,
+) -> Cues:
     """The cues in ``text``.
 
     Args:
@@ -70,17 +81,20 @@ def cues_of(text: str, *, accepted: bool = True, phrases: tuple[str, ...] = (), 
         accepted: of a closed list: it is one of ``phrases``.
         phrases: what is expected; empty where anything may be said.
         min_digits: spoken digits needed; 0 where none are expected.
+        sound_s: how long the caller has spoken; 0 where nobody knows. "Yes please" completes nothing where there was
+            speech for longer than it takes to say that: the recogniser has missed the rest.
     """
     words = _WORD.findall(text.lower())
     digits = sum(len(word) if word.isdigit() else 1 for word in words if word.isdigit() or word in _DIGIT_WORDS)
+    all_of_it = sound_s <= _LEAST_S + sum(map(len, words)) * _LETTER_S
     if phrases:
         unfinished = (min_digits > 0 and digits < min_digits) or (not accepted and begins_phrase(text, phrases))
-        completes = accepted and bool(text) and not unfinished
+        completes = accepted and bool(text) and not unfinished and (all_of_it or min_digits > 0)
         return Cues(completes, not completes and ends_in_filler(text), unfinished)
     if min_digits:
         return Cues(completes=digits >= min_digits, unfinished=digits < min_digits)
     counting = bool(words) and digits > 1 and (words[-1].isdigit() or words[-1] in _DIGIT_WORDS)
-    return Cues(" ".join(words) in _ANSWERS, ends_in_filler(text), False, counting)
+    return Cues(all_of_it and " ".join(words) in _ANSWERS, ends_in_filler(text), False, counting)
 
 
 def begins_phrase(text: str, phrases: Iterable[str]) -> bool:

@@ -279,7 +279,7 @@ class Listening:
                 self._ears.hearing(result.text)
                 for action in self.machine.heard_over_agent(0, result.text, accepted=result.accepted, final=False):
                     self._do(action)
-                self.machine.partial(0, self._cues(result))
+                self.machine.partial(0, self._cues(result, self._frame + 1 - speech_start))
             await asyncio.sleep(max(due - loop.time(), 0.0))
 
     def _recognise(self, pause: FirstSilence) -> None:
@@ -311,12 +311,18 @@ class Listening:
         self._ears.may_have_finished(
             HeardTurn(number, result.text, result.confidence, result.accepted, start_at, end_at)
         )
-        for action in self.machine.partial(number, self._cues(result)):
+        for action in self.machine.partial(number, self._cues(result, pause.speech_end - pause.speech_start)):
             self._do(action)
 
-    def _cues(self, result: Recognised) -> Cues:
+    def _cues(self, result: Recognised, spoken_frames: int) -> Cues:
         expected = self._expectation
-        return cues_of(result.text, accepted=result.accepted, phrases=expected.phrases, min_digits=expected.min_digits)
+        return cues_of(
+            result.text,
+            accepted=result.accepted,
+            phrases=expected.phrases,
+            min_digits=expected.min_digits,
+            sound_s=spoken_frames * FRAME_S,
+        )
 
     async def _judge(self, ask: AskTurnModel) -> None:
         if self._turn is None:

@@ -27,6 +27,12 @@ def test_of_what_is_expected(text: str, accepted: bool, cues: Cues):
     assert cues_of(text, accepted=accepted, phrases=PHRASES) == cues
 
 
+@pytest.mark.parametrize("phrases", [(), ("yes please",)])
+def test_words_that_are_not_all_that_was_spoken_complete_nothing(phrases: tuple[str, ...]):
+    assert cues_of("yes please", phrases=phrases, sound_s=1.0).completes
+    assert not cues_of("yes please", phrases=phrases, sound_s=2.0).completes
+
+
 def test_of_a_number_with_a_known_length():
     digits = ("<digits 4 4>",)
     assert cues_of("one two", accepted=False, phrases=digits, min_digits=4) == Cues(unfinished=True)
