@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-FIRST_AFTER_S: Final = 1.5
+FIRST_AFTER_S: Final = 1.3
 AGAIN_AFTER_S: Final = 2.5
 
 
