@@ -140,6 +140,7 @@ class RealtimeBrain:
         self._history: deque[ChatMessage] = deque(maxlen=_REMEMBERED)
         self._numbers = 0
         self._heard_reply = 0
+        self._speech_start = 0
         self._replies: list[SpokenReply] = []
         self._boxed: list[str] = []
         self._silences = 0
@@ -193,6 +194,7 @@ class RealtimeBrain:
 
     def caller_speaks(self, start: int) -> None:
         """From this sample of the leg on."""
+        self._speech_start = start
         self._talking().hear(start)
 
     def caller_silent(self, *, keep: bool) -> None:
@@ -288,10 +290,9 @@ class RealtimeBrain:
         self._numbers += 1
         if to_caller:
             self._heard_reply = self._numbers
-            broken = self._conversation.failed if self._conversation is not None else None
-            if broken is not None:  # what the caller has said is lost with it
-                self._conversation = None
-                raise broken
+            if self._conversation is not None and self._conversation.failed is not None:
+                self._talking().hear(self._speech_start)  # the ring still has it
+                self._talking().caller_silent(keep=True)
         reply = self._talking().respond(self._numbers, heard=to_caller)
         self._replies.append(reply)
         return reply
