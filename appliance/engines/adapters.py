@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from appliance.api import EngineContext, JudgeTurnRequest, RecogniseRequest, SynthesiseRequest
+from appliance.api import EngineContext, JudgeTurnRequest, Pcm, RecogniseRequest, SynthesiseRequest
 from appliance.errors import EngineError
 from appliance.hookspecs import ProviderOptions
 
@@ -21,7 +21,29 @@ if TYPE_CHECKING:
     from appliance.engines.smart_turn import SmartTurn
 
 RATE_HZ: Final = 8000
+LEAD_SAMPLES: Final = 12_000
+"""What is heard of the line before an utterance, so that its noise is known when the words begin."""
+_STRENGTH: Final = 2
 _NO_SAMPLES: Final = np.zeros(0, np.int16)
+
+
+class PocketSphinxOptions(ProviderOptions):
+    """``denoise``: whether noise is taken off the caller's words before they are recognised, on every line."""
+
+    denoise: bool = True
+
+
+def without_noise(pcm: Pcm, lead: int) -> Pcm:
+    """The samples behind the first ``lead`` of ``pcm`` (int16, 8 kHz), with less noise; all tells what noise is."""
+    from appliance.audio.suppression import FRAME_SAMPLES, WebRtcSuppressor
+
+    suppressor = WebRtcSuppressor(_STRENGTH)
+    late = suppressor.delay_samples
+    frames = -(-(len(pcm) + late) // FRAME_SAMPLES)
+    padded = np.zeros(frames * FRAME_SAMPLES, np.int16)
+    padded[: len(pcm)] = pcm
+    clean = np.concatenate([suppressor.process(frame) for frame in padded.reshape(-1, FRAME_SAMPLES)])
+    return clean[lead + late : len(pcm) + late]
 
 
 class EspeakOptions(ProviderOptions):
@@ -48,8 +70,9 @@ class PocketSphinxEngine(_Inline):
 
     kind = "asr"
 
-    def __init__(self, recogniser: PocketSphinxRecogniser) -> None:
+    def __init__(self, recogniser: PocketSphinxRecogniser, denoise: bool = False) -> None:
         self._recogniser = recogniser
+        self._denoise = denoise
 
     async def load(self) -> None:
         self._recogniser.recognise(np.zeros(RATE_HZ // 2, np.int16), ("yes", "no"), (), reject=True)
@@ -70,9 +93,15 @@ class PocketSphinxEngine(_Inline):
             if context.cancelled(request):
                 continue
             heard = self._recogniser.recognise(
-                context.caller_audio(request), request.phrases, request.pronunciations, reject=request.reject
+                self._audio(request, context), request.phrases, request.pronunciations, reject=request.reject
             )
             context.recognised(request, heard.text, confidence=heard.confidence, accepted=heard.accepted)
+
+    def _audio(self, request: RecogniseRequest, context: EngineContext) -> Pcm:
+        if not self._denoise:
+            return context.caller_audio(request)
+        start = max(0, request.start - LEAD_SAMPLES)
+        return without_noise(context.caller_audio(request, start), request.start - start)
 
 
 class SmartTurnEngine(_Inline):

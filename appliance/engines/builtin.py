@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.api import Engine
 from appliance.engines import fake
-from appliance.engines.adapters import EspeakEngine, EspeakOptions, NoEngine, PocketSphinxEngine, SmartTurnEngine
+from appliance.engines.adapters import (
+    EspeakEngine,
+    EspeakOptions,
+    NoEngine,
+    PocketSphinxEngine,
+    PocketSphinxOptions,
+    SmartTurnEngine,
+)
 from appliance.engines.asr_options import OpenAiAsrOptions, RealtimeAsrOptions, WhisperOptions
 from appliance.engines.openai_llm_options import OpenAiLlmOptions
 from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
@@ -35,10 +42,10 @@ def provider_registry(plugins: Sequence[tuple[str, object]] = ()) -> ProviderReg
     )
 
 
-def _pocketsphinx(options: ProviderOptions, resources: Resources) -> PocketSphinxEngine:
+def _pocketsphinx(options: PocketSphinxOptions, resources: Resources) -> PocketSphinxEngine:
     from appliance.engines.pocketsphinx_asr import PocketSphinxRecogniser
 
-    return PocketSphinxEngine(PocketSphinxRecogniser())
+    return PocketSphinxEngine(PocketSphinxRecogniser(), options.denoise)
 
 
 def _whisper(options: WhisperOptions, resources: Resources) -> Engine:
@@ -132,7 +139,9 @@ class BuiltinEngines:
     @hookimpl
     def appliance_asr_providers(self) -> Providers:
         return {
-            "pocketsphinx": Provider(_pocketsphinx, "PocketSphinx: expected phrases and digits, English"),
+            "pocketsphinx": Provider(
+                _pocketsphinx, "PocketSphinx: expected phrases and digits, English", PocketSphinxOptions
+            ),
             "whisper": Provider(
                 _whisper, "Whisper through CTranslate2: free speech, many languages", WhisperOptions, partials=True
             ),

@@ -33,6 +33,14 @@ _NO_SPEECH: Final = 0.35
 _LOWERED: Final = 0.1
 """The most that the probability of background speech is."""
 
+_SURE: Final = 0.85
+_SURE_TICKS: Final = 8
+"""In noise, speech that the detector is less than sure of must last this long."""
+_NOISY_DB: Final = 24.0
+"""Below the usual level: where the floor is higher, the line is noisy."""
+_NOISY_DBFS: Final = -48.0
+"""The same while the usual level is not known."""
+
 _SMOOTHING: Final = 0.07
 _POWER_FLOOR: Final = 1e-9
 _START_DBFS: Final = -60.0
@@ -88,6 +96,7 @@ class NearSpeech:
         self._gap = np.zeros(capacity, np.int32)
         self._share = np.zeros(capacity, np.float32)
         self._away = np.zeros(capacity, np.int32)
+        self._run = np.zeros(capacity, np.int32)
         self._least = np.zeros((capacity, _BLOCKS), np.float32)
         self._gain_db = np.zeros(capacity, np.float32)
         self._tick = 0
@@ -104,8 +113,9 @@ class NearSpeech:
         self._background[slot] = _START_DBFS
         self._peak[slot] = _START_DBFS
         self._gap[slot] = _RUN_GAP_TICKS + 1
-        self._share[slot] = 0.0
+        self._share[slot] = 1.0
         self._away[slot] = 0
+        self._run[slot] = 0
         self._least[slot] = _NEVER_DBFS
         self._gain_db[slot] = _FIRST_GAIN_DB
 
@@ -149,7 +159,12 @@ class NearSpeech:
         near = self.near[rows]
         holds = near & (level >= threshold - _HYSTERESIS_DB) & (speech >= _NO_SPEECH)
         away = np.where(holds, 0, self._away[rows] + 1)
-        begins = ~near & spoken & (level >= threshold)
+        run = np.where(spoken, self._run[rows] + 1, 0)
+        self._run[rows] = run
+        known = self._heard[rows] >= _FIRST_TICKS
+        quiet = floor < np.where(known, self._usual[rows] - np.float32(_NOISY_DB), np.float32(_NOISY_DBFS))
+        sure = quiet | (speech >= _SURE) | (run >= _SURE_TICKS)
+        begins = ~near & spoken & sure & (level >= threshold)
         away[begins] = 0
         near = begins | (near & (away <= _HOLD_TICKS))
         self._away[rows] = away

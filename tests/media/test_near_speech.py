@@ -111,7 +111,9 @@ def test_soft_callers_are_brought_to_the_level_of_others_slowly() -> None:
 def test_each_slot_is_a_line_of_its_own_and_a_new_call_begins_anew() -> None:
     both = NearSpeech(3)
     rows = np.array([0, 2])
-    for _ in range(200):
+    for _ in range(10):
+        both.step(rows, np.array([-60.0, -60.0], np.float32), np.array([0.02, 0.02], np.float32))
+    for _ in range(100):
         both.step(rows, np.array([-20.0, -50.0], np.float32), np.array([0.95, 0.02], np.float32))
     assert both.usual_dbfs(0) > -22.0
     assert both.usual_dbfs(1) == both.usual_dbfs(2) == -60.0
