@@ -8,7 +8,7 @@ are nearer than others; words around the phrase count less than words in it, and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -52,46 +52,82 @@ class Meant:
     accepted: bool
 
 
-def meaning(text: str, phrases: Sequence[str], *, reject: bool) -> Meant:
+@lru_cache(maxsize=2048)
+def meaning(text: str, phrases: tuple[str, ...], *, reject: bool) -> Meant:
     """Which of ``phrases`` (as ``normalise`` writes them, and ``<digits MIN MAX>``) the transcript ``text`` means."""
     heard = normalise(text)
     if not heard:
         return Meant("", 0.0, False)
-    words = heard.split()
+    sentences, strings = _taken_apart(phrases)
+    digits = said_digits(text) if strings else ""
+    if any(fewest <= len(digits) <= most for fewest, most in strings):
+        return Meant(_in_words(digits), 1.0, True)
     best = Meant(heard, 0.0, False)
-    too_few = ""
-    for phrase in phrases:
-        string = _DIGIT_STRING.fullmatch(phrase)
-        if string is None:
-            score = similarity(words, phrase.split())
-            if score > best.similarity:
-                best = Meant(phrase, score, False)
-            continue
-        fewest, most = (int(string[1]), int(string[2])) if string[1] else _ANY_DIGITS
-        digits = said_digits(text)
-        if digits and fewest <= len(digits) <= most:
-            return Meant(_in_words(digits), 1.0, True)
-        if digits and len(digits) < fewest:
-            too_few = _in_words(digits)
+    words = heard.split()
+    distances = _distances(words, sentences)
+    for possible, phrase in _most_promising(distances, sentences):
+        if possible <= best.similarity:
+            break
+        score = _similarity(words, phrase, distances)
+        if score > best.similarity:
+            best = Meant(" ".join(phrase), score, False)
     begun = heard not in phrases and any(phrase.startswith(heard + " ") for phrase in phrases)
     if best.similarity >= (REJECTED_BELOW if reject else GUESSED_BELOW) and not (reject and begun):
         return Meant(best.text, best.similarity, True)
-    return Meant(too_few or heard, best.similarity, False)
+    too_few = digits and any(len(digits) < fewest for fewest, _ in strings)
+    return Meant(_in_words(digits) if too_few else heard, best.similarity, False)
+
+
+@lru_cache(maxsize=256)
+def _taken_apart(phrases: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[tuple[int, int]]]:
+    """The words of each sentence, and (fewest, most) of each digit string."""
+    sentences, strings = [], []
+    for phrase in phrases:
+        string = _DIGIT_STRING.fullmatch(phrase)
+        if string is None:
+            sentences.append(tuple(phrase.split()))
+        else:
+            strings.append((int(string[1]), int(string[2])) if string[1] else _ANY_DIGITS)
+    return sentences, strings
+
+
+def _distances(heard: Sequence[str], sentences: Iterable[Sequence[str]]) -> list[dict[str, float]]:
+    """For each word that was heard, how unlike it every word of the sentences is."""
+    wanted = dict.fromkeys(word for sentence in sentences for word in sentence)
+    return [{word: _unlike(one, word) for word in wanted} for one in heard]
+
+
+def _most_promising(
+    distances: Sequence[dict[str, float]], sentences: Sequence[tuple[str, ...]]
+) -> list[tuple[float, tuple[str, ...]]]:
+    """(the similarity it has at most, sentence), the highest first: what each of its words costs at least."""
+    nearest = {word: min(row[word] for row in distances) for word in distances[0]}
+    possible = [
+        (1.0 - sum(nearest[word] for word in sentence) / len(sentence), sentence) for sentence in sentences if sentence
+    ]
+    return sorted(possible, key=lambda one: -one[0])
 
 
 def similarity(heard: Sequence[str], phrase: Sequence[str]) -> float:
     """How well ``phrase`` fits into what was heard, 0 to 1; 1 where it is all of it."""
-    if not phrase:
-        return 0.0
+    return _similarity(heard, phrase, _distances(heard, [phrase])) if phrase else 0.0
+
+
+def _similarity(heard: Sequence[str], phrase: Sequence[str], distances: Sequence[dict[str, float]]) -> float:
     # costs[j]: of the best way to have said the first j words of the phrase with what was heard so far.
     costs = [float(at) * _MISSING for at in range(len(phrase) + 1)]
-    for word in heard:
+    last = len(phrase)
+    for word, unlike in zip(heard, distances, strict=True):
         outside = _NOISE_OUTSIDE if word in _NOISE or word in _POLITE else _OUTSIDE
-        before = costs
-        costs = [before[0] + outside]
+        inside = max(outside, _OUTSIDE)
+        before, left = costs, costs[0] + outside
+        costs = [left]
         for at, wanted in enumerate(phrase, 1):
-            inside = outside if at == len(phrase) else max(outside, _OUTSIDE)
-            costs.append(min(before[at - 1] + _unlike(word, wanted), before[at] + inside, costs[at - 1] + _MISSING))
+            cost = before[at - 1] + unlike[wanted]
+            skipped = before[at] + (outside if at == last else inside)
+            cost = min(cost, skipped)
+            left = cost if cost < left + _MISSING else left + _MISSING
+            costs.append(left)
     return max(0.0, 1.0 - costs[-1] / len(phrase))
 
 
