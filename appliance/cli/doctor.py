@@ -127,6 +127,7 @@ def examine(config: Path | None, overrides: list[str]) -> list[Finding]:
         disk(Path(settings.store.recordings)),
         open_files(settings.limits.max_calls),
         *language_models(settings),
+        *synthesisers(settings),
     ]
     return findings
 
@@ -266,6 +267,15 @@ def language_models(settings: Settings) -> Iterable[Finding]:
         yield Finding("language model", Verdict.PROBLEM, mistakes[0], "appliance check says more")
         return
     yield from asyncio.run(_first_tokens(OpenAiLlm(OpenAiLlmOptions.model_validate(llm.options))))
+
+
+def synthesisers(settings: Settings) -> Iterable[Finding]:
+    """A sentence of whoever speaks."""
+    from appliance.cli.doctor_speech import spoken
+
+    for what, detail, remedy, works in spoken(settings):
+        verdict = Verdict.OK if not remedy else Verdict.WARNING if works else Verdict.PROBLEM
+        yield Finding(what, verdict, detail, remedy)
 
 
 async def _first_tokens(engine: OpenAiLlm) -> list[Finding]:

@@ -16,6 +16,7 @@ from appliance.cli.doctor import Verdict
 from appliance.cli.main import main
 from appliance.config import load_settings
 from tests.openai_sim.chat import Answer, ChatSim
+from tests.openai_sim.speech import SpeechSim
 
 
 def test_this_machine_has_its_libraries() -> None:
@@ -118,3 +119,29 @@ async def test_language_models_are_asked_for_a_token() -> None:
 
 def test_without_a_language_model_there_is_nothing_to_say() -> None:
     assert list(doctor.language_models(load_settings(None, []))) == []
+
+
+def test_the_embedded_synthesiser_says_a_sentence() -> None:
+    (finding,) = doctor.synthesisers(load_settings(None, []))
+    assert finding.what == "speech"
+    assert finding.verdict is not Verdict.PROBLEM
+    assert finding.detail.startswith("espeak: first audio after ")
+
+
+async def test_a_speech_server_is_asked_for_a_sentence_and_so_is_who_takes_its_place() -> None:
+    async with SpeechSim() as server:
+        engine = {"provider": "openai_compatible", "base_url": server.url, "model": "sim"}
+        settings = load_settings(None, [f"engines.tts={json.dumps(engine)}"])
+        good, second = await asyncio.to_thread(lambda: list(doctor.synthesisers(settings)))
+    assert (good.what, second.what) == ("speech", "second voice")
+    assert good.verdict is not Verdict.PROBLEM
+    (gone, _) = await asyncio.to_thread(lambda: list(doctor.synthesisers(settings)))
+    assert gone.verdict is Verdict.PROBLEM
+    assert gone.remedy == "check engines.tts.base_url"
+
+
+def test_a_folder_without_voices_is_a_problem(tmp_path: Path) -> None:
+    engine = {"provider": "piper", "folder": str(tmp_path), "fallback": "none"}
+    (finding,) = doctor.synthesisers(load_settings(None, [f"engines.tts={json.dumps(engine)}"]))
+    assert finding.verdict is Verdict.PROBLEM
+    assert finding.remedy == "put NAME.onnx and NAME.onnx.json there"
