@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Independent programs that tests talk to, and recorded prompts for the recognition bar.
-PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox dnsmasq-base postgresql asterisk-core-sounds-en asterisk-core-sounds-en-wav
+PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox dnsmasq-base postgresql asterisk-core-sounds-en asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
 PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3

@@ -31,6 +31,16 @@ _TAIL_REACH: Final = 60
 _LAST: Final = 6
 _FALLING: Final = 25
 _SILENT: Final = 1e-5
+_HELD_WINDOW: Final = 256
+_HELD_MIN: Final = 3200
+_AUDIBLE: Final = 1e-3
+_HELD_ATTACK: Final = 5
+_HELD_STILL_DB: Final = 2.7
+_HELD_CHANGE_DB: Final = 4.3
+_HELD_SWING_DB: Final = 10.0
+_HELD_TAPER: Final = np.hanning(_HELD_WINDOW).astype(np.float32)
+_HELD_EDGES_HZ: Final = (100, 250, 400, 550, 700, 900, 1100, 1400, 1700, 2100, 2600, 3200, 3900)
+_HELD_BANDS: Final = np.asarray(_HELD_EDGES_HZ) * _HELD_WINDOW // RATE_HZ
 
 _TAPER: Final = np.hanning(_WINDOW).astype(np.float32)
 _TAPER_POWER: Final = np.abs(np.fft.rfft(_TAPER, _FFT)) ** 2
@@ -84,6 +94,27 @@ def ending(pcm: NDArray[np.int16]) -> Ending | None:
         loudness=float(level[tail].max()) - high,
         fall=float(level[-_FALLING:].mean()) - high,
     )
+
+
+def is_held(pcm: NDArray[np.int16]) -> bool:
+    """Whether ``pcm``, int16 at 8 kHz, is one sound that is held or repeated ("mm hm"), and not articulated speech.
+
+    Words change the shape of the spectrum all the time and rise and fall in level; a hum does neither.
+    """
+    samples = pcm.astype(np.float32) * np.float32(1 / 32768)
+    if len(samples) < _HELD_MIN or float(np.abs(samples).max()) < _AUDIBLE:
+        return False
+    frames = sliding_window_view(samples, _HELD_WINDOW)[::_HOP] * _HELD_TAPER
+    spectrum = np.fft.rfft(frames, axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    bands = np.add.reduceat(power, _HELD_BANDS, axis=1)[:, :-1] / np.diff(_HELD_BANDS)
+    level = 10.0 * np.log10(np.maximum(power.sum(axis=1), _SILENT))
+    shape = 10.0 * np.log10(np.maximum(bands, bands.max() * _SILENT))
+    shape -= shape.mean(axis=1, keepdims=True)
+    loud = level >= level.max() - _VOICED_FALL_DB
+    change = float(np.median(np.abs(shape[loud] - np.median(shape[loud], axis=0)).mean(axis=1)))
+    swing = float(level.max() - np.percentile(level[_HELD_ATTACK:], 20))
+    return change < _HELD_STILL_DB or (change < _HELD_CHANGE_DB and swing < _HELD_SWING_DB)
 
 
 def _pitch(frames: NDArray[np.float32]) -> NDArray[np.float64]:

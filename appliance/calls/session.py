@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -289,6 +290,7 @@ class CallSession:
             asr_timeout_s=services.asr_timeout_s,
             delay_s=lambda: int(services.rings.delay[media.slot]) * FRAME_S,
             ears=dialogue if realtime is None else realtime.ears_for(dialogue, services.rings),
+            audio=partial(services.rings.read_rx, media.slot, media.generation),
         )
         self._speaker = Speaker(
             media,

@@ -19,6 +19,7 @@ class TurnConfig:
         barge_in_s: a voice over the agent must last this long to pause it.
         max_pause_s: a voice that goes on after this pause of the agent stops it for good; a sound that ends just then
             is given 40 ms more.
+        max_hum_s: one sound that is held (a hum) may go on for so long after the agent does.
         slight_silence_s: a sound over the agent that ends in so much silence, and has no words yet, was none.
         first_silence_s: after this silence the turn model is asked and speculation begins.
         second_verdict_after_s: when the model is asked again, if its first answer lay within ``ambiguous``.
@@ -51,6 +52,7 @@ class TurnConfig:
     min_speech_s: float = 0.08
     barge_in_s: float = 0.12
     max_pause_s: float = 0.54
+    max_hum_s: float = 0.6
     slight_silence_s: float = 0.24
     first_silence_s: float = 0.1
     second_verdict_after_s: float = 0.25

@@ -13,6 +13,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.audio.prosody import is_held
 from appliance.conversation.barge_in import RIVALS
 from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
@@ -22,6 +26,7 @@ from appliance.conversation.turn_actions import (
     Action,
     AskTurnModel,
     FirstSilence,
+    JudgeSound,
     NoInput,
     PauseAgent,
     ResumeAgent,
@@ -33,7 +38,7 @@ from appliance.conversation.turn_actions import (
 )
 from appliance.conversation.turns import TurnMachine
 from appliance.engines.client import EnginePool
-from appliance.errors import EngineError
+from appliance.errors import EngineError, StaleSlot
 from appliance.events import Stage, StageTiming
 from appliance.ipc.messages import JudgeTurn, Recognise, Recognised
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
@@ -125,6 +130,7 @@ class Listening:
         asr_timeout_s: a recognition that takes longer has failed.
         delay_s: how much later than its arrival at the socket the newest frame is heard (the jitter buffer).
         ears: who is told what the caller does.
+        audio: the caller's samples [start, end); raises StaleSlot where they are gone.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Listening:
         asr_timeout_s: float,
         delay_s: Callable[[], float],
         ears: Ears,
+        audio: Callable[[int, int], NDArray[np.int16]],
     ) -> None:
         self._slot = slot
         self._generation = generation
@@ -153,6 +160,7 @@ class Listening:
         self._asr_timeout_s = asr_timeout_s
         self._delay_s = delay_s
         self._ears = ears
+        self._audio = audio
         self._utterances = 0
         self._partials: asyncio.Task[None] | None = None
         self._expectation = Expectation()
@@ -217,6 +225,8 @@ class Listening:
                 self._ears.paused()
             case StopAgent():
                 self._ears.barged_in()
+            case JudgeSound(at, start):
+                self._judge_sound(start, at + 1)
             case ResumeAgent():
                 self._stop_following()
                 self._cancel_attempts()
@@ -312,6 +322,15 @@ class Listening:
             HeardTurn(number, result.text, result.confidence, result.accepted, start_at, end_at)
         )
         for action in self.machine.partial(number, self._cues(result, pause.speech_end - pause.speech_start)):
+            self._do(action)
+
+    def _judge_sound(self, start: int, end: int) -> None:
+        """Whether the frames [start, end) are one sound; it is asked when an agent that paused has to stop or go on."""
+        try:
+            steady = is_held(self._audio(start * FRAME_SAMPLES, end * FRAME_SAMPLES))
+        except StaleSlot:
+            steady = False
+        for action in self.machine.sounded(steady):
             self._do(action)
 
     def _cues(self, result: Recognised, spoken_frames: int) -> Cues:

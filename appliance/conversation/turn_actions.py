@@ -100,6 +100,17 @@ class StopAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeSound:
+    """The sound over the agent since frame ``start`` goes on: is it one sound that is held, as a hum is?
+
+    The answer (:meth:`TurnMachine.sounded`) is wanted before the next frame; without one it is speech.
+    """
+
+    at: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeAgent:
     """It was a backchannel, or no speech: go on from where the agent paused.
 
@@ -131,6 +142,7 @@ Action: TypeAlias = (
     | TurnCommitted
     | PauseAgent
     | StopAgent
+    | JudgeSound
     | ResumeAgent
     | SpeechDropped
     | NoInput

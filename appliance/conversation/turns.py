@@ -38,6 +38,7 @@ from appliance.conversation.turn_actions import (
     AskTurnModel,
     CommitReason,
     FirstSilence,
+    JudgeSound,
     NoInput,
     PauseAgent,
     ResumeAgent,
@@ -140,6 +141,7 @@ class TurnMachine:
         self._barge_in = frames(config.barge_in_s)
         self._max_pause = frames(config.max_pause_s)
         self._slight_silence = frames(config.slight_silence_s)
+        self._hum = frames(config.max_hum_s)
         self._first_silence = frames(config.first_silence_s)
         self._text_wait = frames(config.text_wait_s)
         self._second_after = frames(config.second_verdict_after_s)
@@ -151,6 +153,8 @@ class TurnMachine:
         self._usual_peak: float | None = None
         self._probability = 0.0
         self._unheard = False
+        self._hum_until = _NEVER
+        self._judging = False
         self._listening_since: int | None = None
         self._attempt = 0
         self._next_ask = 1
@@ -308,6 +312,18 @@ class TurnMachine:
             return self._resume_agent(self._frame)
         return NOTHING
 
+    def sounded(self, steady: bool) -> Actions:
+        """The answer to :class:`JudgeSound`. One sound that is held lets the agent go on, for some time at least."""
+        if not self._judging:
+            return NOTHING
+        self._judging = False
+        if not steady:
+            return self._stop_agent(self._frame, StopReason.SUSTAINED)
+        self.floor.go(Overlap.SLIGHT, self._frame)
+        self._unheard = True
+        self._hum_until = self._frame + self._hum
+        return (ResumeAgent(self._frame),)
+
     def agent_speaking(self, speaking: bool, *, interruptible: bool = True) -> None:
         """The agent's speech has begun to leave, or has ended; after its end the caller is listened to.
 
@@ -394,15 +410,19 @@ class TurnMachine:
             return self._fell(frame)
         if not voiced or barred:
             return NOTHING
+        talking = self.floor.agent is Agent.TALKING
         if self._unheard:
+            if frame < self._hum_until:
+                return NOTHING
             self._unheard = False
             self._listening_since = None
-            return (SpeechStarted(frame, self._start),)
+            started = SpeechStarted(frame, self._start)
+            return (started, self._pause_agent(frame)) if talking else (started,)
         if frame - self._start >= self._max_utterance and not self.paused:
             self._last_voiced = frame
             first = self._first_silence_action(frame)
             return (first, self._commit(Event.TOO_LONG, CommitReason.MAX_UTTERANCE))
-        if self.floor.agent is Agent.TALKING and self.floor.lasted(self._barge_in):
+        if talking and self.floor.lasted(self._barge_in):
             return (self._pause_agent(frame),)
         return NOTHING
 
@@ -476,6 +496,9 @@ class TurnMachine:
         """The pause has to end: a sound that goes on is speech, and one that has just ended is waited for a moment."""
         silent = frame - self._last_voiced
         speaking = self.state is State.SPEAKING
+        if speaking and not silent and not self._judging and not self.floor.again:
+            self._judging = True
+            return (JudgeSound(frame, self._start),)
         if speaking and not silent:
             return self._stop_agent(frame, StopReason.SUSTAINED)
         if speaking and frame - self.floor.paused_at < self._max_pause + _CLOSURE_FRAMES:
@@ -485,12 +508,14 @@ class TurnMachine:
         return self._resume_agent(frame)
 
     def _stop_agent(self, frame: int, reason: StopReason) -> Actions:
+        self._judging = False
         self.floor.go(Overlap.MEANT, frame)
         self._note_cut_off()
         stop = StopAgent(frame, self._start, reason)
         return (stop, self._ask(frame)) if self.state is State.PAUSING else (stop,)
 
     def _resume_agent(self, frame: int) -> Actions:
+        self._judging = False
         self.floor.go(Overlap.SLIGHT, frame)
         self._go(Event.NOT_MEANT)
         self._clear_utterance()

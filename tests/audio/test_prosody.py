@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from appliance.audio.prosody import RATE_HZ, ending
+from appliance.audio.prosody import RATE_HZ, ending, is_held
 from tests.conversation.turn_lines import read_wav
 
 
@@ -50,6 +50,18 @@ def test_silence_noise_and_single_words_say_nothing():
     assert ending(np.random.default_rng(1).normal(0, 2000, 16000).astype(np.int16)) is None
     assert ending(clip(voice(0.25, (200, 200), (4000, 4000)))) is None
     assert ending(np.zeros(0, np.int16)) is None
+
+
+def test_a_hum_is_held_and_a_sentence_is_not(shared_audio: Path):
+    hum = voice(0.6, (150, 140), (4000, 3000)).astype(np.int16)
+    assert is_held(hum)
+    assert not is_held(hum[:2000])
+    assert not is_held(np.zeros(5000, np.int16))
+    with (shared_audio / "labels.tsv").open() as file:
+        rows = [row for row in csv.reader(file, delimiter="\t") if row[0].startswith("utterances/spk")]
+    for name, start, _ in rows:
+        first = int(float(start) * RATE_HZ)
+        assert not is_held(read_wav(shared_audio / name)[first : first + 5280]), name
 
 
 def test_recorded_sentences_end_lower_and_softer_than_they_go_on(shared_audio: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
-from appliance.conversation.turn_actions import AskTurnModel, FirstSilence
+from appliance.conversation.turn_actions import AskTurnModel, FirstSilence, JudgeSound
 from appliance.conversation.turns import TurnMachine
 from appliance.media.vad import BatchVad
 
@@ -29,11 +29,14 @@ class Line:
         self.machine = TurnMachine(config or QUICK)
         self.frame = 0
         self.actions: list[object] = []
+        self.held = False
+        """Whether sounds over the agent are held ones."""
 
     def hear(self, sound: tuple[float, float], seconds: float) -> list[object]:
         said: list[object] = []
         for _ in range(round(seconds / FRAME_S)):
-            said += self.machine.step(self.frame, *sound)
+            for action in self.machine.step(self.frame, *sound):
+                said += self.machine.sounded(self.held) if isinstance(action, JudgeSound) else (action,)
             self.frame += 1
         self.actions += said
         return said
