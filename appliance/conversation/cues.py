@@ -42,8 +42,8 @@ _ANSWERS: Final = frozenset(
 )
 
 
-_LEAST_S: Final = 0.4
-_LETTER_S: Final = 0.1
+_LEAST_S: Final = 0.25
+_LETTER_S: Final = 0.07
 
 
 @dataclass(frozen=True, slots=True)

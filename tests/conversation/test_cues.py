@@ -29,8 +29,8 @@ def test_of_what_is_expected(text: str, accepted: bool, cues: Cues):
 
 @pytest.mark.parametrize("phrases", [(), ("yes please",)])
 def test_words_that_are_not_all_that_was_spoken_complete_nothing(phrases: tuple[str, ...]):
-    assert cues_of("yes please", phrases=phrases, sound_s=1.0).completes
-    assert not cues_of("yes please", phrases=phrases, sound_s=2.0).completes
+    assert cues_of("yes please", phrases=phrases, sound_s=0.8).completes
+    assert not cues_of("yes please", phrases=phrases, sound_s=1.2).completes
 
 
 def test_of_a_number_with_a_known_length():
