@@ -151,7 +151,7 @@ class RealtimeProtocol:
         """What the server owes: "reply" where it has not begun one that it was asked for, "more" of one, or ""."""
         current = self._current
         if current is None or current.over:
-            return ""
+            return "reply" if self._queue else ""
         return "more" if current.began else "reply"
 
     def open(self) -> None:
@@ -304,6 +304,7 @@ class RealtimeProtocol:
     def _done(self, told: Mapping[str, Any]) -> None:
         name, current = str(told.get("id", "")), self._current
         if current is None or (name and name != current.id):
+            self._ask()
             return
         self._current, current.over = None, True
         output = told.get("output")
