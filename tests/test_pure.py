@@ -24,6 +24,7 @@ PURE = (
     "conversation/endpointing.py",
     "conversation/english.py",
     "conversation/english_numbers.py",
+    "conversation/english_tables.py",
     "conversation/evidence.py",
     "conversation/fillers.py",
     "conversation/history.py",

@@ -3,161 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from appliance.conversation.english_numbers import cardinal, digits, number, ordinal, year
+from appliance.conversation.english_tables import (
+    ABBREVIATIONS,
+    AMERICAN_ENDINGS,
+    CURRENCIES,
+    FRACTIONS,
+    INITIALISMS,
+    LETTER_NAMES,
+    MONTHS,
+    READ_TLDS,
+    SCALE_WORDS,
+    TITLES,
+    UNITS,
+    URL_SYMBOLS,
+    WEEKDAYS,
+)
 
 _Rule: TypeAlias = tuple[str, str, Callable[[re.Match[str], bool], str | None]]
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 _NUMBER: Final = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-_MONTHS: Final = (
-    *("January", "February", "March", "April", "May", "June", "July"),
-    *("August", "September", "October", "November", "December"),
-)
 _MONTH: Final = (
     r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
     r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)\b\.?)"
 )
 _HALF_DAY: Final = r"(?:[aApP]\.\s?[mM]\b\.?|[aApP][mM]\b)"
-_SCALE_WORDS: Final = {"k": "thousand", "m": "million", "bn": "billion", "b": "billion", "mn": "million"}
-
-_CURRENCIES: Final[Mapping[str, tuple[str, str, str, str]]] = {
-    "$": ("dollar", "dollars", "cent", "cents"),
-    "USD": ("US dollar", "US dollars", "cent", "cents"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "EUR": ("euro", "euros", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"),
-    "GBP": ("pound", "pounds", "penny", "pence"),
-    "¥": ("yen", "yen", "", ""),
-    "JPY": ("yen", "yen", "", ""),
-    "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-}
-
-_UNITS: Final[Mapping[str, tuple[str, str]]] = {
-    "km/h": ("kilometre per hour", "kilometres per hour"),
-    "kph": ("kilometre per hour", "kilometres per hour"),
-    "mph": ("mile per hour", "miles per hour"),
-    "m/s": ("metre per second", "metres per second"),
-    "km²": ("square kilometre", "square kilometres"),
-    "m²": ("square metre", "square metres"),
-    "m³": ("cubic metre", "cubic metres"),
-    "sq ft": ("square foot", "square feet"),
-    "sq m": ("square metre", "square metres"),
-    "kWh": ("kilowatt hour", "kilowatt hours"),
-    "kHz": ("kilohertz", "kilohertz"),
-    "MHz": ("megahertz", "megahertz"),
-    "GHz": ("gigahertz", "gigahertz"),
-    "Hz": ("hertz", "hertz"),
-    "Mbps": ("megabit per second", "megabits per second"),
-    "Gbps": ("gigabit per second", "gigabits per second"),
-    "Mbit/s": ("megabit per second", "megabits per second"),
-    "kW": ("kilowatt", "kilowatts"),
-    "km": ("kilometre", "kilometres"),
-    "cm": ("centimetre", "centimetres"),
-    "mm": ("millimetre", "millimetres"),
-    "mi": ("mile", "miles"),
-    "ft": ("foot", "feet"),
-    "kg": ("kilogram", "kilograms"),
-    "mg": ("milligram", "milligrams"),
-    "lbs": ("pound", "pounds"),
-    "lb": ("pound", "pounds"),
-    "oz": ("ounce", "ounces"),
-    "ml": ("millilitre", "millilitres"),
-    "TB": ("terabyte", "terabytes"),
-    "GB": ("gigabyte", "gigabytes"),
-    "MB": ("megabyte", "megabytes"),
-    "KB": ("kilobyte", "kilobytes"),
-    "dB": ("decibel", "decibels"),
-    "ms": ("millisecond", "milliseconds"),
-    "mins": ("minute", "minutes"),
-    "min": ("minute", "minutes"),
-    "hrs": ("hour", "hours"),
-    "hr": ("hour", "hours"),
-    "secs": ("second", "seconds"),
-    "sec": ("second", "seconds"),
-    "yrs": ("year", "years"),
-    "yr": ("year", "years"),
-    "m": ("metre", "metres"),
-    "g": ("gram", "grams"),
-    "l": ("litre", "litres"),
-    "L": ("litre", "litres"),
-    "W": ("watt", "watts"),
-    "V": ("volt", "volts"),
-    "h": ("hour", "hours"),
-}
-_AMERICAN_ENDINGS: Final = (("metre", "meter"), ("litre", "liter"))
-
-_TITLES: Final[Mapping[str, str]] = {
-    "Dr": "Doctor",
-    "Mr": "Mister",
-    "Mrs": "Missus",
-    "Ms": "Miz",
-    "Prof": "Professor",
-    "Rev": "Reverend",
-    "Gen": "General",
-    "Sgt": "Sergeant",
-    "Capt": "Captain",
-    "Lt": "Lieutenant",
-    "Col": "Colonel",
-    "Gov": "Governor",
-    "Sen": "Senator",
-    "Hon": "Honorable",
-    "Mt": "Mount",
-}
-_ABBREVIATIONS: Final[Mapping[str, str]] = {
-    "e.g": "for example",
-    "i.e": "that is",
-    "etc": "et cetera",
-    "vs": "versus",
-    "approx": "approximately",
-    "Ave": "Avenue",
-    "Blvd": "Boulevard",
-    "Rd": "Road",
-    "Ln": "Lane",
-    "Hwy": "Highway",
-    "Apt": "Apartment",
-    "Ste": "Suite",
-    "Dept": "Department",
-    "dept": "department",
-    "Inc": "Incorporated",
-    "Ltd": "Limited",
-    "Corp": "Corporation",
-    "Jr": "Junior",
-    "Sr": "Senior",
-    "appt": "appointment",
-    "incl": "including",
-    "max": "maximum",
-    "min": "minimum",
-    "ext": "extension",
-    "tel": "telephone",
-    "Tel": "Telephone",
-}
-_WEEKDAYS: Final[Mapping[str, str]] = {
-    "Mon": "Monday",
-    "Tues": "Tuesday",
-    "Tue": "Tuesday",
-    "Wed": "Wednesday",
-    "Thurs": "Thursday",
-    "Thur": "Thursday",
-    "Thu": "Thursday",
-    "Fri": "Friday",
-    "Sat": "Saturday",
-    "Sun": "Sunday",
-}
-_INITIALISMS: Final = _words(
-    "AI API ATM AWS BBC CEO CFO CIA CRM CTO DIY DNA DOB ECG EKG ER ETA EU EV FAQ FBI FYI GPA GPU HR IBM ID IOU IQ IRA "
-    "IRS ISO IT MBA MRI NBA NFL NHS OTP PA PDF PO PR QA QR RSVP SEO SIP SMS SSN TV UK UN UPS URL US USA USB VAT VIP "
-    "VPN WWW XL XXL"
-)
 _OKAY: Final = "OK"
-_READ_TLDS: Final = _words("co com org net info biz shop store online app dev health care cloud email name")
 _KEYWORDS_STRICT: Final = (
     r"pass\s?code|code|pin|PIN|extension|ext\.?|reference|ref\.?|confirmation|tracking|zip|ZIP|postcode|"
     r"(?:ending|ends|end)\s+in"
@@ -166,17 +41,6 @@ _KEYWORDS: Final = (
     r"account|order|ticket|booking|policy|case|flight|invoice|serial|card|member|membership|license|number"
 )
 _LINK: Final = r"\s+(?:number|no\.?|code|is|is:|ID|#)"
-_FRACTIONS: Final = {"½": "a half", "¼": "a quarter", "¾": "three quarters", "⅓": "a third", "⅔": "two thirds"}
-_LETTER_NAMES: Final = {"A": "ay", "&": "and"}
-_URL_SYMBOLS: Final = {
-    ".": "dot",
-    "/": "slash",
-    "-": "dash",
-    "_": "underscore",
-    "@": "at",
-    "+": "plus",
-    "?": "question mark",
-}
 
 
 def matches(text: str, *, american: bool = True) -> Iterator[tuple[int, int, str]]:
@@ -210,10 +74,10 @@ def _address(text: str) -> str:
             words.append(digits(part) if len(part) > 2 or part[0] == "0" else cardinal(int(part)))
         elif part.isalpha() and part.isascii():
             after_dot = bool(words) and words[-1] == "dot"
-            spelled = (len(part) == 2 and after_dot and part not in _READ_TLDS) or _no_vowel(part)
+            spelled = (len(part) == 2 and after_dot and part not in READ_TLDS) or _no_vowel(part)
             words.append(_letters(part.upper()) if spelled else part)
         else:
-            words.append(_URL_SYMBOLS.get(part, ""))
+            words.append(URL_SYMBOLS.get(part, ""))
     return " ".join(filter(None, words))
 
 
@@ -222,7 +86,7 @@ def _no_vowel(word: str) -> bool:
 
 
 def _letters(text: str) -> str:
-    return " ".join(_LETTER_NAMES.get(letter, letter) for letter in text)
+    return " ".join(LETTER_NAMES.get(letter, letter) for letter in text)
 
 
 # --- dates and times ----------------------------------------------------------------------------------------------
@@ -231,7 +95,7 @@ def _letters(text: str) -> str:
 def _date(day: int, month: int, year_text: str, american: bool, *, day_first: bool = False) -> str | None:
     if not (1 <= day <= 31 and 1 <= month <= 12):
         return None
-    name, nth = _MONTHS[month - 1], ordinal(day)
+    name, nth = MONTHS[month - 1], ordinal(day)
     if not american:
         name, nth = (f"the {nth} of", name) if day_first else (name, f"the {nth}")
     said = f"{name} {nth}"
@@ -246,7 +110,7 @@ def _year(text: str) -> str:
 
 
 def _month_number(name: str) -> int:
-    return next(index for index, month in enumerate(_MONTHS, 1) if month.startswith(name.rstrip(".")[:3]))
+    return next(index for index, month in enumerate(MONTHS, 1) if month.startswith(name.rstrip(".")[:3]))
 
 
 def _iso_date(match: re.Match[str], american: bool) -> str | None:
@@ -281,15 +145,15 @@ def _day_month(match: re.Match[str], american: bool) -> str | None:
 
 def _month_year(match: re.Match[str], american: bool) -> str:
     name, _, years = match.group().rpartition(" ")
-    return f"{_MONTHS[_month_number(name.strip()) - 1]} {_year(years)}"
+    return f"{MONTHS[_month_number(name.strip()) - 1]} {_year(years)}"
 
 
 def _month_alone(match: re.Match[str], american: bool) -> str:
-    return _MONTHS[_month_number(match.group()) - 1]
+    return MONTHS[_month_number(match.group()) - 1]
 
 
 def _weekday(match: re.Match[str], american: bool) -> str:
-    return _WEEKDAYS[match.group().rstrip(".")]
+    return WEEKDAYS[match.group().rstrip(".")]
 
 
 def _time(match: re.Match[str], american: bool) -> str | None:
@@ -397,7 +261,7 @@ def _money(match: re.Match[str], american: bool) -> str:
     assert sign is not None
     amounts = re.findall(_NUMBER, text)
     scale_text = re.search(r"\d\s?(thousand|million|billion|trillion|bn|mn|[kKmMbB])\b", text)
-    scale = _SCALE_WORDS.get(scale_text[1].lower(), scale_text[1]) if scale_text else ""
+    scale = SCALE_WORDS.get(scale_text[1].lower(), scale_text[1]) if scale_text else ""
     minus = "minus " if text[0] in "-−" else ""
     if len(amounts) == 2:
         return f"{minus}{number(amounts[0], with_and=not american)} to {_amount(amounts[1], scale, sign[0], american)}"
@@ -405,7 +269,7 @@ def _money(match: re.Match[str], american: bool) -> str:
 
 
 def _amount(text: str, scale: str, sign: str, american: bool) -> str:
-    one, many, sub_one, sub_many = _CURRENCIES[sign]
+    one, many, sub_one, sub_many = CURRENCIES[sign]
     whole, _, rest = text.replace(",", "").partition(".")
     if scale:
         return f"{number(text, with_and=not american)} {scale} {many}"
@@ -447,9 +311,9 @@ def _measured(match: re.Match[str], american: bool) -> str:
     text = match.group().removesuffix(".")
     value = re.match(_NUMBER, text)
     assert value is not None
-    said = _counted(value[0], _UNITS[text[value.end() :].strip()], american)
+    said = _counted(value[0], UNITS[text[value.end() :].strip()], american)
     if american:
-        for british, ours in _AMERICAN_ENDINGS:
+        for british, ours in AMERICAN_ENDINGS:
             said = said.replace(british, ours)
     return said
 
@@ -475,7 +339,7 @@ def _fraction(match: re.Match[str], american: bool) -> str | None:
 
 def _vulgar(match: re.Match[str], american: bool) -> str:
     whole, sign = match.group()[:-1].strip(), match.group()[-1]
-    return f"{cardinal(int(whole))} and {_FRACTIONS[sign]}" if whole else _FRACTIONS[sign]
+    return f"{cardinal(int(whole))} and {FRACTIONS[sign]}" if whole else FRACTIONS[sign]
 
 
 def _number_sign(match: re.Match[str], american: bool) -> str:
@@ -498,7 +362,7 @@ def _plain(match: re.Match[str], american: bool) -> str:
 
 
 def _title(match: re.Match[str], american: bool) -> str:
-    return _TITLES[match.group().rstrip(".")]
+    return TITLES[match.group().rstrip(".")]
 
 
 def _saint(match: re.Match[str], american: bool) -> str:
@@ -511,7 +375,7 @@ def _saint(match: re.Match[str], american: bool) -> str:
 
 
 def _abbreviation(match: re.Match[str], american: bool) -> str:
-    return _ABBREVIATIONS[match.group().removesuffix(".")] + _kept_stop(match)
+    return ABBREVIATIONS[match.group().removesuffix(".")] + _kept_stop(match)
 
 
 def _kept_stop(match: re.Match[str]) -> str:
@@ -528,7 +392,7 @@ def _initials(match: re.Match[str], american: bool) -> str | None:
     text = match.group()
     if text == _OKAY:
         return "okay"
-    if "&" in text or text in _INITIALISMS or (_no_vowel(text) and len(text) > 1):
+    if "&" in text or text in INITIALISMS or (_no_vowel(text) and len(text) > 1):
         return _letters(text)
     return None
 
@@ -571,16 +435,16 @@ def _dropped(match: re.Match[str], american: bool) -> str:
 
 _NOT_WITHIN: Final = r"(?<![\w.,/-])"
 _SIGNED: Final = rf"(?:(?<![\w\d])[-−])?{_NUMBER}"
-_UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_UNIT: Final = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _SIGN: Final = r"(?:(?<![A-Z])(?:US|AU|CA|NZ|HK)?[$€£¥₹]|\b(?:USD|EUR|GBP|JPY|CHF)\s?)"
 _SCALE: Final = r"(?:\s?(?:thousand|million|billion|trillion|bn|mn|[kKmMbB])\b)?"
 
 _RULES: Final[tuple[_Rule, ...]] = (
-    ("email", r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", _email),
+    ("email", r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", _email),
     (
         "url",
         r"(?:https?://|www\.)[^\s<>()]*[^\s<>().,;:!?'\"]"
-        r"|(?<![\w@.])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|edu|gov|info|app|dev|co\.uk|de|fr|eu)\b(?:/[\w./-]*\w)?",
+        r"|(?<![\w@.-])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|edu|gov|info|app|dev|co\.uk|de|fr|eu)\b(?:/[\w./-]*\w)?",
         _url,
     ),
     ("iso_date", r"\b(?:19|20)\d\d-\d\d-\d\d(?:T(?=\d)|\b)", _iso_date),
@@ -661,13 +525,13 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ("minus", r"(?<![\w.)])[-−](?=\d)", _minus),
     ("times", r"(?<=\d)\s?[x×]\s?(?=\d)|×", _times),
     ("plain", rf"{_NUMBER}", _plain),
-    ("title", rf"\b(?:{'|'.join(_TITLES)})\.(?=\s)", _title),
+    ("title", rf"\b(?:{'|'.join(TITLES)})\.(?=\s)", _title),
     ("saint", r"\bSt\.(?=\s|$|,)", _saint),
     ("dotted_initials", r"\b(?:[A-Z]\.){2,}(?=\s|,|$|\?|!|')", _dotted_initials),
     ("with", r"\bw/o?(?=\s)", _with),
     (
         "abbreviation",
-        r"\b(?:" + "|".join(re.escape(word) for word in _ABBREVIATIONS) + r")\.(?=[\s,;)]|$)",
+        r"\b(?:" + "|".join(re.escape(word) for word in ABBREVIATIONS) + r")\.(?=[\s,;)]|$)",
         _abbreviation,
     ),
     ("initials", r"(?<![\w&-])[A-Z](?:&?[A-Z])+(?![\w&])", _initials),
