@@ -158,7 +158,9 @@ class Dialogue:
     def heard(self, turn: HeardTurn) -> None:
         """The caller has finished a turn."""
         self._caller_done = False
-        if self._handing_on or (self._talking and not self._interruptible):
+        barred = self._talking and not self._interruptible and not self._only_bridging
+        nothing = self._replying and not turn.text and not turn.problem
+        if self._handing_on or barred or nothing:
             self._drafts.discard()
             self._tell()
             return
@@ -166,8 +168,7 @@ class Dialogue:
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
-        free = self._reply is None or self._reply.done()
-        if self._speaker is None or not free or self._talking or self._inputs or self._handing_on:
+        if self._speaker is None or self._replying or self._talking or self._inputs or self._handing_on:
             return
         self._drafts.begin(turn.attempt, _heard(turn), self.brain, self._speaker)
 
@@ -200,7 +201,7 @@ class Dialogue:
         """What the caller began to say is no turn."""
         self._caller_speaks = self._caller_done = False
         self._hearing = ""
-        if self._reply is not None and not self._reply.done() and not self._replied:
+        if self._replying and not self._replied:
             self._dead_air.begin()
         self._tell()
 
@@ -269,6 +270,16 @@ class Dialogue:
         return self._barge_in and self._speaker is not None and self._speaker.interruptible
 
     @property
+    def _only_bridging(self) -> bool:
+        """Whether nothing is being said but what bridges the wait for a reply."""
+        return all(utterance.filler or utterance.over for utterance in self._turn.utterances)
+
+    @property
+    def _replying(self) -> bool:
+        """Whether a reply is being worked out or given."""
+        return self._reply is not None and not self._reply.done()
+
+    @property
     def _doing(self) -> Doing:
         if self._caller_speaks:
             return Doing.CALLER_SPEAKS
@@ -276,8 +287,8 @@ class Dialogue:
             return Doing.AGENT_SPEAKS
         if self._handing_on:
             return Doing.HANDED_ON
-        replying = self._reply is not None and not self._reply.done() and not self._replied
-        return Doing.THINKING if self._caller_done or self._inputs or replying else Doing.LISTENING
+        waited_for = self._caller_done or self._inputs or (self._replying and not self._replied)
+        return Doing.THINKING if waited_for else Doing.LISTENING
 
     def _tell(self) -> None:
         """Say how the turn goes, where that has changed."""
@@ -326,16 +337,17 @@ class Dialogue:
         if self._key_timer is not None:
             self._key_timer.cancel()
             self._key_timer = None
+        self._replied = False
+        if not isinstance(pending.value, Opening):
+            self._dead_air.begin()
         if self._continues_keys(pending):
+            self._drafts.discard()
             return
         self._finish_turn()
         turn = self._turn
         turn.decided_at = self._now()
-        self._replied = False
         attempt = pending.heard.attempt if pending.heard is not None else -1
         self._draft, turn.speculation = self._drafts.take(attempt, pending.value)
-        if not isinstance(pending.value, Opening):
-            self._dead_air.begin()
         match pending.value:
             case Heard(text, confidence, accepted):
                 turn.by = InputBy.VOICE
@@ -411,6 +423,8 @@ class Dialogue:
     async def _carry_out(self, value: Input) -> Ended | None:
         assert self._listening is not None
         ended = await self._speak_reply(value)
+        if isinstance(value, Heard) and not value.text and self._turn.problem and not self._turn.meant:
+            raise EngineError(self._turn.problem)  # nobody has told the caller that nothing was understood
         if ended is None:
             ended = await self._speak_reply(Spoken())
         if ended is not None:
@@ -449,19 +463,19 @@ class Dialogue:
                 match step:
                     case Say(text, interruptible, filler):
                         self._dead_air.end()
-                        if utterance is not None and (utterance.interruptible, utterance.filler) != (
-                            interruptible,
-                            filler,
-                        ):
+                        if utterance is not None and (filler or utterance.interruptible != interruptible):
                             self._speaker.finish(utterance)
                             utterance = None
                         if utterance is None:
                             utterance = self._begin_utterance(interruptible, filler)
                         self._say(utterance, text, given=said)
                         said = False
+                        if filler:  # its end is where the next wait begins
+                            self._speaker.finish(utterance)
+                            utterance = None
                     case Speak(speech):
                         self._dead_air.end()
-                        if utterance is not None and (utterance.filler or not utterance.interruptible):
+                        if utterance is not None and not utterance.interruptible:
                             self._speaker.finish(utterance)
                             utterance = None
                         if utterance is None:
@@ -549,7 +563,7 @@ class Dialogue:
 
     def _bridge(self, phrase: str) -> bool:
         """The caller has been waiting: say something short, unless something is being said."""
-        waiting = self._caller_done or (self._reply is not None and not self._reply.done() and not self._replied)
+        waiting = self._caller_done or (self._replying and not self._replied)
         if self._speaker is None or self._talking or self._caller_speaks or self._handing_on or not waiting:
             return False
         self._drafts.discard()

@@ -153,6 +153,8 @@ def test_a_conversation_is_told_as_it_happens() -> None:
             (1, Doing.LISTENING),
             (2, Doing.THINKING),
             (2, Doing.LISTENING),
+            (2, Doing.THINKING),
+            (2, Doing.LISTENING),
         ]
         speaking = next(event for event in told if event.turn.number == 1 and event.doing is Doing.AGENT_SPEAKS)
         assert speaking.turn.caller_text == "tea please"

@@ -1,0 +1,165 @@
+"""No dead air and no lost turn where tools, recognisers or models take long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from appliance.api.tools import Arguments, OngoingCall, Tool
+from appliance.calls import brains
+from appliance.dialplan.schema import Line
+from appliance.errors import EngineError
+from appliance.events import InputBy
+from appliance.ipc.messages import Generate, Recognise, Recognised, Token, ToolCall
+from tests.calls.virtual_call import VirtualCall, flow_line
+from tests.engines.virtual_time import run_virtual
+
+LONGEST_SILENCE_S = 3.0
+
+
+def llm_line(**changes: Any) -> Line:
+    return Line.model_validate(
+        {"name": "helper", "agent": "llm", "prompt": "Be kind.", "greeting": "Hello there.", **changes}
+    )
+
+
+async def longest_silence(made: VirtualCall, until: Any) -> float:
+    """Seconds of the longest stretch in which the caller hears nothing, from now until it is so."""
+    longest = silent = 0.0
+    for _ in range(60 * 50):
+        if until():
+            return longest
+        silent = 0.0 if made.media.playout else silent + 0.02
+        longest = max(longest, silent)
+        await asyncio.sleep(0.02)
+    raise AssertionError("it has not come to that within a minute")
+
+
+def test_a_tool_that_takes_very_long_is_bridged_again_and_again(monkeypatch: Any) -> None:
+    async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        await asyncio.sleep(12.0)
+        return {"found": 3}
+
+    look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run, timeout_s=20.0)
+    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            await asyncio.sleep(0.1)
+            if request.messages[-1].role == "tool":
+                yield Token(request.request, "There are three of them.", True)
+            else:
+                yield Token(request.request, "", True, (ToolCall("", "look", "{}"),))
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "how many are there")
+        await made.until(lambda: bool(made.media.playout))
+        said = made.engines.said
+        assert await longest_silence(made, lambda: "There are three of them." in said) < LONGEST_SILENCE_S
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        assert made.log.turns[-1].heard_text == "There are three of them."
+
+    run_virtual(call())
+
+
+def test_a_filler_that_may_not_be_interrupted_does_not_cost_the_turn_it_bridges() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line(barge_in=False))
+        recognise = made.engines.recognise
+
+        async def slow(request: Recognise) -> Recognised:
+            await asyncio.sleep(3.0)
+            return await recognise(request)
+
+        made.engines.recognise = slow  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "tea please")
+        await made.until_says("Please enter your four digit code.")
+        await made.until_quiet()
+        made.hangs_up()
+        ended = await made.over()
+        assert ended.slots["drink"] == "tea"
+        assert made.log.turns[-1].caller_text == "tea please"
+
+    run_virtual(call())
+
+
+def test_a_cough_while_the_agent_thinks_does_not_cost_the_answer() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            await asyncio.sleep(2.5)
+            yield Token(request.request, "We open at nine.", True)
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "when do you open")
+        await made.until(lambda: bool(made.engines.prompts))
+        await asyncio.sleep(0.8)
+        made.speaks(0.3, "", accepted=False)
+        await made.until_says("We open at nine.")
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        (turn,) = [turn for turn in made.log.turns if turn.by is InputBy.VOICE]
+        assert (turn.caller_text, turn.heard_text) == ("when do you open", "We open at nine.")
+
+    run_virtual(call())
+
+
+def test_a_model_line_says_so_when_the_caller_cannot_be_recognised() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+        made.engines.tokens = ["Very ", "well. "]
+
+        async def broken(request: Recognise) -> Recognised:
+            raise EngineError("no ears")
+
+        recognise, made.engines.recognise = made.engines.recognise, broken  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "hello")
+        assert await longest_silence(made, lambda: any("went wrong" in said for said in made.engines.said)) < 3.0
+        await made.until_quiet()
+        made.engines.recognise = recognise  # type: ignore[method-assign]
+        made.speaks(0.8, "hello")
+        await made.until_says("Very well.")
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        failed, answered = made.log.turns[-2:]
+        assert "no ears" in failed.problem
+        assert (answered.caller_text, answered.problem) == ("hello", "")
+
+    run_virtual(call())
+
+
+def test_a_slow_answer_to_keys_is_bridged() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            await asyncio.sleep(6.0)
+            yield Token(request.request, "Thank you.", True)
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.session.on_digit("4", 0)
+        await asyncio.sleep(0.5)
+        made.session.on_digit("2", 0)
+        await made.until(lambda: bool(made.engines.prompts))
+        assert await longest_silence(made, lambda: "Thank you." in made.engines.said) < LONGEST_SILENCE_S
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+
+    run_virtual(call())
