@@ -141,6 +141,8 @@ class RealtimeBrain:
         self._numbers = 0
         self._heard_reply = 0
         self._speech_start = 0
+        self._given_up = False
+        """The last reply has failed: perhaps nobody will ask for another."""
         self._replies: list[SpokenReply] = []
         self._boxed: list[str] = []
         self._silences = 0
@@ -169,9 +171,13 @@ class RealtimeBrain:
         self._settle("")
         for run in self._take_late_results():
             yield run
-        async with aclosing(self._answer(heard)) as steps:
-            async for step in steps:
-                yield step
+        try:
+            async with aclosing(self._answer(heard)) as steps:
+                async for step in steps:
+                    yield step
+        except EngineError:
+            self._given_up = self._conversation is None or self._conversation.failed is not None
+            raise
         timeout_s = self._persona.expectation.key_timeout_s or _KEY_TIMEOUT_S
         yield Listen(replace(self._persona.expectation, key_timeout_s=timeout_s))
 
@@ -195,7 +201,8 @@ class RealtimeBrain:
     def caller_speaks(self, start: int) -> None:
         """From this sample of the leg on."""
         self._speech_start = start
-        self._talking().hear(start)
+        if not self._given_up:
+            self._talking().hear(start)
 
     def caller_silent(self, *, keep: bool) -> None:
         """The caller does not speak any more; not ``keep``: it was no turn."""
@@ -290,6 +297,7 @@ class RealtimeBrain:
         self._numbers += 1
         if to_caller:
             self._heard_reply = self._numbers
+            self._given_up = False
             if self._conversation is not None and self._conversation.failed is not None:
                 self._talking().hear(self._speech_start)  # the ring still has it
                 self._talking().caller_silent(keep=True)

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,7 +184,7 @@ class RealtimePool:
             raise EngineError(f"{self._where}: no connection within {self._connect_s:g} s", retryable=True) from None
         except aiohttp.WSServerHandshakeError as error:
             raise EngineError(
-                f"{self._where}: the server refuses: {error.status} {error.message}{_remedy(error.status)}",
+                f"{self._where}: the server refuses: {_words(error.status)}",
                 retryable=error.status >= 500 or error.status == 429,
             ) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -217,9 +218,8 @@ class RealtimePool:
             self._ready.append(await self._connect())
 
 
-def _remedy(status: int) -> str:
-    if status in (401, 403):
-        return "; set api_key"
-    if status == 404:
-        return "; check base_url and model"
-    return ""
+def _words(status: int) -> str:
+    """An HTTP status, and what to do about it."""
+    known = status in HTTPStatus.__members__.values()
+    remedies = {401: "; set api_key", 403: "; set api_key", 404: "; check base_url and model"}
+    return f"{status} {HTTPStatus(status).phrase if known else ''}".rstrip() + remedies.get(status, "")

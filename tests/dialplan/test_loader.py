@@ -433,3 +433,29 @@ flow:
         "call.reason, call.user_to_user",
         "plan.yaml:5: flow.c.transfer.announce: nobody hears it with kind: blind; set kind: attended, or remove it",
     ]
+
+
+def test_a_line_whose_model_hears_needs_one_and_takes_no_keys_of_text() -> None:
+    text = """
+    name: talk
+    agent: realtime
+    prompt: Be brief.
+    tools: [collect_digits]
+    context_tokens: 2000
+    """
+    told = mistakes(text, speech=False)
+    assert [one.partition(": ")[2] for one in told] == [
+        "agent: there is no model that hears and speaks; set engines.speech.provider in appliance.yaml, or agent: flow",
+        "tools.0: cannot be used with agent: realtime; remove it, or set agent: llm",
+        "context_tokens: has no effect with agent: realtime; remove it, or set agent: llm",
+    ]
+
+
+def test_only_a_model_that_hears_can_find_the_ends_of_turns() -> None:
+    text = """
+    name: desk
+    turn: {by: model}
+    flow: {bye: {hang_up: Goodbye.}}
+    """
+    (told,) = mistakes(text)
+    assert told.endswith("turn.by: there is no model that hears with agent: flow; use box")

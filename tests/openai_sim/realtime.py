@@ -184,6 +184,7 @@ class RealtimeSim:
         await socket.prepare(request)
         session = Session(socket, len(self.sessions))
         self.sessions.append(session)
+        self._news.set()
         await self._send(session, "session.created", session={"id": f"s{session.number}"})
         try:
             async for message in socket:
@@ -377,6 +378,7 @@ class RealtimeSim:
             await self._send(session, "response.output_audio_transcript.delta", **about, delta=said)
             await self._send(session, "response.output_audio.delta", **about, delta=_word(_format(session, "output")))
             due += WORD_S / self.speed
+            self._news.set()
         await self._send(session, "response.output_audio.done", **about)
         await self._send(session, "response.output_audio_transcript.done", **about, transcript=reply.text)
         done = {"id": item.id, "type": "message", "role": "assistant", "status": "completed", "content": []}
