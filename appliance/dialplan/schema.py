@@ -404,7 +404,7 @@ class Line(Section):
     context_tokens: int = Field(
         default=6000,
         ge=1000,
-        le=1_000_000,
+        le=40_000,
         description="With `agent: llm`, not `realtime`: what the model is shown at most, counted as a token per four "
         "characters. Above six tenths of it, older turns are summarised.",
     )

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -63,6 +63,8 @@ class _Pending:
     worker: int
     attempts: int = 1
     streamed: bool = False
+    told: list[Told] = field(default_factory=list)
+    """What was said about it while no worker had it."""
 
 
 class EnginePool:
@@ -141,14 +143,23 @@ class EnginePool:
                 channel.send(Cancel(number))
 
     def tell(self, message: Told) -> None:
-        """Say something about a conversation under way to the worker that holds it."""
+        """Say something about a conversation under way to the worker that holds it.
+
+        While none does, it is kept for the one that will; but who wants a reply then is told at once that there is
+        nobody to give it.
+        """
         pending = self._pending.get(message.request)
         if pending is None:
             return
-        pending.streamed = True  # another worker would not know of it
         channel = self._channels[pending.worker] if pending.worker >= 0 else None
         if channel is not None:
+            pending.streamed = True  # another worker would not know of it
             channel.send(message)
+        elif isinstance(message, Respond):
+            del self._pending[message.request]
+            pending.on_answer(Failed(message.request, f"no {self.kind} worker is up", True))
+        else:
+            pending.told.append(message)
 
     async def recognise(self, request: Recognise) -> Recognised:
         """Raises EngineError where no worker could."""
@@ -217,9 +228,17 @@ class EnginePool:
             return
         channel = self._channels[worker]
         assert channel is not None
+        try:
+            channel.send(pending.request)
+        except ValueError as error:
+            del self._pending[number]
+            pending.on_answer(Failed(number, str(error), False))
+            return
         pending.worker = worker
         self._in_flight[worker] += 1
-        channel.send(pending.request)
+        for message in pending.told:
+            self.tell(message)
+        pending.told.clear()
 
     def _choose(self, request: Request) -> int | None:
         up = [index for index, channel in enumerate(self._channels) if channel is not None and not channel.closed]

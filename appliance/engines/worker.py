@@ -250,11 +250,17 @@ class Worker:
             self._close_job(job)
         if job.cancelled:
             return
+        try:
+            job.client.send(message)
+        except ValueError as error:
+            logger.error("request %d: %s", job.message.request, error)
+            self._close_job(job)
+            last, message = True, Failed(job.message.request, f"the answer is too long: {error}", False)
+            job.client.send(message)
         if last and isinstance(message, Failed):
             self.totals.failed += 1
         elif last:
             self.totals.done += 1
-        job.client.send(message)
 
     # --- batches --------------------------------------------------------------------------------------------------
 

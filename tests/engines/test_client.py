@@ -8,8 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.engines.client import EnginePool
-from appliance.ipc.channel import Channel, serve
-from appliance.ipc.messages import AnyMessage, JudgeTurn, Recognise, Recognised, TurnVerdict
+from appliance.ipc.channel import Channel, Listener, serve
+from appliance.ipc.messages import (
+    AnyMessage,
+    ChatMessage,
+    Converse,
+    Failed,
+    Generate,
+    HearCaller,
+    JudgeTurn,
+    Recognise,
+    Recognised,
+    Respond,
+    TurnVerdict,
+)
 
 
 async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_path: Path) -> None:
@@ -75,3 +87,62 @@ async def test_partial_results_of_a_slot_are_asked_of_one_worker(tmp_path: Path)
     await pool.stop()
     for listener in listeners:
         listener.close()
+
+
+async def down(pool: EnginePool, listener: Listener) -> None:
+    """Let the only worker of ``pool`` be gone."""
+    listener.close()
+    async with asyncio.timeout(30):
+        while pool.connected:
+            await asyncio.sleep(0.005)
+
+
+async def test_what_is_said_while_no_worker_is_up_reaches_the_one_that_comes_back(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    told: asyncio.Queue[AnyMessage] = asyncio.Queue()
+
+    def worker(connection: socket.socket) -> Channel:
+        return Channel(connection, loop, told.put_nowait)
+
+    first = await serve(tmp_path / "speech-0.sock", worker)
+    pool = EnginePool("speech", ["speech-0"], tmp_path)
+    await pool.start()
+    await down(pool, first)
+    said: asyncio.Queue[AnyMessage] = asyncio.Queue()
+    conversation = Converse(pool.number(), 0, 1, "", "", "en", (), (), False)
+    pool.ask(conversation, said.put_nowait)
+    pool.tell(HearCaller(conversation.request, 800))
+    second = await serve(tmp_path / "speech-0.sock", worker)
+    async with asyncio.timeout(30):
+        assert [await told.get(), await told.get()] == [conversation, HearCaller(conversation.request, 800)]
+    assert said.empty()
+    await pool.stop()
+    second.close()
+
+
+async def test_nobody_waits_for_a_reply_of_a_worker_that_is_down(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    first = await serve(tmp_path / "speech-0.sock", lambda connection: Channel(connection, loop, lambda message: None))
+    pool = EnginePool("speech", ["speech-0"], tmp_path)
+    await pool.start()
+    await down(pool, first)
+    said: list[AnyMessage] = []
+    conversation = Converse(pool.number(), 0, 1, "", "", "en", (), (), False)
+    pool.ask(conversation, said.append)
+    pool.tell(Respond(conversation.request, 1, True))
+    assert said == [Failed(conversation.request, "no speech worker is up", True)]
+    await pool.stop()
+
+
+async def test_a_request_that_no_channel_can_carry_fails_at_once(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    listener = await serve(tmp_path / "llm-0.sock", lambda connection: Channel(connection, loop, lambda message: None))
+    pool = EnginePool("llm", ["llm-0"], tmp_path)
+    await pool.start()
+    said: list[AnyMessage] = []
+    request = Generate(pool.number(), (ChatMessage("user", "x" * (1 << 20)),), loop.time() + 5.0)
+    pool.ask(request, said.append)
+    (failed,) = said
+    assert isinstance(failed, Failed) and not failed.retryable and "does not fit" in failed.reason
+    await pool.stop()
+    listener.close()

@@ -192,6 +192,30 @@ def test_a_full_queue_sends_the_request_elsewhere(rings):
     run_virtual(story())
 
 
+async def test_an_answer_that_no_channel_can_carry_fails_and_says_so(rings, tmp_path):
+    """A server may send a megabyte of text for a transcript."""
+
+    async def act(request, context):
+        text = "x" * (1 << 20) if request.request == 1 else "ok"
+        context.recognised(request, text, confidence=1.0, accepted=True)
+
+    worker = Worker("asr-0", scripted(act), rings)
+    listener = await serve(tmp_path / "asr-0.sock", worker.connected)
+    said: asyncio.Queue[AnyMessage] = asyncio.Queue()
+    client = await connect(tmp_path / "asr-0.sock", said.put_nowait)
+    async with asyncio.timeout(30):
+        client.send(recognise(1))
+        first = await said.get()
+        client.send(recognise(2))
+        second = await said.get()
+    assert isinstance(first, Failed) and not first.retryable and "too long" in first.reason
+    assert isinstance(second, Recognised)
+    assert (worker.stats().done, worker.stats().failed) == (1, 1)
+    client.close()
+    listener.close()
+    await worker.close()
+
+
 def test_an_engine_that_raises_fails_the_request_and_lives_on(rings, caplog):
     async def story():
         async def act(request, context):
