@@ -80,13 +80,10 @@ class WarmUp:
         if not pieces:
             return
         worker, voice = slot % self._tts.workers, voice_of(line)
-        for piece in pieces[1:]:
-            self._start(piece, voice, worker)
-        try:
-            async with asyncio.timeout(GREETING_WAIT_S):
-                await self._one(pieces[0], voice, worker, urgent=True)
-        except (TimeoutError, EngineError) as error:
-            logger.info("the greeting is not ready before the call is answered: %s", error or "it takes too long")
+        first, *_ = [self._start(piece, voice, worker, urgent=not place) for place, piece in enumerate(pieces)]
+        done, _ = await asyncio.wait({first}, timeout=GREETING_WAIT_S)
+        if not done:  # it goes on, and the call joins it
+            logger.info("the greeting of line %s is not ready after %g s", line.name, GREETING_WAIT_S)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -149,17 +146,18 @@ class WarmUp:
             )
         )
 
-    def _start(self, text: str, voice: Voice, worker: int) -> None:
+    def _start(self, text: str, voice: Voice, worker: int, *, urgent: bool) -> asyncio.Task[None]:
         """Prepare it in the background; if that fails, the call finds out."""
 
         async def prepare() -> None:
             with contextlib.suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(_PHRASE_TIMEOUT_S):
-                    await self._one(text, voice, worker, urgent=False)
+                    await self._one(text, voice, worker, urgent=urgent)
 
         task = asyncio.create_task(prepare())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def box_phrases(line: Line) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -75,7 +76,7 @@ class _Flight:
     chunks: list[Pcm] = field(default_factory=list)
     samples: int = 0
     listeners: int = 0
-    live: bool = False
+    live_since: float = math.inf
     over: bool = False
     substitute: bool = False
     problem: EngineError | None = None
@@ -88,6 +89,17 @@ class _Flight:
         self.substitute = substitute
         shaped = not source.levelled and not source.exact
         self.shaper = Shaper(source.levels, self.request.voice or self.request.language) if shaped else None
+
+    @property
+    def live(self) -> bool:
+        """A caller waits for it."""
+        return self.live_since < math.inf
+
+    def wanted_now(self) -> None:
+        """A caller waits for it from now on, if none has before."""
+        if not self.live:
+            self.live_since = asyncio.get_running_loop().time()
+            self.tell()
 
     def tell(self) -> None:
         """Wake everyone who waits for more of it."""
@@ -176,7 +188,8 @@ class SharedSpeech:
         else:
             self._hurry(flight, request)
         flight.listeners += 1
-        flight.live = flight.live or not ahead
+        if not ahead:
+            flight.wanted_now()
         try:
             await self._follow(flight, request, context, ahead=ahead, joined=joined)
         finally:
@@ -294,8 +307,7 @@ class SharedSpeech:
                 continue
             for flight in left:
                 flight.begin(source, substitute=place > 0)
-            hurry = not is_last and any(flight.live for flight in left)
-            await self._ask(source, left, limit_s=source.first_audio_s if hurry else None)
+            await self._ask(source, left, limit_s=None if is_last else source.first_audio_s)
             left = [flight for flight in left if flight.problem is not None and not flight.chunks and not flight.over]
             if left and not is_last:
                 self._rest(source, self._sources[place + 1], left[0].problem)
@@ -421,16 +433,18 @@ class _FlightContext:
 
 
 async def _begun(task: asyncio.Future[None], flights: list[_Flight], limit_s: float) -> bool:
-    """Whether there is audio, or the end, within ``limit_s``."""
+    """Whether there is audio, or the end, within ``limit_s`` of a caller's waiting for it."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + limit_s
+    asked = loop.time()
     while not task.done() and not any(flight.chunks or flight.over for flight in flights):
-        left_s = until - loop.time()
+        since = min((flight.live_since for flight in flights), default=math.inf)
+        left_s = max(since, asked) + limit_s - loop.time()
         if left_s <= 0:
             return False
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(flight.news.wait()) for flight in flights]
         try:
-            await asyncio.wait([task, *waits], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            timeout = None if left_s == math.inf else left_s
+            await asyncio.wait([task, *waits], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()

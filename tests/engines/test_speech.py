@@ -335,6 +335,21 @@ class TestFallback:
         play(story, first, second)
         assert first.stopped == ["hello"]
 
+    def test_a_phrase_that_is_made_in_advance_may_take_its_time_until_a_caller_waits(self):
+        first, second = Voice(), Voice()
+        first.delay_s = 60
+
+        async def story(box):
+            box.ask(ask(1, slot=-1))
+            await asyncio.sleep(5)
+            assert box.answers(1) == []
+            start = asyncio.get_running_loop().time()
+            box.ask(ask(2))
+            await asyncio.sleep(2)
+            assert box.ended_at(2) - start == pytest.approx(0.8)
+
+        play(story, first, second)
+
     def test_what_the_substitute_said_is_not_kept_and_the_first_is_asked_again_after_a_rest(self):
         first, second = Voice(), Voice()
         first.broken = 0
