@@ -15,7 +15,7 @@ import pytest
 from appliance.cli.box import Box, free_port
 from appliance.cli.rtp_stream import Pcm
 from appliance.cli.softphone import Softphone, read_wav
-from appliance.conversation.dialogue import APOLOGY, FAREWELL
+from appliance.conversation import manners
 from tests.bench import lines, records
 from tests.bench.uac import BareUac
 from tests.openai_sim.realtime import RealtimeSim, Reply
@@ -23,6 +23,7 @@ from tests.waiting import LIMIT_S, eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
+APOLOGY, FAREWELL = manners.apology("en-us"), manners.farewell("en-us")
 Call = Callable[..., Any]
 LONG = "able bird cold dish east fish gold high inch jump kind lamp mild nest open pink"
 """Words that take as long, so that a share of the sound is that share of the text."""
