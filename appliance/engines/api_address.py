@@ -1,8 +1,22 @@
-"""The address of an OpenAI-compatible API, as an operator writes it."""
+"""The address of an OpenAI-compatible API and the headers that it wants, as an operator writes them."""
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+
+def _for_a_header(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("holds characters that no HTTP header may have; is it the right one?")
+    return SecretStr(text)
+
+
+HeaderText: TypeAlias = Annotated[SecretStr, AfterValidator(_for_a_header)]
+HeaderName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
 
 
 def api_address(value: str, endpoint: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from appliance.engines.api_address import api_address
+from appliance.engines.api_address import HeaderName, HeaderText, api_address
 from appliance.hookspecs import ProviderOptions
 
 _SOCKETS: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -23,9 +23,6 @@ def _socket_address(value: str) -> str:
         raise ValueError("is not the address of an API; write it as wss://api.openai.com/v1")
     address = api_address(f"http{separator}{rest}", "/realtime")
     return _SOCKETS[scheme] + address.removeprefix("http")
-
-
-_HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
 
 
 class WhisperOptions(ProviderOptions):
@@ -55,8 +52,8 @@ class _ApiOptions(ProviderOptions):
     """What every service with OpenAI's API needs."""
 
     model: str = Field(min_length=1, max_length=256, description="The model, as the service calls it.")
-    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[_HeaderName, SecretStr] = Field(default={}, description="Further HTTP headers.")
+    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
     prompt: bool = Field(default=True, description="Send the line's hints and expected phrases as a prompt.")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from appliance.engines.api_address import api_address
+from appliance.engines.api_address import HeaderName, HeaderText, api_address
 from appliance.hookspecs import ProviderOptions
 
 _OURS: Final = frozenset({"messages", "model", "stream", "tools"})
@@ -25,17 +25,6 @@ def _extra_body(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _for_a_header(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value().strip()
-    if not text.isascii() or not text.isprintable():
-        raise ValueError("holds characters that no HTTP header may have; is it the right one?")
-    return SecretStr(text)
-
-
-_HeaderText = Annotated[SecretStr, AfterValidator(_for_a_header)]
-_HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
-
-
 class _ServerKeys(ProviderOptions):
     """What may differ between servers."""
 
@@ -44,8 +33,8 @@ class _ServerKeys(ProviderOptions):
     )
     model: str | None = Field(default=None, max_length=256, description="The model, as the server calls it.")
     name: str = Field(default="", max_length=64, description="What records call it; by default model and host.")
-    api_key: _HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[_HeaderName, _HeaderText] = Field(default={}, description="Further HTTP headers.")
+    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     temperature: float | None = Field(default=None, ge=0, le=2, description="By default the server's own.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="By default the server's own.")
     max_tokens: int | None = Field(default=None, ge=1, le=65_536, description="Longest reply, where a line has none.")

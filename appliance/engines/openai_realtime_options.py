@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
+from appliance.engines.api_address import HeaderName, HeaderText
 from appliance.hookspecs import ProviderOptions
 
 _ENDPOINT: Final = "/realtime"
@@ -39,10 +40,8 @@ class OpenAiRealtimeOptions(ProviderOptions):
         default="wss://api.openai.com/v1", description="Where the server's API begins."
     )
     model: str = Field(min_length=1, max_length=256, description="The model, as the server calls it.")
-    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], SecretStr] = Field(
-        default={}, description="Further HTTP headers."
-    )
+    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     dialect: Literal["ga", "beta"] = Field(
         default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
     )

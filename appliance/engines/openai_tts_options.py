@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from appliance.engines.api_address import api_address
+from appliance.engines.api_address import HeaderName, HeaderText, api_address
 from appliance.hookspecs import ProviderOptions
 
 _OURS: Final = frozenset({"input", "model", "voice", "response_format", "speed"})
@@ -34,8 +34,8 @@ class OpenAiSpeechOptions(ProviderOptions):
     voices: dict[str, str] = Field(
         default={}, description="The same for each language, such as `{de: nova, en-gb: fable}`."
     )
-    api_key: SecretStr | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[str, SecretStr] = Field(default={}, description="Further HTTP headers.")
+    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
+    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     extra_body: Annotated[dict[str, Any], AfterValidator(_extra_body)] = Field(
         default={}, description="Further keys of the request, such as `{instructions: Speak calmly.}`."
     )

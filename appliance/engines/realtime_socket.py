@@ -140,7 +140,11 @@ class RealtimePool:
         except (OSError, ssl.SSLError) as error:
             raise EngineError(f"{self._where}: ca_file cannot be read ({error}); name a PEM file", retryable=False)  # noqa: B904
         connector = aiohttp.TCPConnector(limit=0, ssl=context)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(self._redirected)
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
+        )
         if self._spare:
             self._keeper = asyncio.create_task(self._keep())
 
@@ -172,6 +176,14 @@ class RealtimePool:
             if secret:
                 text = text.replace(secret, "***")
         return text
+
+    async def _redirected(self, _session: Any, _context: Any, answer: aiohttp.TraceRequestRedirectParams) -> None:
+        """A handshake is not taken elsewhere: our keys would go with it."""
+        target = " ".join(answer.response.headers.get("Location", "elsewhere").split())[:300]
+        raise EngineError(
+            f"{self._where}: the server redirects to {self.redacted(target)}; set base_url to where it is",
+            retryable=False,
+        )
 
     async def _connect(self) -> RealtimeSocket:
         assert self._session is not None

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from aiohttp import web
 from pydantic import SecretStr, ValidationError
 
 from appliance.audio import g711
@@ -268,3 +269,48 @@ def test_the_options():
     for url in ("here", "ftp://h", "wss://u:p@h/v1", "wss://h/v1/realtime", "wss://h/v1?model=m"):
         with pytest.raises(ValidationError):
             RealtimeAsrOptions(base_url=url, model="m")
+
+
+async def test_keys_are_not_taken_to_where_a_server_redirects():
+    async with SessionSim() as elsewhere:
+        app = web.Application()
+        target = elsewhere.url.replace("ws://127.0.0.1", "http://localhost")
+
+        async def redirect(request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"{target}/realtime?intent=transcription"})
+
+        app.router.add_get("/v1/realtime", redirect)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        options = RealtimeAsrOptions.model_validate(
+            {
+                "base_url": f"ws://127.0.0.1:{runner.addresses[0][1]}/v1",
+                "model": "sim",
+                "extra_headers": {"X-Key": "hush"},
+                "warm": 0,
+            }
+        )
+        async with Callers(OpenAiRealtimeAsr(options)) as callers:
+            callers.hear(0, noise(2))
+            answer = await callers.answer(0, 8000)
+        await runner.cleanup()
+        assert isinstance(answer, Failed) and "redirects to http://localhost" in answer.reason
+        assert elsewhere.sessions == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "provider"),
+    [
+        ("asr", "openai_compatible"),
+        ("asr", "openai_realtime"),
+        ("tts", "openai_compatible"),
+        ("speech", "openai_realtime"),
+    ],
+)
+@pytest.mark.parametrize(
+    "key", [{"api_key": "a\nb"}, {"extra_headers": {"X-Key": "a\nb"}}, {"extra_headers": {"a b": "c"}}]
+)
+def test_keys_that_no_header_can_carry_are_refused(kind: str, provider: str, key: dict[str, object]):
+    options = {"base_url": "http://127.0.0.1:1/v1", "model": "m"} | key
+    assert provider_registry().validate_options(kind, provider, options), (provider, key)
