@@ -207,7 +207,7 @@ class Dialogue:
 
     def paused(self) -> None:
         """There is a sound over the agent's speech: fall silent until it is known what it is."""
-        if self._talking and self._interruptible and not self._handing_on:
+        if self._talking and self._interruptible:
             assert self._speaker is not None
             self._speaker.pause()
             self._tell()
@@ -217,13 +217,11 @@ class Dialogue:
         self._caller_speaks = self._caller_done = False
         self._hearing = ""
         if self._speaker is not None and self._speaker.paused:
-            self._turn.pauses += 1
-            self._speaker.resume()
-            self._tell()
+            self._go_on(self._speaker)
 
     def barged_in(self) -> None:
         """The caller speaks over the agent, and means it."""
-        if self._talking and self._interruptible and not self._handing_on:
+        if self._talking and self._interruptible:
             self._interrupt()
 
     def silent(self) -> None:
@@ -256,7 +254,7 @@ class Dialogue:
             if utterance.filler and not self._replied:
                 self._dead_air.again()
         else:
-            self._listening.machine.agent_speaking(True, interruptible=self._interruptible)
+            self._speaks()
         self._tell()
 
     # --- turns ----------------------------------------------------------------------------------------------------
@@ -267,7 +265,8 @@ class Dialogue:
 
     @property
     def _interruptible(self) -> bool:
-        return self._barge_in and self._speaker is not None and self._speaker.interruptible
+        bars = self._handing_on or not self._barge_in
+        return not bars and self._speaker is not None and self._speaker.interruptible
 
     @property
     def _only_bridging(self) -> bool:
@@ -486,6 +485,8 @@ class Dialogue:
                     case Transfer():
                         transfer = step
                         self._handing_on = True
+                        if self._talking:
+                            self._speaks()
                     case SendDigits(digits):
                         if utterance is not None:
                             self._speaker.finish(utterance)
@@ -547,10 +548,21 @@ class Dialogue:
 
     def _begun(self, utterance: Utterance) -> None:
         """It is said from now on."""
-        assert self._listening is not None
         self._said.clear()
         self._turn.utterances.append(utterance)
+        self._speaks()
+
+    def _speaks(self) -> None:
+        """What is said now, and whether it may be interrupted, has changed. What may not be does not stay paused."""
+        assert self._speaker is not None and self._listening is not None
         self._listening.machine.agent_speaking(True, interruptible=self._interruptible)
+        if self._speaker.paused and not self._interruptible:
+            self._go_on(self._speaker)
+
+    def _go_on(self, speaker: Speaker) -> None:
+        self._turn.pauses += 1
+        speaker.resume()
+        self._tell()
 
     def _say(self, utterance: Utterance, clause: str, *, given: bool = False) -> None:
         """``given``: the speaker has been told already."""

@@ -212,10 +212,10 @@ class Speaker:
 
     def pause(self) -> None:
         """Be silent now, and remember where; :meth:`resume` or :meth:`stop` follows."""
-        if self._paused or not self._live:
-            return
-        self._paused = True
-        self._flush()
+        self._resuming = False
+        if self._live and not self._paused:
+            self._paused = True
+            self._flush()
 
     def resume(self) -> None:
         """Go on from the beginning of the word that was cut off."""
@@ -333,17 +333,18 @@ class Speaker:
         utterance.played = utterance.base + played
         utterance.over = True
         if not self._live:
-            self._paused = False
+            self._paused = self._resuming = False
         self._on_over(utterance)
 
     def on_flushed(self, number: int, played: int) -> None:
         utterance = self._runs.get(number)
         if utterance is not None and utterance.number in self._live:
             utterance.played = utterance.base + played
-            if self._paused:
-                at = utterance.word_at(utterance.start + utterance.played) - RATE_HZ
-                self._resumed = (max(at, utterance.start), int(self._rings.tts_played[self._playback.slot]))
-                self._resumed_at = None
+        if self._paused and self._live:
+            first = next(iter(self._live.values()))
+            at = first.word_at(first.start + first.played) - RATE_HZ
+            self._resumed = (max(at, first.start), int(self._rings.tts_played[self._playback.slot]))
+            self._resumed_at = None
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_result(None)
 
@@ -475,6 +476,8 @@ class Speaker:
 
     def _free(self) -> int:
         """Samples of the ring that nobody is going to hear any more."""
+        if self._paused and self._flushed is not None and not self._flushed.done():
+            return 0  # media has dropped what it was to play, and it is not known yet from where it is wanted again
         played = int(self._rings.tts_played[self._playback.slot])
         if self._resumed is not None:
             resumed_from, asked_to = self._resumed

@@ -327,13 +327,16 @@ class TurnMachine:
     def agent_speaking(self, speaking: bool, *, interruptible: bool = True) -> None:
         """The agent's speech has begun to leave, or has ended; after its end the caller is listened to.
 
-        An agent that is paused still speaks. One that has been stopped has to be said to have ended, and so has one
+        An agent that is paused still speaks, and goes on at once where it says what may not be interrupted. One that
+        has been stopped has to be said to have ended, and so has one
         that was paused and will not go on for a reason of its own.
         """
         if speaking:
             self.floor.interruptible = interruptible
             if self.floor.agent is Agent.SILENT:
                 self.floor.go(Overlap.BEGINS, self._frame)
+            elif self.paused and not interruptible:
+                self.floor.go(Overlap.SLIGHT, self._frame)
             self._listening_since = None
             return
         if self.floor.agent is not Agent.SILENT:
