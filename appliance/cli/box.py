@@ -122,7 +122,8 @@ class Box:
 
     ``directory`` takes its database, recordings, sockets and log. ``settings`` are dotted keys of ``appliance.yaml``
     laid over the ones that make it independent of every other box on the machine. ``under`` is a command that runs
-    the one behind it in its own place (by exec), for a network or a file system of the box's own.
+    the one behind it in its own place (by exec), for a network or a file system of the box's own. It does not outlive
+    this process, however that ends.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class Box:
     def launch(self) -> None:
         """Start without waiting."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [*self._under, sys.executable, "-m", "appliance.cli.main", "serve"]
+        command = [*self._under, sys.executable, "-m", "appliance.cli.main", "serve", "--with-parent"]
         for key, value in self.settings.items():
             command += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
         with self.log.open("ab") as log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """``appliance serve [-c FILE] [--set KEY=VALUE …]``."""
+    """``appliance serve [-c FILE] [--set KEY=VALUE …] [--with-parent]``."""
     parser = subparsers.add_parser(
         "serve",
         help="run the box",
@@ -30,6 +31,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="appliance.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop at once when the process that started this one is gone"
+    )
     parser.set_defaults(run=run)
 
 
@@ -39,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: settings, engine options or dialplans are wrong; with every mistake in any of them.
     """
+    parent = os.getppid() if args.with_parent else None
     report = examine(args.config, args.set)
     if report.mistakes or report.settings is None:
         raise ConfigError(list(report.mistakes))
     settings = report.settings
     configure_logging("supervisor", settings.log.level)
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor(settings, parent)
     try:
         with supervisor.alone():
             problems = preflight.problems(settings)

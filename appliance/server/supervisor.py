@@ -67,10 +67,16 @@ class _Child:
 
 
 class Supervisor:
-    """One running box. :meth:`run` returns the exit code when it has stopped."""
+    """One running box. :meth:`run` returns the exit code when it has stopped.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: of the box.
+        parent: the box stops at once when this process has not started it or is gone; None for any.
+    """
+
+    def __init__(self, settings: Settings, parent: int | None = None) -> None:
         self._settings = settings
+        self._parent = parent
         self._runtime_dir = settings.runtime_dir.absolute()
         self._children: dict[str, _Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -228,12 +234,16 @@ class Supervisor:
             control.channel.send(ProcessState(child.spec.name, child.state, pid, child.restarts))
 
     async def _watch_silence(self) -> None:
-        """Kill what has hung, and tell systemd that we have not."""
+        """Kill what has hung, tell systemd that we have not, and leave with the parent."""
         loop = asyncio.get_running_loop()
         interval_s = min(watchdog_interval_s() or 1.0, 1.0)
         while True:
             await asyncio.sleep(interval_s)
             notify("WATCHDOG=1")
+            if self._parent not in (None, os.getppid()) and not self._stopping.is_set():
+                logger.warning("the process that started the box is gone; the box stops")
+                self._drained.set()
+                self._stopping.set()
             for child in self._children.values():
                 silent_s = loop.time() - child.alive_at
                 limit_s = child.spec.silent_limit_s if child.ready.is_set() else START_TIMEOUT_S

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -111,3 +112,33 @@ def test_stopping_frees_the_ports(start_box: Callable[..., Box], tmp_path: Path)
     assert box.stop() == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((HOST, box.sip_port))
+
+
+_STARTS_A_BOX = """
+import pathlib, sys
+from appliance.cli.box import Box
+box = Box(pathlib.Path(sys.argv[1]))
+box.start()
+print(*box.processes().values(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_box_is_gone_when_the_test_that_started_it_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _STARTS_A_BOX, str(tmp_path / "box")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as test:
+        assert test.stdout is not None
+        processes = [Path(f"/proc/{pid}") for pid in test.stdout.readline().split()]
+        assert len(processes) > 2 and all(process.exists() for process in processes)
+        test.kill()
+    deadline = time.monotonic() + LIMIT_S
+    while left := [process for process in processes if process.exists() and not _is_zombie(process)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def _is_zombie(process: Path) -> bool:
+    try:
+        return process.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
