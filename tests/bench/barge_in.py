@@ -299,8 +299,8 @@ def tell_interruptions(bar: Bar, done: Sequence[Listener], calls: Sequence[recor
     tried = sum(len(listener.found) for listener in done)
     on_record = _interrupted(calls)
     bar.note(f"{on_record} of {tried} interruptions on record ({engines}), {tried - len(every)} doubtful")
-    stopped = min(len(latencies) / max(1, len(every)), on_record / max(1, tried))
-    bar.require(stopped >= STOPPED, f"{stopped:.0%} of the interruptions stopped the agent; held to {STOPPED:.0%}")
+    stopped = min(len(latencies), on_record) / max(1, len(every))
+    bar.require(stopped >= STOPPED, f"{stopped:.1%} of the interruptions stopped the agent; held to {STOPPED:.0%}")
 
 
 def tell_agreement(bar: Bar, done: Sequence[Listener], calls: Sequence[records.Row], engines: str) -> None:
@@ -321,7 +321,7 @@ def tell_agreement(bar: Bar, done: Sequence[Listener], calls: Sequence[records.R
     on_record = _interrupted(calls)
     bar.note(f"{on_record} interruptions on record ({engines})")
     share = 1 - max(ended, on_record) / max(1, total)
-    bar.require(share >= WENT_ON, f"the agent went on after {share:.0%} of {total}; held to {WENT_ON:.0%}")
+    bar.require(share >= WENT_ON, f"the agent went on after {share:.1%} of {total}; held to {WENT_ON:.0%}")
 
 
 def tell_echoes(bar: Bar, done: Sequence[Listener], calls: Sequence[records.Row], engines: str) -> None:
