@@ -50,7 +50,7 @@ class TurnConfig:
     """
 
     min_speech_s: float = 0.08
-    barge_in_s: float = 0.12
+    barge_in_s: float = 0.1
     max_pause_s: float = 0.54
     max_hum_s: float = 0.6
     slight_silence_s: float = 0.24

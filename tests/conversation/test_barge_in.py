@@ -45,9 +45,9 @@ def test_a_voice_over_the_agent_pauses_it_and_stops_it_when_it_goes_on():
     line = talking()
     started, pause, stop = line.hear(SPEECH, 1.0)
     assert isinstance(started, SpeechStarted)
-    assert pause == PauseAgent(at=55, start=50)
-    assert (pause.at + 1 - pause.start) * FRAME_S <= 0.13
-    assert stop == StopAgent(at=82, start=50, reason=StopReason.SUSTAINED)
+    assert pause == PauseAgent(at=54, start=50)
+    assert (pause.at + 1 - pause.start) * FRAME_S <= 0.11
+    assert stop == StopAgent(at=81, start=50, reason=StopReason.SUSTAINED)
     line.machine.agent_speaking(False)
     assert only(line.hear(SILENCE, 1.0), TurnCommitted)
 
@@ -93,7 +93,7 @@ def test_a_short_sound_lets_the_agent_go_on():
 
 def test_a_click_does_not_even_pause():
     line = talking()
-    assert line.hear(SPEECH, 0.1) == []
+    assert line.hear(SPEECH, 0.08) == []
     assert line.hear(SILENCE, 1.0) == []
 
 
@@ -177,7 +177,7 @@ def test_a_caller_already_speaking_as_the_agent_begins_pauses_it():
     line.hear(SPEECH, 0.5)
     line.machine.agent_speaking(True)
     pause, stop = line.hear(SPEECH, 0.8)
-    assert (pause.at - 24) * FRAME_S == pytest.approx(0.12)
+    assert (pause.at - 24) * FRAME_S == pytest.approx(0.1)
     assert isinstance(stop, StopAgent)
 
 
