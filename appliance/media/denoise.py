@@ -70,8 +70,7 @@ class LineDenoise:
             self.replaced += 1
             suppression = self._suppressions.get(FALLBACK)
         if suppression is not None:
-            self._running[slot] = (suppression, suppression.open())
-            self.on[slot] = True
+            self._start(slot, suppression)
 
     def end(self, slot: int) -> None:
         """The call in ``slot`` is over."""
@@ -114,13 +113,20 @@ class LineDenoise:
         costly = [slot for slot, (one, _) in self._running.items() if one.most_lines is not None]
         fallback = self._suppressions.get(FALLBACK)
         for slot in costly:
+            self.end(slot)
             if fallback is not None:
-                self._running[slot] = (fallback, fallback.open())
-            else:
-                self.end(slot)
+                self._start(slot, fallback)
         if costly:
             self.replaced += len(costly)
             logger.warning("the audio clock is late: %d lines give up their costly noise suppressor", len(costly))
+
+    def _start(self, slot: int, suppression: Suppression) -> None:
+        try:
+            self._running[slot] = (suppression, suppression.open())
+        except Exception:
+            logger.exception("slot %d: its noise suppressor cannot be opened; it goes on without", slot)
+        else:
+            self.on[slot] = True
 
     def _room(self, suppression: Suppression, most: int) -> bool:
         if self._tick < self._relieved_until:

@@ -141,6 +141,26 @@ def test_a_suppressor_that_fails_leaves_the_line_as_it_comes(caplog: pytest.LogC
     assert not denoise.on[0]
 
 
+def test_a_suppressor_that_cannot_be_opened_leaves_the_line_as_it_comes(
+    offered: dict[str, Suppression], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody answers for a leg whose opening raises."""
+
+    def no_memory() -> Halving:
+        raise MemoryError("no state")
+
+    denoise = LineDenoise(2, {**offered, "webrtc": Suppression(no_memory)}, "webrtc")
+    denoise.begin(0, "")
+    denoise.begin(1, "rnnoise")
+    assert denoise.on.tolist() == [False, True]
+    for _ in range(20):
+        denoise.began_late(0.02)
+    assert denoise.on.tolist() == [False, False]
+    came = frames(2)
+    np.testing.assert_array_equal(denoise.suppress(np.arange(2), came), came)
+    assert "cannot be opened" in caplog.text
+
+
 def test_levels_are_those_without_noise_and_lines_without_suppression_are_as_they_came(
     offered: dict[str, Suppression],
 ) -> None:
