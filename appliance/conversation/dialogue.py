@@ -150,6 +150,7 @@ class Dialogue:
                 await asyncio.gather(task, return_exceptions=True)
         if self._speaker is not None and self._speaker.speaking:
             await self._speaker.stop()  # the leg is still open, and says how much of it was heard
+            self.brain.was_heard(self._turn.heard_text)
         self._finish_turn()
         self._listening = self._speaker = self._reply = self._stopping = self._thinking = self._draft = None
 
@@ -231,9 +232,8 @@ class Dialogue:
 
     def key(self, digit: str) -> None:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
-        if self._handing_on:
+        if self._handing_on or self._listening is None:
             return
-        assert self._listening is not None
         self._listening.drop()
         self._drafts.discard()
         self._caller_speaks = self._caller_done = False

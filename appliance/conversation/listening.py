@@ -166,6 +166,8 @@ class Listening:
         self._expectation = Expectation()
         self._attempts: dict[int, _Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._commits: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._at = 0.0
         self._frame = 0
         self._start = 0
@@ -180,18 +182,23 @@ class Listening:
 
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         """One frame of the caller, heard at ``at``; ``sent_dbfs`` is the level of what was sent with it."""
+        if self._closed:
+            return
         self._at = at
         self._frame = frame
         for action in self.machine.step(frame, level_dbfs, speech, sent_dbfs):
             self._do(action)
 
     def drop(self) -> None:
-        """Forget the utterance under way (a key was pressed instead, or the call ends)."""
+        """Forget what was said and is not understood yet (a key was pressed instead, or the call ends)."""
         self.machine.reset()
         self._stop_following()
         self._cancel_attempts()
+        for commit in self._commits:
+            commit.cancel()
 
     async def close(self) -> None:
+        self._closed = True
         self.drop()
         for task in list(self._tasks):
             task.cancel()
@@ -220,7 +227,11 @@ class Listening:
                 self._follow(self._start)
             case TurnCommitted():
                 self._ears.caller_speaks(False)
-                self._spawn(self._commit(action, self._at, self._expectation))
+                attempt = self._attempts.pop(action.attempt, None)
+                self._cancel_attempts()
+                commit = self._spawn(self._commit(action, attempt, self._at))
+                self._commits.add(commit)
+                commit.add_done_callback(self._commits.discard)
             case PauseAgent():
                 self._ears.paused()
             case StopAgent():
@@ -305,9 +316,10 @@ class Listening:
     def _recognised(self, pause: FirstSilence, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
         number = pause.attempt
         attempt.done_at = asyncio.get_running_loop().time()
+        failed = not task.cancelled() and task.exception() is not None
         if task.cancelled() or number not in self._attempts:
             return
-        if task.exception() is not None:
+        if failed:
             for action in self.machine.partial(number):
                 self._do(action)
             return
@@ -365,15 +377,13 @@ class Listening:
         for action in self.machine.verdict(ask.ask, verdict.probability, verdict.ending):
             self._do(action)
 
-    async def _commit(self, turn: TurnCommitted, at: float, expectation: Expectation) -> None:
+    async def _commit(self, turn: TurnCommitted, attempt: _Attempt | None, at: float) -> None:
         speech_start_at, speech_end_at = self.time_of(turn.speech_start), self.time_of(turn.speech_end)
         stages = [StageTiming(Stage.ENDPOINTING, speech_end_at, at)]
         if self._first_silence_at is not None:
             stages.append(StageTiming(Stage.VAD, speech_end_at, self._first_silence_at))
         if self._verdict_asked_at is not None and self._verdict_at is not None:
             stages.append(StageTiming(Stage.TURN_MODEL, self._verdict_asked_at, self._verdict_at))
-        attempt = self._attempts.pop(turn.attempt, None)
-        self._cancel_attempts()
         text, confidence, accepted, problem = "", None, False, ""
         if attempt is not None:
             try:
@@ -407,7 +417,8 @@ class Listening:
             attempt.task.cancel()
         self._attempts.clear()
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
