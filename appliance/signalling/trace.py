@@ -22,13 +22,17 @@ _MAX_MESSAGE_BYTES: Final = 8192
 _MAX_BYTES: Final = 32 * 1024 * 1024
 _REMOVED: Final = "(removed)"
 _SECRET_HEADER: Final = re.compile(
-    r"^((?:proxy-)?authorization|(?:proxy-)?authentication-info|[^:\s]{0,64}(?:token|secret|password|api-?key|auth)[^:\s]{0,64})"
+    r"^((?:proxy-)?authorization|(?:proxy-)?authentication-info|[^:\s]{0,64}(?:token|secret|passw|credential|cookie|api-?key|auth)[^:\s]{0,64})"
     r"([ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*",
     re.IGNORECASE | re.MULTILINE,
 )
 _SDES_KEY: Final = re.compile(r"(inline:)[^\s|]+", re.IGNORECASE)
-_SDP_KEY: Final = re.compile(r"^(k=|a=key-mgmt:)[^\n]*", re.MULTILINE)
+_SDP_KEY: Final = re.compile(r"^(k=|a=key-mgmt:|a=ice-pwd:)[^\n]*", re.MULTILINE)
 _URI_PASSWORD: Final = re.compile(r"(sips?:[^\s:@;<>]{1,256}):[^\s@<>]{1,256}@", re.IGNORECASE)
+_PARAMETER: Final = re.compile(
+    r"([;?&][^=;?&<>\s]{0,32}(?:token|secret|passw|api-?key|auth)[^=;?&<>\s]{0,32}=)(?:\"[^\"\n]*\"|[^;?&<>\s,]+)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True)
@@ -99,8 +103,9 @@ class SipTrace:
 
 def without_secrets(data: bytes) -> str:
     """A SIP message as text, with SRTP keys, credentials and passwords taken out."""
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n")
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     text = _SECRET_HEADER.sub(rf"\1\2 {_REMOVED}", text)
     text = _SDES_KEY.sub(rf"\1{_REMOVED}", text)
     text = _SDP_KEY.sub(rf"\1{_REMOVED}", text)
+    text = _PARAMETER.sub(rf"\1{_REMOVED}", text)
     return _URI_PASSWORD.sub(rf"\1:{_REMOVED}@", text)
