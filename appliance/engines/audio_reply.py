@@ -17,6 +17,8 @@ _PCM: Final = 1
 _FLOAT: Final = 3
 _EXTENSIBLE: Final = 0xFFFE
 _MAX_HEADER: Final = 65_536
+_RATES_HZ: Final = (4000, 192_000)
+"""Others cost more to bring to 8 kHz than speech is worth."""
 _FILTER_S: Final = 0.006
 _RATE_OF_TYPE: Final = re.compile(r"(?:^|;)\s*rate=(\d{4,6})")
 
@@ -81,6 +83,9 @@ class AudioReply:
 
     def _resampled(self, samples: Pcm) -> Pcm:
         if self._resampler is None:
+            if not _RATES_HZ[0] <= self._rate_hz <= _RATES_HZ[1]:
+                reason = f"answered with {self._rate_hz} Hz; it must send {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz"
+                raise EngineError(reason, retryable=False)
             try:
                 self._resampler = LiveResampler(self._rate_hz, RATE_HZ)
             except ValueError as error:

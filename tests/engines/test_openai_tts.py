@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -269,6 +270,12 @@ async def test_when_the_server_dies_phrases_in_the_cache_are_spoken_and_another_
 
 
 class TestAudioReply:
+    @pytest.mark.parametrize("rate_hz", [100, 8_000_000, 4_000_000_000])
+    def test_a_rate_that_no_speech_has_is_refused_before_any_work(self, rate_hz):
+        header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 0, b"WAVEfmt ", 16, 1, 1, rate_hz, 0, 2, 16, b"data", 0)
+        with pytest.raises(EngineError, match=rf"{rate_hz} Hz; it must send 4000 to 192000 Hz"):
+            AudioReply("audio/wav", RATE_HZ).feed(header + bytes(8000))
+
     @staticmethod
     def read(data: bytes, kind: str = "audio/wav", chunk: int = 997) -> NDArray[np.int16]:
         reply = AudioReply(kind, RATE_HZ)
