@@ -160,7 +160,7 @@ class Dialogue:
         """The caller has finished a turn."""
         self._caller_done = False
         barred = self._talking and not self._interruptible and not self._only_bridging
-        nothing = self._replying and not turn.text and not turn.problem
+        nothing = self._replying and not (turn.text or turn.problem or turn.unwritten)
         if self._handing_on or barred or nothing:
             self._drafts.discard()
             self._tell()
@@ -422,7 +422,7 @@ class Dialogue:
     async def _carry_out(self, value: Input) -> Ended | None:
         assert self._listening is not None
         ended = await self._speak_reply(value)
-        if isinstance(value, Heard) and not value.text and self._turn.problem and not self._turn.meant:
+        if isinstance(value, Heard) and not value.text and self._turn.problem and not self._turn.agent_text:
             raise EngineError(self._turn.problem)  # nobody has told the caller that nothing was understood
         if ended is None:
             ended = await self._speak_reply(Spoken())

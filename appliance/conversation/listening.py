@@ -70,6 +70,7 @@ class HeardTurn:
         reason: why it was taken to be over; "" while that is not certain.
         probability: the turn model's last answer.
         problem: why nothing was recognised.
+        unwritten: nobody has tried to write down what was said, so an empty ``text`` says nothing.
     """
 
     attempt: int
@@ -82,6 +83,7 @@ class HeardTurn:
     reason: str = ""
     probability: float | None = None
     problem: str = ""
+    unwritten: bool = False
 
 
 class Ears(Protocol):

@@ -522,7 +522,7 @@ class AudioEars:
 
     def heard(self, turn: HeardTurn) -> None:
         if not self._detects_turns:
-            self._ears.heard(turn)
+            self._ears.heard(replace(turn, unwritten=True))
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The model has not been asked, so there is nothing to be begun."""
@@ -566,4 +566,6 @@ class AudioEars:
         if speaks:
             self._speaks_since = now
         else:
-            self._ears.heard(HeardTurn(0, "", None, False, self._speaks_since or now, now, reason="model"))
+            self._ears.heard(
+                HeardTurn(0, "", None, False, self._speaks_since or now, now, reason="model", unwritten=True)
+            )

@@ -20,13 +20,14 @@ TEXT = "Sure I can help you with that today"
 
 
 class Model:
-    """The engine's worker and its model: says ``text``, all of it at once, 0.3 s after it was asked.
+    """The engine's worker and its model: says ``text``, all of it at once, ``delay_s`` after it was asked.
 
     ``seconds`` is how long the speech is.
     """
 
-    def __init__(self, text: str = TEXT, seconds: float = 3.0) -> None:
+    def __init__(self, text: str = TEXT, seconds: float = 3.0, delay_s: float = 0.3) -> None:
         self.text = text
+        self.delay_s = delay_s
         self.seconds = seconds
         self.calls: list[tuple[str, str, str]] = []
         self.rings: Any = None
@@ -88,7 +89,7 @@ class Model:
         self.heard.append(("respond", heard))
         if heard:
             self.talk.caller_words(reply, "hello there", final=True)
-        asyncio.get_running_loop().call_later(0.3, self._speak, reply)
+        asyncio.get_running_loop().call_later(self.delay_s, self._speak, reply)
 
     def _speak(self, reply: int) -> None:
         calls, self.calls = self.calls, []
@@ -144,6 +145,24 @@ def test_an_interruption_tells_the_model_what_was_heard() -> None:
         turn = call.log.turns[1]
         assert turn.interrupted
         assert abs(len(turn.heard_text.split()) - heard / RATE_HZ) <= 1  # eight words in eight seconds
+
+    run_virtual(scene())
+
+
+def test_a_caller_who_goes_on_before_the_reply_is_replied_to_anew() -> None:
+    async def scene() -> None:
+        model = Model(delay_s=3.0)
+        call = called(model)
+        await call.until_quiet()
+        call.speaks(1.0, "")
+        await call.until(lambda: ("respond", True) in model.heard)
+        call.speaks(1.0, "")
+        await call.until(lambda: model.heard.count(("respond", True)) == 2)
+        await asyncio.sleep(9.0)  # a filler, the reply, and not yet a question whether anybody is there
+        call.hangs_up()
+        await call.over()
+        assert ("cut", 0) in model.heard
+        assert call.log.turns[-1].heard_text == TEXT
 
     run_virtual(scene())
 
