@@ -48,7 +48,7 @@ def test_mistakes_in_settings_engines_and_dialplans_come_together(capsys: pytest
         "--set:1: listen.http.port: must be a whole number, not 'x'",
         "box.yaml:3: engines.tts.provider: there is no tts provider 'espaek'; there are: "
         f"{', '.join(sorted(provider_registry().offers('tts')))} (did you mean 'espeak'?)",
-        "box.yaml:4: engines.asr.dealy: unknown option; provider 'pocketsphinx' takes no options",
+        "box.yaml:4: engines.asr.dealy: unknown option; provider 'pocketsphinx' takes denoise",
         "box.yaml:5: limits.max_calls: must be a whole number, not 'none'",
         "plans/a.yaml:2: match.trunk: there is no trunk 'locla'; did you mean 'local'?",
         "plans/a.yaml:3: flow.bye.hang_up: unknown variable ${x}; known: caller.number, called.number, line.name, "
