@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from appliance.store.calls import CallStore
 from tests.store.facts import after, answered, ended, recorded, recording, ringing, started, turn
+from tests.store.old_record import upgrade_a_call_of_before
 
 pytestmark = pytest.mark.peer
 
@@ -101,3 +104,23 @@ async def test_a_lost_connection_is_made_again(cluster: str) -> None:
             )
         await store.call_started(started("after"))
         assert await store.get("after") is not None
+
+
+async def test_a_record_of_an_earlier_version_is_brought_up_to_date(cluster: str) -> None:
+    engine = create_async_engine(cluster, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text("create database earlier"))
+    await engine.dispose()
+    url = cluster.replace("/postgres?", "/earlier?")
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade_a_call_of_before)
+    await engine.dispose()
+    async with CallStore(url) as store:
+        call = await store.get("old")
+        assert call is not None
+        assert [(turn.tools, turn.speculation, turn.pauses, turn.asked) for turn in call.turns] == [([], {}, 0, "")]
+        await store.callers.keep("+15551234567", "desk", "likes tea", days=1)
+        await store.callers.keep("+15551234567", "desk", "likes coffee", days=1)
+        assert await store.callers.recall("+15551234567", "desk") == "likes coffee"
+        assert await store.callers.forget("+15551234567") == 1

@@ -9,10 +9,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 
+from appliance.cli.calls import describe
 from appliance.errors import StoreError
 from appliance.store import schema
 from appliance.store.calls import CallStore
 from appliance.store.models import Base
+from tests.store.old_record import upgrade_a_call_of_before
 
 
 def test_an_empty_database_gets_exactly_the_tables_of_the_models(tmp_path: Path) -> None:
@@ -50,6 +52,20 @@ def test_calls_of_the_first_version_are_kept_and_know_nothing_of_their_line(tmp_
         schema.upgrade(connection)
         assert connection.execute(text("select id, mos, round_trip_ms from calls")).all() == [("old", None, None)]
     engine.dispose()
+
+
+async def test_a_turn_of_an_earlier_version_is_read_as_one_of_which_less_is_known(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.begin() as connection:
+        upgrade_a_call_of_before(connection)
+    engine.dispose()
+    async with CallStore(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}") as store:
+        call = await store.get("old")
+        assert call is not None
+        assert [(turn.tools, turn.speculation, turn.pauses, turn.asked) for turn in call.turns] == [([], {}, 0, "")]
+        await store.callers.keep("+15551234567", "desk", "likes tea", days=1)
+        assert await store.callers.recall("+15551234567", "desk") == "likes tea"
+        assert describe(call)
 
 
 @pytest.mark.parametrize("step", [schema.upgrade, schema.check])
