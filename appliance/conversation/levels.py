@@ -109,8 +109,3 @@ class Echo:
             self.gain_db = min(self.gain_db + min(gain - self.gain_db, _GAIN_RISE_DB), _GAIN_MAX_DB)
         elif self._audible_for > _SETTLED_FRAMES:
             self.gain_db = max(self.gain_db - _GAIN_FALL_DB, _GAIN_MIN_DB)
-
-    def was_echo(self, level_dbfs: float) -> None:
-        """A sound of this level was taken for the caller, and stopped as the agent did: it came from the agent."""
-        if self._known:
-            self.gain_db = max(self.gain_db, min(level_dbfs - self._loudest, _GAIN_MAX_DB))
