@@ -11,7 +11,8 @@ are. For every call this keeps
 On a line without background speech whatever lies within 18 dB of the caller's usual level counts, so a soft "yes" does.
 With evidence of background speech the voice must rise above it, at most to 2.5 dB below the usual level. Where speech
 goes on without a pause it must also rise 8.5 dB above the floor. What falls short of that has its speech probability
-lowered. All of it is array arithmetic over the calls; nothing here is a model.
+lowered. For the first six seconds a voice is held to what was known before it began, so that a sentence softer than the
+last is not cut off. All of it is array arithmetic over the calls; nothing here is a model.
 
 The voice detector hears soft callers worse: at -45 dBFS it misses half of their short words. :meth:`NearSpeech.gain`
 brings the usual level to where it misses least.
@@ -33,10 +34,10 @@ _NO_SPEECH: Final = 0.35
 _LOWERED: Final = 0.1
 """The most that the probability of background speech is."""
 
-_SURE: Final = 0.85
+_SURE: Final = 0.8
 _SURE_TICKS: Final = 8
 """In noise, speech that the detector is less than sure of must last this long."""
-_NOISY_DB: Final = 24.0
+_NOISY_DB: Final = 22.0
 """Below the usual level: where the floor is higher, the line is noisy."""
 _NOISY_DBFS: Final = -48.0
 """The same while the usual level is not known."""
@@ -52,8 +53,11 @@ _MARGIN_DB: Final = 3.0
 """How far the caller must rise above known background speech."""
 _HYSTERESIS_DB: Final = 3.0
 _HOLD_TICKS: Final = 15
-_EVIDENCE_S: Final = 4.0
-_EVIDENCE: Final = (0.1, 0.35)
+_EVIDENCE_S: Final = 8.0
+_EVIDENCE: Final = (0.3, 0.6)
+_TRUSTED_TICKS: Final = 300
+"""For so long after a voice has begun, only what was known before counts against it: a sentence that is softer than the
+last one is no television."""
 _RUN_GAP_TICKS: Final = 10
 _PEAK_FALL_DB: Final = 6.0 * _TICK_S
 _USUAL_RISE_DB: Final = 0.3
@@ -97,6 +101,8 @@ class NearSpeech:
         self._share = np.zeros(capacity, np.float32)
         self._away = np.zeros(capacity, np.int32)
         self._run = np.zeros(capacity, np.int32)
+        self._age = np.zeros(capacity, np.int32)
+        self._before = np.zeros((capacity, 2), np.float32)
         self._least = np.zeros((capacity, _BLOCKS), np.float32)
         self._gain_db = np.zeros(capacity, np.float32)
         self._tick = 0
@@ -116,6 +122,8 @@ class NearSpeech:
         self._share[slot] = 1.0
         self._away[slot] = 0
         self._run[slot] = 0
+        self._age[slot] = 0
+        self._before[slot] = 0.0
         self._least[slot] = _NEVER_DBFS
         self._gain_db[slot] = _FIRST_GAIN_DB
 
@@ -166,6 +174,10 @@ class NearSpeech:
         sure = quiet | (speech >= _SURE) | (run >= _SURE_TICKS)
         begins = ~near & spoken & sure & (level >= threshold)
         away[begins] = 0
+        self._age[rows] = np.where(begins, 0, self._age[rows] + 1)
+        begun = rows[begins]
+        self._before[begun, 0] = self._evidence[begun]
+        self._before[begun, 1] = self._share[begun]
         near = begins | (near & (away <= _HOLD_TICKS))
         self._away[rows] = away
         self.near[rows] = near
@@ -201,6 +213,9 @@ class NearSpeech:
         share = self._share[rows]
         share += (spoken - share) * np.float32(_TICK_S / _CROWD_S)
         self._share[rows] = share
+        trusted = self.near[rows] & (self._age[rows] < _TRUSTED_TICKS)
+        evidence = np.where(trusted, self._before[rows, 0], evidence)
+        share = np.where(trusted, self._before[rows, 1], share)
         low, high = _EVIDENCE
         weight = np.clip((evidence - low) / (high - low), 0.0, 1.0)
         usual = self._usual[rows]

@@ -39,7 +39,7 @@ from tests.bench.report import Bar
 SNRS_DB = (20.0, 10.0, 5.0, 0.0)
 BAR_SNR_DB = 5.0
 SEEDS = 2
-SECONDS = 120.0
+SECONDS = 90.0
 RNNOISE_SECONDS = 40.0
 VERDICT = 0.8
 VERDICT_TICKS = 2

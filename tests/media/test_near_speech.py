@@ -76,6 +76,15 @@ def test_a_caller_who_becomes_softer_is_heard_again_in_the_end() -> None:
     assert (television(line, 9.6, -30.0) >= 0.9).mean() >= 0.9
 
 
+def test_a_sentence_softer_than_the_last_is_heard_to_its_end() -> None:
+    line = Line()
+    for _ in range(4):
+        line.hears(2.5, -20.0, 0.95)
+        line.pause(4.0)
+        assert line.hears(3.0, -27.0, 0.95)[5:].min() >= 0.9
+        line.pause(4.0)
+
+
 def test_a_crowd_without_pauses_is_nobody() -> None:
     """From the beginning of the call, when nothing is known of the caller yet."""
     line = Line()
