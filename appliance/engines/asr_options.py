@@ -35,7 +35,9 @@ class WhisperOptions(ProviderOptions):
     compute_type: Literal["auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32"] = Field(
         default="auto", description="`auto` is int8 on a CPU and float16 on a GPU."
     )
-    threads: int = Field(default=0, ge=0, le=64, description="Of a batch on a CPU; 0: one per core, four at most.")
+    threads: int = Field(
+        default=0, ge=0, le=64, description="Of a CPU, over which batches are spread; 0: one per core, four at most."
+    )
     max_batch: int = Field(default=8, ge=1, le=64, description="Requests run together at most.")
     max_wait_ms: float = Field(
         default=3.0, ge=0, le=1000, description="How long a request waits for company while nothing runs."

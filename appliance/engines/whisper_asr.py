@@ -1,8 +1,8 @@
 """Recognition by Whisper: the requests of all calls in batches, while the caller speaks and when the turn is over.
 
-What is computed runs in one thread beside the event loop, in three steps (encoder, transcript, word times); what nobody
-wants any more is left out of the next step. What comes meanwhile waits and makes the next batch, so that batches grow
-with the load and a lone request waits for nobody.
+A batch is computed beside the event loop, in as many parts as the model has replicas, and each part in three steps
+(encoder, transcript, word times); what nobody wants any more is left out of the next step. What comes meanwhile waits
+and makes the next batch, so that batches grow with the load and a lone request waits for nobody.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _SENTENCE_S: Final = 10.0
 _ANY_WORD_S: Final = 16.0
 _SPLIT_S: Final = 6.0
 _FRAME: Final = 160
+_REPLICAS: Final = 2
 _WARM_S: Final = (2, 5)
 
 
@@ -85,7 +86,7 @@ class WhisperAsr:
         self._make = make
         self._now = now
         self._utterances = Utterances()
-        self._thread = ThreadPoolExecutor(1, "whisper")
+        self._threads = ThreadPoolExecutor(_REPLICAS, "whisper")
         self._hint_tokens = lru_cache(maxsize=256)(self._encode_hints)
 
     async def load(self) -> None:
@@ -99,7 +100,7 @@ class WhisperAsr:
         logger.info("%s", self.model.description)
 
     async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def shape(self, request: RecogniseRequest) -> Hashable:
         """Requests whose audio fills one window share a batch, in whatever language."""
@@ -109,8 +110,14 @@ class WhisperAsr:
     async def run(self, batch: Sequence[RecogniseRequest], context: EngineContext) -> None:
         await context.checkpoint()
         works = [work for request in batch if (work := await self._begin(request, batch, context)) is not None]
-        if not works:
-            return
+        parts = [part for at in range(self.model.parallel) if (part := works[at :: self.model.parallel])]
+        done = await asyncio.gather(*(self._run_part(part, context) for part in parts), return_exceptions=True)
+        for problem in done:
+            if problem is not None:
+                raise problem
+
+    async def _run_part(self, works: list[_Work], context: EngineContext) -> None:
+        """The share of a batch that one of the model's replicas takes."""
         frames = max(window_frames(_samples(work)) for work in works)
         encoded = await self._compute(self.model.encode, [work.audio for work in works], frames)
         await self._detect_languages(works, encoded)
@@ -244,7 +251,7 @@ class WhisperAsr:
     # --- computing ------------------------------------------------------------------------------------------------
 
     async def _compute(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _warm_up(self, seconds: int) -> None:
         frames = seconds * FRAMES_PER_S

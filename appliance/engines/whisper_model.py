@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from ctranslate2 import Device, StorageView, contains_model, get_cuda_device_count
-from ctranslate2.models import Whisper
 from numpy.typing import NDArray
 
+from appliance.engines.ctranslate import Device, StorageView, Whisper, contains_model, get_cuda_device_count
 from appliance.engines.whisper_features import LogMel
 from appliance.engines.whisper_tokens import Vocabulary
 from appliance.errors import EngineError, ModelFileError
@@ -31,6 +30,7 @@ TOKENS_PER_S: Final = 10
 _FIRST_TOKENS: Final = 12
 _MAX_LENGTH: Final = 448
 _MAX_THREADS: Final = 4
+_PARALLEL: Final = 2
 _CACHED_FRAMES: Final = 600
 """What is encoded at a time on a CPU. The encoder has enough to do with one window, and its layers' results stay in the
 cache; the decoder is what gains by a batch."""
@@ -82,7 +82,11 @@ class WhisperModel:
         folder: made by ``ct2-transformers-converter``.
         device: auto, cpu or cuda.
         compute_type: CTranslate2's; "auto" is int8 on a CPU and float16 on a GPU.
-        threads: of one batch on a CPU; 0 for one per core of this process, four at most.
+        threads: of a CPU; 0 for one per core of this process, four at most.
+
+    Attributes:
+        parallel: batches that can be computed at the same time, each with its share of the threads. A batch is spread
+            over cores better in parts than by its operations.
 
     Raises:
         ModelFileError: there is no such model, or it is damaged; says how to get one.
@@ -99,9 +103,14 @@ class WhisperModel:
         if compute_type == "auto":
             compute_type = "float16" if self.device == "cuda" else "int8"
         self.threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        self.parallel = _PARALLEL if self.device == "cpu" and self.threads >= _PARALLEL else 1
         try:
             self._model = Whisper(
-                str(folder), device=self.device, compute_type=compute_type, intra_threads=self.threads
+                str(folder),
+                device=self.device,
+                compute_type=compute_type,
+                inter_threads=self.parallel,
+                intra_threads=max(self.threads // self.parallel, 1),
             )
         except ValueError as error:
             raise EngineError(f"engines.asr.compute_type: {error}", retryable=False) from error

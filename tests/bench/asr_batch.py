@@ -45,6 +45,8 @@ AUDIO_S = 4.6
 """With the silence behind it, a window of five seconds."""
 SLOT_S = 0.16
 VOCABULARY = 51_865
+ALONE = 8
+"""Of each kind, in a round."""
 GENERATION = 1
 
 
@@ -126,15 +128,11 @@ async def measure(folder: Path, rounds: int, threads: int) -> int:
     bar.note(batched.engine.model.description)
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
-        for name, work, box in (
-            ("one by one", one_by_one, single),
-            ("together", together, batched),
-            ("alone, batches of 1", alone, single),
-            ("alone, batches of 8", alone, batched),
-        ):
+        for name, work, box in (("one by one", one_by_one, single), ("together", together, batched)):
             found.setdefault(name, []).append(await _timed(work, box))
-            if work is alone:
-                found[name].extend([await _timed(work, box) for _ in range(4)])
+        for _ in range(ALONE):
+            for name, box in (("alone, batches of 1", single), ("alone, batches of 8", batched)):
+                found.setdefault(name, []).append(await _timed(alone, box))
     wall = {name: median(taken for taken, _ in all_of) for name, all_of in found.items()}
     for name, all_of in found.items():
         bar.note(

@@ -12,6 +12,7 @@ from appliance.api import Engine, Shaping
 from appliance.config import Settings
 from appliance.engines.asr_options import WhisperOptions
 from appliance.engines.builtin import provider_registry
+from appliance.engines.ctranslate import has_wide_vectors
 from appliance.engines.whisper_asr import WhisperAsr
 from appliance.engines.whisper_model import WhisperModel
 from appliance.engines.worker import make_engine
@@ -114,6 +115,16 @@ async def test_a_batch_in_which_one_transcript_is_longer_than_the_others(folder)
         numbers = [box.ask(slot, box.hear(slot, audio)) for slot, audio in enumerate(pcm)]
         assert [answer.text for answer in await box.answers(*numbers)] == ["yes", texts[1], "", "no stop."]
         assert box.model.encoded == [(3, 500)], "silence is not worth a look"
+
+
+async def test_a_batch_is_spread_over_the_cores(folder):
+    options = WhisperOptions(model=str(folder), max_wait_ms=50)
+    engine = WhisperAsr(lambda: WhisperModel(folder, device="cpu", threads=2), options)
+    async with Callers(engine) as callers:
+        assert engine.model.parallel == 2
+        texts = [f"{word} bravo" for word in WORDS[:5]]
+        numbers = [callers.ask(slot, callers.hear(slot, speech(text))) for slot, text in enumerate(texts)]
+        assert [answer.text for answer in await callers.answers(*numbers)] == texts
 
 
 async def test_what_was_heard_grows_while_the_caller_speaks(folder):
@@ -317,6 +328,13 @@ def test_a_damaged_model_says_what_is_wrong_with_it(tmp_path, folder, name, cont
     (tmp_path / name).write_text(content)
     with pytest.raises((EngineError, ModelFileError), match=message):
         WhisperModel(tmp_path, device="cpu")
+
+
+def test_wide_vectors_are_used_where_the_processor_is_made_for_them():
+    flags = "processor : 0\nflags\t: fpu sse avx2 avx512f avx512bw avx512dq avx512vl {}\nbugs : x\n"
+    assert has_wide_vectors(flags.format("avx512_vnni"))
+    assert not has_wide_vectors(flags.format("avx512cd"))
+    assert not has_wide_vectors("Features : fp asimd\n")
 
 
 def test_an_old_vocabulary_has_a_token_on_each_line(tmp_path, folder):
