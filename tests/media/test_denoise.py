@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from appliance.api import Suppression
 from appliance.audio import level
+from appliance.config import Settings
+from appliance.errors import EngineError
 from appliance.ipc.messages import OpenLeg, Tick
 from appliance.media.denoise import CallerVoice, LineDenoise
+from appliance.media.process import _load_denoise
 from appliance.media.vad import BatchVad
 from appliance.models.catalogue import SILERO_VAD
 from appliance.models.store import ModelStore, model_directory
@@ -208,3 +211,25 @@ def test_what_is_recorded_and_recognised_is_what_came(offered: dict[str, Suppres
 def test_control_says_what_a_leg_gets() -> None:
     assert OpenLeg(1, 2).denoise == ""
     assert OpenLeg(1, 2, True, "rnnoise").denoise == "rnnoise"
+
+
+def loaded(engine: str) -> LineDenoise:
+    settings = Settings.model_validate({"engines": {"denoise": {"provider": engine}}})
+    return _load_denoise(settings, 2)
+
+
+def test_the_media_process_loads_what_lines_may_ask_for_whatever_the_box_has() -> None:
+    for engine, runs in (("none", False), ("webrtc", True)):
+        denoise = loaded(engine)
+        denoise.begin(0, "")
+        assert denoise.lines() == runs
+        denoise.begin(1, "webrtc")
+        assert denoise.on[1]
+        assert denoise.suppress(np.array([0, 1]), frames(2)).shape == (2, 160)
+
+
+def test_a_box_whose_suppressor_is_not_installed_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineError, match="RNNoise is not installed"):
+        loaded("rnnoise")
+    assert loaded("webrtc").lines() == 0
