@@ -8,6 +8,7 @@ from typing import Final
 
 FIRST_AFTER_S: Final = 1.3
 AGAIN_AFTER_S: Final = 2.5
+LOOK_AGAIN_AFTER_S: Final = 1.0
 
 
 class DeadAir:
@@ -44,6 +45,11 @@ class DeadAir:
         """A filler has been said, and the reply is still not there."""
         self.end()
         self._set(self._again_after_s)
+
+    def look_again(self) -> None:
+        """There is speech just now: ask again soon whether it has run dry."""
+        self.end()
+        self._set(LOOK_AGAIN_AFTER_S)
 
     def end(self) -> None:
         """The reply has begun, or the caller speaks."""

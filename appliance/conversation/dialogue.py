@@ -97,6 +97,7 @@ class Dialogue:
         self._press = press
         self._language = language
         self._dead_air = DeadAir(self._bridge, fillers or manners.fillers(language))
+        self._dry_at: int | None = None
         self._thinking: Reply | None = None
         self._barge_in = barge_in
         self._now = now
@@ -219,6 +220,7 @@ class Dialogue:
         self._hearing = ""
         if self._speaker is not None and self._speaker.paused:
             self._go_on(self._speaker)
+            self._dead_air.look_again()
 
     def barged_in(self) -> None:
         """The caller speaks over the agent, and means it."""
@@ -461,8 +463,10 @@ class Dialogue:
             async for step in reply.steps():
                 match step:
                     case Say(text, interruptible, filler):
-                        self._dead_air.end()
-                        if utterance is not None and (filler or utterance.interruptible != interruptible):
+                        self._dead_air.look_again()
+                        if utterance is not None and (
+                            filler or utterance.complete or utterance.interruptible != interruptible
+                        ):
                             self._speaker.finish(utterance)
                             utterance = None
                         if utterance is None:
@@ -474,7 +478,7 @@ class Dialogue:
                             utterance = None
                     case Speak(speech):
                         self._dead_air.end()
-                        if utterance is not None and not utterance.interruptible:
+                        if utterance is not None and (utterance.complete or not utterance.interruptible):
                             self._speaker.finish(utterance)
                             utterance = None
                         if utterance is None:
@@ -574,10 +578,17 @@ class Dialogue:
         self._tell()
 
     def _bridge(self, phrase: str) -> bool:
-        """The caller has been waiting: say something short, unless something is being said."""
+        """The caller has been waiting: say something short, unless something is being said and has not run dry."""
         waiting = self._caller_done or (self._replying and not self._replied)
-        if self._speaker is None or self._talking or self._caller_speaks or self._handing_on or not waiting:
+        if self._speaker is None or self._caller_speaks or self._handing_on or not waiting:
             return False
+        if self._talking:
+            dry_at, self._dry_at = self._dry_at, self._speaker.dry_at
+            if dry_at is None or dry_at != self._dry_at:
+                self._dead_air.look_again()
+                return False
+            for spoken in self._turn.utterances:
+                self._speaker.finish(spoken)
         self._drafts.discard()
         utterance = self._begin_utterance(True, filler=True)
         self._speaker.add(utterance, phrase)

@@ -142,6 +142,13 @@ class Speaker:
         return self._paused
 
     @property
+    def dry_at(self) -> int | None:
+        """The position at which playout waits for more of the reply; None where there is more to play."""
+        idle = self._live and not self._queue and self._running is None and not self._paused
+        played = int(self._rings.tts_played[self._playback.slot])
+        return self._position if idle and played >= self._position else None
+
+    @property
     def interruptible(self) -> bool:
         return all(utterance.interruptible for utterance in self._live.values())
 

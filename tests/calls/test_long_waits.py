@@ -163,3 +163,66 @@ def test_a_slow_answer_to_keys_is_bridged() -> None:
         await made.over()
 
     run_virtual(call())
+
+
+def test_a_model_that_takes_long_in_the_middle_of_its_reply_is_bridged(monkeypatch: Any) -> None:
+    async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        return {"found": 3}
+
+    look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run)
+    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            if request.messages[-1].role == "tool":
+                await asyncio.sleep(8.0)
+                yield Token(request.request, "There are three of them.", True)
+            else:
+                await asyncio.sleep(0.1)
+                yield Token(request.request, "Let me look. ", False)
+                yield Token(request.request, "", True, (ToolCall("", "look", "{}"),))
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "how many are there")
+        await made.until(lambda: bool(made.media.playout))
+        said = made.engines.said
+        assert await longest_silence(made, lambda: "There are three of them." in said) < LONGEST_SILENCE_S
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        assert said.count("One moment, please.") == 1
+        assert made.log.turns[-1].heard_text == "Let me look. There are three of them."
+
+    run_virtual(call())
+
+
+def test_a_reply_that_is_only_a_little_late_is_not_bridged() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            for sentence in (
+                "Let me think about that. ",
+                "It is open today. ",
+                "It opens at nine. ",
+                "It closes at five. ",
+            ):
+                yield Token(request.request, sentence, False)
+                await asyncio.sleep(len(sentence) * 0.06 + 0.9)
+            yield Token(request.request, "", True)
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "is it open")
+        await made.until_says("It closes at five.")
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        assert "One moment, please." not in made.engines.said
+
+    run_virtual(call())
