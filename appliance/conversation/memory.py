@@ -138,18 +138,31 @@ class CallerMemory:
         self._now = now
         self._recalled = asyncio.get_running_loop().create_task(self._recall(), name="recall")
         self._facts: list[str] = []
+        self._old: str | None = None
 
-    async def _recall(self) -> str:
+    async def _recall(self) -> str | None:
         try:
             return await self._store.recall()
         except ApplianceError as error:
             logger.warning("what is known of the caller could not be read: %s", error)
-            return ""
+            return None
 
     async def known(self, within_s: float) -> str:
         """What was known when the call began; "" where it takes longer than that to find out."""
         done, _ = await asyncio.wait({self._recalled}, timeout=within_s)
-        return self._recalled.result() if done and not self._recalled.cancelled() else ""
+        return (self._recalled.result() or "") if done and not self._recalled.cancelled() else ""
+
+    async def _before(self) -> str:
+        """What is to be replaced: nothing is written over notes that have not been read.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        if self._old is None:
+            self._old = await asyncio.shield(self._recalled)
+        if self._old is None:
+            self._old = await self._store.recall()
+        return self._old
 
     async def add(self, fact: str) -> None:
         """Remember a fact at once.
@@ -158,14 +171,13 @@ class CallerMemory:
             StoreError: it cannot be kept.
         """
         self._facts.append(_kept(fact)[:MAX_FACT])
-        await self._store.keep(self._plain(await self.known(1.0)))
+        await self._store.keep(self._plain(await self._before()))
 
     async def conclude(self, history: History) -> None:
         """The call is over: write the notes anew. Where the model cannot, the facts that were added stay."""
-        known = await self.known(1.0)
-        conversation = history.everything()
-        text = "\n".join((fence("old_notes", self._plain(known)), fence("call", conversation)))
         try:
+            known = await self._before()
+            text = "\n".join((fence("old_notes", self._plain(known)), fence("call", history.everything())))
             notes = await digest(
                 self._model,
                 _REMEMBER,

@@ -23,8 +23,9 @@ from appliance.conversation.brain import (
     Silence,
     TransferFailed,
 )
+from appliance.conversation.memory import CallerMemory
 from appliance.errors import EngineError, StoreError
-from tests.conversation.scripted_model import in_order, make, said
+from tests.conversation.scripted_model import ScriptedModel, in_order, make, said
 from tests.engines.virtual_time import run_virtual
 
 
@@ -369,6 +370,23 @@ def test_a_memory_that_fails_costs_nothing_but_itself(broken: bool) -> None:
         assert said(await made.reply("hello")) == "Welcome to the desk."
         await made.brain.close()
         assert notes.kept == []
+
+    run_virtual(story())
+
+
+def test_notes_that_come_late_or_only_later_are_not_written_over() -> None:
+    async def story() -> None:
+        slow = Notes("Ann. Likes window seats.", delay_s=5.0)
+        memory = CallerMemory(slow, ScriptedModel([], []), "call1", asyncio.get_running_loop().time)
+        await memory.add("Has a dog")
+        assert slow.notes == "Ann. Likes window seats.\nHas a dog"
+        locked = Notes("Ann. Likes window seats.", broken=True)
+        memory = CallerMemory(locked, ScriptedModel([], []), "call1", asyncio.get_running_loop().time)
+        assert await memory.known(1.0) == ""
+        locked.broken = False
+        await memory.add("Has a dog")
+        await memory.add("Lives in Ulm")
+        assert locked.notes == "Ann. Likes window seats.\nHas a dog\nLives in Ulm"
 
     run_virtual(story())
 
