@@ -8,7 +8,6 @@ what was heard, so that the model remembers nothing else. The names of both dial
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -279,7 +278,7 @@ class RealtimeProtocol:
             return
         try:
             data = base64.b64decode(str(event.get("delta", "")), validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and what is not ASCII
             self.outcomes.append(Broken("the server sent audio that is not base64"))
             return
         response.began = True
