@@ -35,6 +35,7 @@ _LIBRARIES: Final = (
     ("dnspython", "dns"),
     ("espeakng-loader", "espeakng_loader"),
     ("G722", "G722"),
+    ("jsonschema", "jsonschema"),
     ("msgspec", "msgspec"),
     ("numpy", "numpy"),
     ("onnxruntime", "onnxruntime"),
@@ -49,6 +50,7 @@ _LIBRARIES: Final = (
     ("soxr", "soxr"),
     ("SQLAlchemy", "sqlalchemy"),
     ("uvloop", "uvloop"),
+    ("webrtc-noise-gain", "webrtc_noise_gain"),
 )
 _FILES_PER_CALL: Final = 4
 _FILES_BESIDE_CALLS: Final = 256

@@ -7,9 +7,11 @@ import json
 import resource
 import socket
 from contextlib import AsyncExitStack
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from appliance.cli import doctor
 from appliance.cli.doctor import Verdict
@@ -21,6 +23,12 @@ from tests.openai_sim.speech import SpeechSim
 
 def test_this_machine_has_its_libraries() -> None:
     assert [finding.verdict for finding in doctor.libraries()] == [Verdict.OK]
+
+
+def test_every_library_of_the_package_is_looked_for() -> None:
+    wanted = (Requirement(text) for text in requires("appliance") or ())
+    needed = {one.name.lower() for one in wanted if one.marker is None or "extra" not in str(one.marker)}
+    assert needed - {name.lower() for name, _ in doctor._LIBRARIES} == {"tzdata"}
 
 
 def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
