@@ -462,6 +462,8 @@ class Dialogue:
         try:
             async for step in reply.steps():
                 match step:
+                    case Say(_, _, True) if self._turn.bridged:
+                        pass  # the wait has been bridged, and will be again
                     case Say(text, interruptible, filler):
                         self._dead_air.look_again()
                         if utterance is not None and (

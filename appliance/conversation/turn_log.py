@@ -46,6 +46,11 @@ class TurnLog:
         return [utterance for utterance in self.utterances if not utterance.filler]
 
     @property
+    def bridged(self) -> bool:
+        """The last that was said only bridged a wait."""
+        return bool(self.utterances) and self.utterances[-1].filler
+
+    @property
     def heard_text(self) -> str:
         """What left of the reply."""
         return " ".join(text for utterance in self.reply if (text := utterance.heard))

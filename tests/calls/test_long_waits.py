@@ -226,3 +226,36 @@ def test_a_reply_that_is_only_a_little_late_is_not_bridged() -> None:
         assert "One moment, please." not in made.engines.said
 
     run_virtual(call())
+
+
+def test_two_who_bridge_the_same_wait_do_not_both_say_so(monkeypatch: Any) -> None:
+    async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        await asyncio.sleep(4.0)
+        return {"found": 3}
+
+    look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run)
+    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            made.engines.prompts.append(request)
+            if request.messages[-1].role == "tool":
+                yield Token(request.request, "There are three of them.", True)
+            else:
+                await asyncio.sleep(1.9)
+                yield Token(request.request, "", True, (ToolCall("", "look", "{}"),))
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "how many are there")
+        await made.until(lambda: bool(made.media.playout))
+        said = made.engines.said
+        assert await longest_silence(made, lambda: "There are three of them." in said) < LONGEST_SILENCE_S
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        assert said.count("One moment, please.") == 1
+
+    run_virtual(call())
