@@ -94,11 +94,6 @@ class Floor:
         """Whether there have been so many frames of voice over the agent."""
         return self._over >= voiced
 
-    @property
-    def again(self) -> bool:
-        """Whether it is not the first sound within a short time."""
-        return self._sounds > 1
-
     def another(self) -> None:
         """A sound has begun after a silence within the pause."""
         self._sounds += 1

@@ -499,7 +499,7 @@ class TurnMachine:
         """The pause has to end: a sound that goes on is speech, and one that has just ended is waited for a moment."""
         silent = frame - self._last_voiced
         speaking = self.state is State.SPEAKING
-        if speaking and not silent and not self._judging and not self.floor.again:
+        if speaking and not silent and not self._judging and self._hum_until < self._start:
             self._judging = True
             return (JudgeSound(frame, self._start),)
         if speaking and not silent:
