@@ -28,7 +28,7 @@ def test_this_machine_has_its_libraries() -> None:
 def test_every_library_of_the_package_is_looked_for() -> None:
     wanted = (Requirement(text) for text in requires("appliance") or ())
     needed = {one.name.lower() for one in wanted if one.marker is None or "extra" not in str(one.marker)}
-    assert needed - {name.lower() for name, _ in doctor._LIBRARIES} == {"tzdata"}
+    assert needed - {name.lower() for name, _ in doctor._LIBRARIES} <= {"tzdata"}
 
 
 def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
