@@ -96,7 +96,8 @@ def tell_gain(bar: Bar, found: dict[str, list[Asked]]) -> None:
         latencies = [one.latency_s for one in asked if one.latency_s is not None and not one.doubtful]
         bar.figure(f"{name}: turn {percentiles(latencies)} of {len(latencies)}")
         cut = sum(one.cut_off for one in asked)
-        bar.note(f"{name}: {cut} of {len(asked)} cut off, {sum(one.replied is None for one in asked)} not answered")
+        silent = [one.clip for one in asked if one.replied is None]
+        bar.note(f"{name}: {cut} of {len(asked)} cut off, {len(silent)} not answered {' '.join(silent)}")
         medians[name] = float(np.median(latencies)) if latencies else float("nan")
     gain_s = medians["when certain"] - medians["in advance"]
     bar.figure(f"bought: {gain_s * 1e3:.0f} ms in the median")
