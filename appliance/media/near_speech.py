@@ -34,10 +34,10 @@ _NO_SPEECH: Final = 0.35
 _LOWERED: Final = 0.1
 """The most that the probability of background speech is."""
 
-_SURE: Final = 0.8
+_SURE: Final = 0.85
 _SURE_TICKS: Final = 8
 """In noise, speech that the detector is less than sure of must last this long."""
-_NOISY_DB: Final = 22.0
+_NOISY_DB: Final = 24.0
 """Below the usual level: where the floor is higher, the line is noisy."""
 _NOISY_DBFS: Final = -48.0
 """The same while the usual level is not known."""
