@@ -126,8 +126,8 @@ class Turn(Section):
     """How long the agent waits before it takes a caller's silence for the end of the turn."""
 
     patience: float = Field(default=1.0, ge=0.25, le=4.0, description="Factor on every wait; above 1 waits longer.")
-    min_silence_s: float = Field(default=0.4, ge=0.05, le=5.0, description="Wait when the turn is surely over.")
-    max_silence_s: float = Field(default=1.55, ge=0.2, le=10.0, description="Wait when it surely is not.")
+    min_silence_s: float = Field(default=0.4, ge=0.05, le=3.0, description="Wait when the turn is surely over.")
+    max_silence_s: float = Field(default=1.55, ge=0.2, le=3.0, description="Wait when it surely is not.")
     by: Literal["box", "model"] = Field(
         default="box",
         description="Who finds the end of a turn; model: with `agent: realtime`, the model, whatever else stands here.",
@@ -138,6 +138,15 @@ class Turn(Section):
         le=20,
         description="Replies that may be begun, unheard, before it is certain that a turn is over; 0 for none.",
     )
+
+    @model_validator(mode="after")
+    def _waits_longer_when_unsure(self) -> Turn:
+        if self.min_silence_s > self.max_silence_s:
+            raise fault(
+                f"min_silence_s {self.min_silence_s:g} is more than max_silence_s {self.max_silence_s:g}",
+                f"set max_silence_s to {self.min_silence_s:g} or more",
+            )
+        return self
 
 
 class NoInput(Section):

@@ -280,6 +280,8 @@ LLM = "name: x\nagent: llm\nprompt: y\n"
         (f"{LLM}transfers: {{a: '${{b}}'}}", "4: transfers.a.to: unknown variable ${b}"),
         (f"{LLM}timezone: Mars/Base", "4: timezone: 'Mars/Base' is not a time zone; write one such as Europe/Berlin"),
         (f"{LLM}manners: [bow]", "4: manners.0:"),
+        (f"{LLM}turn: {{min_silence_s: 2}}", "4: turn: min_silence_s 2 is more than max_silence_s 1.55; set"),
+        (f"{LLM}turn: {{max_silence_s: 4}}", "4: turn.max_silence_s: must be at most 3, not 4"),
         ("name: x\ntools: []\nflow: {a: {hang_up: x}}", "2: tools: has no effect with agent: flow; remove it"),
         (f"{LLM}fallback: {{after: 0}}", "4: fallback.after: must be at least 1, not 0"),
         ("name: x\nmatch: {called: '*49'}", "2: match.called: '*49' is not a number or a prefix; write it in full, or"),
