@@ -11,6 +11,8 @@ from appliance.engines.hypotheses import Word
 from appliance.engines.lexicon import normalise
 from appliance.engines.whisper_tokens import written
 
+MAX_CHARACTERS: Final = 20_000
+"""A longer transcript is not of what was said within an utterance."""
 _HINT_CHARACTERS: Final = 600
 
 

@@ -22,7 +22,7 @@ import msgspec
 from appliance.api import EngineContext, Pcm, RecogniseRequest
 from appliance.engines.asr_options import OpenAiAsrOptions
 from appliance.engines.chat_reply import told, words_of_error
-from appliance.engines.heard import answer_final, answer_partial, likely_words
+from appliance.engines.heard import MAX_CHARACTERS, answer_final, answer_partial, likely_words
 from appliance.engines.hypotheses import Utterance, Utterances, Word, without_repeats
 from appliance.engines.server_fault import ServerFault
 from appliance.errors import EngineError
@@ -206,12 +206,14 @@ class OpenAiAsr:
     def _read_answer(self, answer: Any, request: RecogniseRequest) -> _Transcript:
         """Raises what a wrong shape raises."""
         text = str(answer["text"]).strip()
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(f"{len(text)} characters")
         sure, no_speech = _certainty(answer)
         if sure < _SURE_LOG_PROBABILITY and no_speech >= self._options.no_speech:
             return _Transcript([], False, 0.0)
         said = text.split()
         timed = [
-            Word(str(word["word"]).strip(), (), *(request.start + round(word[edge] * RATE_HZ) for edge in _EDGES))
+            Word(str(word["word"]).strip(), (), *(_sample(request, word[edge]) for edge in _EDGES))
             for word in answer.get("words") or ()
         ]
         # Some services leave punctuation out of words; then the text says how they are written.
@@ -273,6 +275,11 @@ class OpenAiAsr:
 
 
 _EDGES: Final = ("start", "end")
+
+
+def _sample(request: RecogniseRequest, at_s: float) -> int:
+    """Of the leg, within what was sent."""
+    return request.start + round(min(max(at_s * RATE_HZ, 0.0), request.end - request.start))
 
 
 def wav(pcm: Pcm) -> bytes:

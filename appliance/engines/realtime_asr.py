@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from appliance.api import EngineContext, RecogniseRequest
 from appliance.engines.asr_options import RealtimeAsrOptions
-from appliance.engines.heard import answer_final, answer_partial, likely_words
+from appliance.engines.heard import MAX_CHARACTERS, answer_final, answer_partial, likely_words
 from appliance.engines.hypotheses import Word, without_repeats
 from appliance.engines.realtime_socket import RealtimePool, RealtimeSocket
 from appliance.engines.realtime_transcript import TranscriptProtocol
@@ -101,6 +101,8 @@ class OpenAiRealtimeAsr:
                 raise EngineError(f"{self.name} gave no transcript in time", retryable=False) from None
         call.check()
         text, stable = call.protocol.text()
+        if len(text) > MAX_CHARACTERS:
+            raise EngineError(f"{self.name} sent a transcript of {len(text)} characters", retryable=False)
         words = [Word(word) for word in text.split()]
         confidence = math.exp(call.protocol.log_probability)
         if request.final:

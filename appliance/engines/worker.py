@@ -252,10 +252,10 @@ class Worker:
             return
         try:
             job.client.send(message)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             logger.error("request %d: %s", job.message.request, error)
             self._close_job(job)
-            last, message = True, Failed(job.message.request, f"the answer is too long: {error}", False)
+            last, message = True, Failed(job.message.request, f"the answer cannot be sent: {error}", False)
             job.client.send(message)
         if last and isinstance(message, Failed):
             self.totals.failed += 1

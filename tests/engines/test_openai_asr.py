@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import numpy as np
@@ -201,3 +202,18 @@ def test_mistakes_in_the_options():
 
 def test_noise_is_heard():
     assert np.abs(noise(0.1)).max() > 1000
+
+
+async def test_a_transcript_longer_than_anybody_speaks_is_none():
+    long = Answer(body=json.dumps({"text": "word " * 100_000}))
+    async with TranscriptionSim(long) as server, asking(server, retries=0) as callers:
+        answer = await callers.answer(0, callers.hear(0, noise(1)), phrases=("yes", "no"))
+        assert isinstance(answer, Failed) and "characters" in answer.reason
+
+
+async def test_words_lie_within_what_was_sent():
+    words = [{"word": "well", "start": -5, "end": 1e300}, {"word": "yes", "start": 1e300, "end": 1e300}]
+    body = json.dumps({"text": "well yes", "words": words})
+    async with TranscriptionSim(Answer(body=body)) as server, asking(server) as callers:
+        answer = await callers.recognise(0, callers.hear(0, noise(1)))
+        assert [(word.start, word.end) for word in answer.words] == [(0, 8000), (8000, 8000)]
