@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -55,7 +56,10 @@ def write_bundle(path: Path, call: CallRecord, trace: list[dict[str, Any]]) -> l
     unfinished = path.with_name(path.name + ".part")
     recording = Path(call.recording_path) if call.recording_path else None
     try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as bundle:
+        with (
+            open(unfinished, "wb", opener=_not_for_everybody) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle,
+        ):
             for name, text in parts.items():
                 bundle.writestr(name, text)
             if recording is not None and recording.is_file():
@@ -65,6 +69,11 @@ def write_bundle(path: Path, call: CallRecord, trace: list[dict[str, Any]]) -> l
     finally:
         unfinished.unlink(missing_ok=True)
     return held
+
+
+def _not_for_everybody(path: str, flags: int) -> int:
+    """As recordings are."""
+    return os.open(path, flags, 0o640)
 
 
 def timeline(call: CallRecord, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:

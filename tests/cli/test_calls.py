@@ -230,6 +230,7 @@ def test_a_call_is_exported_as_one_file(full_record: str, tmp_path: Path, capsys
     output = tmp_path / "call.zip"
     assert main(["calls", "export", "fu", "-o", str(output), "--set", full_record]) == 0
     assert "recording.wav" in capsys.readouterr().out
+    assert output.stat().st_mode & 0o007 == 0, "as the recording in it, not for everybody"
     with zipfile.ZipFile(output) as bundle:
         assert bundle.read("recording.wav") == b"RIFF"
         assert json.loads(bundle.read("call.json"))["turns"][0]["server"] == "vllm-1"
