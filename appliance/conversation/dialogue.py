@@ -499,6 +499,8 @@ class Dialogue:
                             utterance = None
                             await self._until_said()
                         self._press(digits)
+                        if self._turn.interrupted:
+                            break
                     case _:
                         self._note(step)
                 if utterance is not None and utterance.over and self._turn.interrupted:

@@ -36,16 +36,18 @@ class Reply:
         self._done = False
         self.failed = False
         self._error: Exception | None = None
-        self._task = asyncio.create_task(self._collect())
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._collect())
 
     def abandon(self) -> None:
         """Nothing more is wanted of it; what has come by now can still be taken."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def close(self) -> None:
         """Abandon it, and return when nothing of it runs any more."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        self.abandon()
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     async def steps(self) -> AsyncIterator[Step]:
         """Every step, in order, as it comes. Raises what the brain raised, after the steps before."""
@@ -76,3 +78,4 @@ class Reply:
             close = getattr(steps, "aclose", None)
             if close is not None:
                 await close()
+            self._task = None  # its CancelledError holds the frames of the brain, which hold this object

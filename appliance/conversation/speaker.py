@@ -220,7 +220,8 @@ class Speaker:
     def pause(self) -> None:
         """Be silent now, and remember where; :meth:`resume` or :meth:`stop` follows."""
         self._resuming = False
-        if self._live and not self._paused:
+        stopping = self._task is None
+        if self._live and not self._paused and not stopping:
             self._paused = True
             self._flush()
 

@@ -203,3 +203,21 @@ def test_a_number_whose_keys_have_ended_is_answered_although_a_draft_is_held() -
         assert made.log.turns[-1].heard_text == "Thank you, goodbye."
 
     run_virtual(call())
+
+
+def test_a_sound_while_the_agent_is_being_stopped_does_not_hold_up_what_follows() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line())
+        await made.until(lambda: bool(made.media.playout))
+        acknowledges_late(made, 0.1)
+        dialogue, _ = parts(made)
+        await asyncio.sleep(0.5)
+        made.session.on_digit("1", made.media.frame)
+        await asyncio.sleep(0.03)
+        dialogue.paused()
+        await asyncio.sleep(0.4)
+        assert "Please enter your four digit code." in made.engines.said
+        made.hangs_up()
+        await made.over()
+
+    run_virtual(call())

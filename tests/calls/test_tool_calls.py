@@ -173,3 +173,33 @@ def test_a_tool_with_side_effects_that_was_asked_for_in_a_pause_is_not_run() -> 
         assert ended.slots == {}
 
     run_virtual(call())
+
+
+def test_what_follows_keys_is_not_said_to_a_caller_who_has_interrupted() -> None:
+    async def call() -> None:
+        made = VirtualCall(line(tools=["send_digits"], turn={"speculate": 0}), llm=True)
+        pressed: list[str] = []
+        made.media.send_digits = pressed.append  # type: ignore[attr-defined]
+        made.leg.send_digits = lambda digits: False  # type: ignore[attr-defined]
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            await asyncio.sleep(0.1)
+            if any(message.role == "tool" for message in request.messages):
+                yield Token(request.request, "And that was all that there is to say about it.", True)
+            else:
+                yield Token(request.request, "I am going to press the key for you, so listen to this now. ", False)
+                yield Token(request.request, "", True, (ToolCall("", "send_digits", '{"digits": "5"}'),))
+
+        made.engines.generate = generate  # type: ignore[method-assign]
+        await made.until_quiet()
+        made.speaks(0.8, "press five")
+        await made.until(lambda: bool(made.media.playout))
+        await asyncio.sleep(1.0)
+        made.speaks(1.0, "wait a moment please")
+        await asyncio.sleep(1.2)
+        assert pressed == ["5"]
+        assert "And that was all that" not in " ".join(made.engines.said)
+        made.hangs_up()
+        await made.over()
+
+    run_virtual(call())
