@@ -69,7 +69,7 @@ def test_nothing_remains_of_a_call_that_ends_while(when: str, monkeypatch: Any) 
         await made.over(20.0)
         made.media.listener = None
         made.engines.generate = None  # type: ignore[assignment, method-assign]
-        del made, session, parts, generate
+        del made.session, made.task, session, parts
         await asyncio.sleep(7.0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert [type(part()).__name__ for part in gone if part() is not None] == []
