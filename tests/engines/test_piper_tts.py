@@ -216,7 +216,8 @@ class TestWorking:
             engine._voices.clear()
             rings = AudioRings.create(1)
             rings.open(0, 1)
-            worker = Worker("w", SharedSpeech([Source(engine, levelled=True)], PhraseCache(1 << 20)), rings)
+            speech = SharedSpeech([Source(engine, levelled=True)], PhraseCache(1 << 20))
+            worker = Worker("w", speech, rings, run_timeout_s=600)
 
             class Client:
                 def send(self, message: Any) -> bool:
