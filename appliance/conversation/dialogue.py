@@ -424,7 +424,8 @@ class Dialogue:
     async def _carry_out(self, value: Input) -> Ended | None:
         assert self._listening is not None
         ended = await self._speak_reply(value)
-        if isinstance(value, Heard) and not value.text and self._turn.problem and not self._turn.agent_text:
+        not_recognised = isinstance(value, Heard) and not value.text and self._turn.problem
+        if ended is None and not_recognised and not self._turn.agent_text:
             raise EngineError(self._turn.problem)  # nobody has told the caller that nothing was understood
         if ended is None:
             ended = await self._speak_reply(Spoken())

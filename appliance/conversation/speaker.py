@@ -144,7 +144,7 @@ class Speaker:
     @property
     def dry_at(self) -> int | None:
         """The position at which playout waits for more of the reply; None where there is more to play."""
-        idle = self._live and not self._queue and self._running is None and not self._paused
+        idle = self._live and not self._wake.is_set() and not self._paused
         played = int(self._rings.tts_played[self._playback.slot])
         return self._position if idle and played >= self._position else None
 
