@@ -101,6 +101,9 @@ _RESUME_FRAMES: Final = 3
 _MAX_HOLD_FRAMES: Final = 10
 _PEAK_LEARNING: Final = 0.3
 _CLOSURE_FRAMES: Final = 2
+_REJOIN_FRAMES: Final = 20
+"""What follows a sound that was taken for nothing this soon belongs to it: "I'd like ... to book a table"."""
+_MAX_REJOINED_FRAMES: Final = 150
 
 
 def turn_diagram() -> str:
@@ -159,7 +162,8 @@ class TurnMachine:
         self._attempt = 0
         self._next_ask = 1
         self._open_ask = 0
-        self._start = 0
+        self._start = self._said_from = 0
+        self._passed_over = (_NEVER, _NEVER)
         self._voiced = 0
         self._sure = 0
         self._last_voiced = _NEVER
@@ -377,7 +381,10 @@ class TurnMachine:
             if self._listening_since is not None and self.no_input_s is not None:
                 return self._check_no_input(frame)
             return NOTHING
-        self._start = max(self._run_start, frame - _MAX_BACKDATE_FRAMES)
+        self._start = self._said_from = max(self._run_start, frame - _MAX_BACKDATE_FRAMES)
+        began, ended = self._passed_over
+        if self._start - ended <= _REJOIN_FRAMES and self._start - began <= _MAX_REJOINED_FRAMES:
+            self._said_from = began
         self._voiced = min(self._run_frames, frame - self._start + 1)
         self._sure = 1
         self._last_voiced = frame
@@ -520,6 +527,7 @@ class TurnMachine:
     def _resume_agent(self, frame: int) -> Actions:
         self._judging = False
         self.floor.go(Overlap.SLIGHT, frame)
+        self._passed_over = (self._said_from, self._last_voiced)
         self._go(Event.NOT_MEANT)
         self._clear_utterance()
         return (ResumeAgent(frame),)
@@ -540,7 +548,8 @@ class TurnMachine:
         self._rise = 0
         self._rise_last = _NEVER
         self._held = 0
-        return FirstSilence(frame, self._attempt, self._start, self._last_voiced + 1)
+        start = self._start if self.paused else self._said_from
+        return FirstSilence(frame, self._attempt, start, self._last_voiced + 1)
 
     def _ask(self, frame: int) -> AskTurnModel:
         self._open_ask = self._next_ask
@@ -564,7 +573,7 @@ class TurnMachine:
 
     def _commit(self, event: Event, reason: CommitReason) -> TurnCommitted:
         end = self._last_voiced + 1
-        committed = TurnCommitted(self._frame, self._attempt, self._start, end, reason, self._evidence.probability)
+        committed = TurnCommitted(self._frame, self._attempt, self._said_from, end, reason, self._evidence.probability)
         self._committed_end = end
         self.pauses.finished()
         if self._usual_peak is None:

@@ -172,6 +172,43 @@ def test_a_caller_who_begins_again_after_a_resume_pauses_again():
     assert kinds(line.hear(SPEECH, 1.0)) == [SpeechStarted, PauseAgent, StopAgent]
 
 
+def test_what_was_taken_for_nothing_belongs_to_what_follows_at_once():
+    """ "I'd like" lets the agent go on; "to book a table" must not be all that is understood."""
+    line = Line()
+    line.machine.awaits_text = True
+    line.hear(SILENCE, 1.0)
+    line.machine.agent_speaking(True)
+    began = line.frame
+    line.hear(SPEECH, 0.38)
+    (first,) = only(line.hear(SILENCE, 0.14), FirstSilence)
+    assert line.machine.heard_over_agent(first.attempt, "i'd like", accepted=False) == (
+        ResumeAgent(line.machine.frame),
+    )
+    line.hear(SPEECH, 1.0)
+    assert only(line.actions, StopAgent)
+    line.machine.agent_speaking(False)
+    (second,) = only(line.hear(SILENCE, 0.14), FirstSilence)
+    assert abs(second.speech_start - began) <= 2
+    (turn,) = only(line.hear(SILENCE, 4.0), TurnCommitted)
+    assert turn.speech_start == second.speech_start
+
+
+def test_what_comes_later_stands_by_itself():
+    line = Line()
+    line.machine.awaits_text = True
+    line.hear(SILENCE, 1.0)
+    line.machine.agent_speaking(True)
+    line.hear(SPEECH, 0.3)
+    (first,) = only(line.hear(SILENCE, 0.14), FirstSilence)
+    line.machine.heard_over_agent(first.attempt, "mm hm", accepted=True)
+    line.hear(SILENCE, 1.0)
+    line.machine.agent_speaking(False)
+    began = line.frame
+    line.hear(SPEECH, 1.0)
+    (second,) = only(line.hear(SILENCE, 0.14), FirstSilence)
+    assert abs(second.speech_start - began) <= 2
+
+
 def test_a_caller_already_speaking_as_the_agent_begins_pauses_it():
     line = Line()
     line.hear(SPEECH, 0.5)
