@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -33,7 +32,9 @@ from appliance.conversation.brain import (
     Used,
 )
 from appliance.conversation.bridging import DeadAir
+from appliance.conversation.inputs import Inputs, Pending
 from appliance.conversation.listening import HeardTurn, Listening
+from appliance.conversation.passage import Passage
 from appliance.conversation.reply import Reply
 from appliance.conversation.speaker import Speaker
 from appliance.conversation.speculation import Draft, Drafts
@@ -45,7 +46,6 @@ from appliance.events import Doing, InputBy
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES: Final = 2
-_MAX_INPUTS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,6 @@ class Ended:
 
 HandOn: TypeAlias = Callable[[Transfer], Awaitable[str | None]]
 """Hands the caller on, and returns when that call is over, with the reason for the record; None: it failed."""
-
-
-@dataclass
-class _Pending:
-    """An input and what is known about how it came."""
-
-    value: Input
-    heard: HeardTurn | None = None
-    at: float = 0.0
 
 
 class Dialogue:
@@ -102,8 +93,7 @@ class Dialogue:
         self._barge_in = barge_in
         self._now = now
         self._on_turn = on_turn
-        self._inputs: deque[_Pending] = deque(maxlen=_MAX_INPUTS)
-        self._arrived = asyncio.Event()
+        self._inputs = Inputs(now)
         self._said = asyncio.Event()
         self._turn = TurnLog(0)
         self._reply: asyncio.Task[Ended | None] | None = None
@@ -129,9 +119,9 @@ class Dialogue:
 
     async def run(self) -> Ended:
         """From the greeting until the agent ends it; cancel it when the call ends otherwise."""
-        self._put(Opening())
+        self._inputs.put(Opening())
         while True:
-            pending = await self._next()
+            pending = await self._inputs.next()
             self._begin_turn(pending)
             self._reply = asyncio.create_task(self._answer(pending.value))
             self._tell()
@@ -166,7 +156,7 @@ class Dialogue:
             self._drafts.discard()
             self._tell()
             return
-        self._put(_heard(turn), turn)
+        self._inputs.put(_heard(turn), turn)
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
@@ -230,7 +220,7 @@ class Dialogue:
     def silent(self) -> None:
         """The caller has said nothing for as long as the expectation allows."""
         if not self._talking and self._reply is not None and self._reply.done():
-            self._put(Silence())
+            self._inputs.put(Silence())
 
     def key(self, digit: str) -> None:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
@@ -241,7 +231,7 @@ class Dialogue:
         self._caller_speaks = self._caller_done = False
         if self._talking and self._interruptible:
             self._interrupt()
-        self._put(Key(digit))
+        self._inputs.put(Key(digit))
 
     def utterance_started(self) -> None:
         """Media has begun to play an utterance."""
@@ -299,31 +289,13 @@ class Dialogue:
             self._told = news
             self._on_progress(turn, doing, self._hearing)
 
-    def _put(self, value: Input, heard: HeardTurn | None = None) -> None:
-        self._inputs.append(_Pending(value, heard, self._now()))
-        self._arrived.set()
-
-    async def _next(self) -> _Pending:
-        while not self._inputs:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._inputs.popleft()
-
     async def _wait_for_reply(self) -> Ended | None:
         """Until the reply is done, or something else has to be replied to first."""
         assert self._reply is not None
         while not self._reply.done():
-            self._arrived.clear()
-            arrived = asyncio.create_task(self._arrived.wait())
-            try:
-                await asyncio.wait({self._reply, arrived}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                arrived.cancel()
+            await self._inputs.another(unless=self._reply)
             if self._inputs and not self._reply.done():
-                if self._handing_on:
-                    await asyncio.wait({self._reply})
-                    continue
-                if self._talking and not self._interruptible:
+                if self._handing_on or (self._talking and not self._interruptible):
                     await asyncio.wait({self._reply})
                     continue
                 if self._talking:
@@ -334,48 +306,21 @@ class Dialogue:
             await asyncio.wait({self._stopping})
         return None if self._reply.cancelled() else self._reply.result()
 
-    def _begin_turn(self, pending: _Pending) -> None:
+    def _begin_turn(self, pending: Pending) -> None:
         if self._key_timer is not None:
             self._key_timer.cancel()
             self._key_timer = None
         self._replied = False
         if not isinstance(pending.value, Opening):
             self._dead_air.begin()
-        if self._continues_keys(pending):
+        if pending.continues(self._turn, self._now()):
             self._drafts.discard()
             return
         self._finish_turn()
         turn = self._turn
         turn.decided_at = self._now()
-        attempt = pending.heard.attempt if pending.heard is not None else -1
-        self._draft, turn.speculation = self._drafts.take(attempt, pending.value)
-        match pending.value:
-            case Heard(text, confidence, accepted):
-                turn.by = InputBy.VOICE
-                turn.caller_text, turn.confidence, turn.accepted = text, confidence, accepted
-            case Key(digit):
-                turn.by = InputBy.KEY
-                turn.caller_text = digit
-                turn.speech_start_at = turn.speech_end_at = pending.at
-            case _:
-                turn.by = InputBy.NONE
-        if pending.heard is not None:
-            turn.speech_start_at = pending.heard.speech_start_at
-            turn.speech_end_at = pending.heard.speech_end_at
-            turn.stages.extend(pending.heard.stages)
-            turn.ended_by, turn.probability = pending.heard.reason, pending.heard.probability
-            turn.problem = pending.heard.problem
-
-    def _continues_keys(self, pending: _Pending) -> bool:
-        """Keys that make up one number are one turn, answered when the number is complete."""
-        turn = self._turn
-        if turn.by is not InputBy.KEY or turn.agent_text:
-            return False
-        if isinstance(pending.value, Key):
-            turn.caller_text += pending.value.digit
-            turn.speech_end_at = pending.at
-        turn.decided_at = self._now()
-        return isinstance(pending.value, Key | KeysEnded)
+        self._draft, turn.speculation = self._drafts.take(pending.attempt, pending.value)
+        pending.begins(turn)
 
     def _finish_turn(self) -> None:
         if not self._turn.empty:
@@ -434,7 +379,7 @@ class Dialogue:
         self._listen()
         if isinstance(value, Key) and self._key_timeout_s is not None:
             loop = asyncio.get_running_loop()
-            self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._put(KeysEnded()))
+            self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._inputs.put(KeysEnded()))
         return None
 
     def _listen(self) -> None:
@@ -450,13 +395,14 @@ class Dialogue:
         assert self._speaker is not None and self._listening is not None
         draft, self._draft = self._draft, None
         if draft is not None:
-            reply, utterance, said = draft.reply, draft.utterance, draft.utterance is not None
+            reply = draft.reply
             self.brain = reply.brain
             self._turn.thinking_at = draft.begun_at
-            if utterance is not None:
-                self._begun(utterance)
+            if draft.utterance is not None:
+                self._begun(draft.utterance)
         else:
-            reply, utterance, said = Reply(self.brain, value), None, False
+            reply = Reply(self.brain, value)
+        passage = Passage(self._speaker, self._begin_utterance, draft.utterance if draft is not None else None)
         self._thinking = reply
         ended: Ended | None = None
         transfer: Transfer | None = None
@@ -467,26 +413,10 @@ class Dialogue:
                         pass  # the wait has been bridged, and will be again
                     case Say(text, interruptible, filler):
                         self._dead_air.look_again()
-                        if utterance is not None and (
-                            filler or utterance.complete or utterance.interruptible != interruptible
-                        ):
-                            self._speaker.finish(utterance)
-                            utterance = None
-                        if utterance is None:
-                            utterance = self._begin_utterance(interruptible, filler)
-                        self._say(utterance, text, given=said)
-                        said = False
-                        if filler:  # its end is where the next wait begins
-                            self._speaker.finish(utterance)
-                            utterance = None
+                        self._meant(passage.say(text, interruptible=interruptible, filler=filler), text)
                     case Speak(speech):
                         self._dead_air.end()
-                        if utterance is not None and (utterance.complete or not utterance.interruptible):
-                            self._speaker.finish(utterance)
-                            utterance = None
-                        if utterance is None:
-                            utterance = self._begin_utterance(True)
-                        self._speaker.follow(utterance, speech)
+                        passage.follow(speech)
                     case HangUp(reason):
                         ended = Ended(reason)
                     case Transfer():
@@ -495,22 +425,21 @@ class Dialogue:
                         if self._talking:
                             self._speaks()
                     case SendDigits(digits):
-                        if utterance is not None:
-                            self._speaker.finish(utterance)
-                            utterance = None
+                        if passage.open is not None:
+                            passage.finish()
                             await self._until_said()
                         self._press(digits)
                         if self._turn.interrupted:
                             break
                     case _:
                         self._note(step)
-                if utterance is not None and utterance.over and self._turn.interrupted:
+                if passage.open is not None and passage.open.over and self._turn.interrupted:
                     break  # the rest of the reply is not wanted
         finally:
             self._thinking = None
-            if utterance is not None:
-                self._speaker.finish(utterance)
+            passage.close()
             await reply.close()
+        utterance = passage.open
         if self._talking or utterance is not None:
             await self._until_said()
             if not self._turn.interrupted:
@@ -546,7 +475,7 @@ class Dialogue:
             self._inputs.clear()
         if reason is not None:
             return Ended(reason)
-        self._put(TransferFailed())
+        self._inputs.put(TransferFailed())
         return None
 
     def _begin_utterance(self, interruptible: bool, filler: bool = False) -> Utterance:
@@ -573,11 +502,8 @@ class Dialogue:
         speaker.resume()
         self._tell()
 
-    def _say(self, utterance: Utterance, clause: str, *, given: bool = False) -> None:
-        """``given``: the speaker has been told already."""
-        assert self._speaker is not None
-        if not given:
-            self._speaker.add(utterance, clause)
+    def _meant(self, utterance: Utterance, clause: str) -> None:
+        """The speaker has been told to say ``clause``."""
         if not utterance.filler:
             self._turn.meant.append(clause.strip())
         self._tell()
@@ -604,7 +530,8 @@ class Dialogue:
         assert self._speaker is not None
         self._dead_air.end()
         utterance = self._begin_utterance(True)
-        self._say(utterance, text)
+        self._speaker.add(utterance, text)
+        self._meant(utterance, text)
         self._speaker.finish(utterance)
         await self._until_said()
 
