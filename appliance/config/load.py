@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from appliance.config.marks import Document, dotted, parse
+from appliance.config.marks import Document, Secrets, dotted, parse
 from appliance.config.marks import Path as KeyPath
 from appliance.config.settings import Settings, conflicts
 from appliance.config.trunks import SipTrunk
@@ -27,7 +27,7 @@ _EMBEDDED = "(embedded default)"
 _OVERRIDE = "--set"
 
 
-def read_document(path: Path, *, secrets: _Secrets | None = None, typed: bool = True) -> Document:
+def read_document(path: Path, *, secrets: Secrets | None = None, typed: bool = True) -> Document:
     """The file as plain data with line numbers; what is wrong is in the result's ``mistakes``."""
     name = display_name(path)
     try:

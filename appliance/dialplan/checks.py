@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
 from appliance.dialplan.schema import (
-    BUILTIN_TOOLS,
     AskStep,
     BranchStep,
     GotoStep,
@@ -128,9 +127,7 @@ def _agent(draft: Draft) -> Iterator[Problem]:
 def _tools(line: Line) -> Iterator[Problem]:
     for index, name in enumerate(line.tools or ()):
         path: Path = ("tools", index)
-        if name not in BUILTIN_TOOLS:
-            yield Problem(path, f"there is no tool {name!r}", nearest(name, BUILTIN_TOOLS))
-        elif name in _ASKING_TOOLS and line.agent == "realtime":
+        if name in _ASKING_TOOLS and line.agent == "realtime":
             yield Problem(path, "cannot be used with agent: realtime", "remove it, or set agent: llm")
         elif name == "transfer" and not line.transfers:
             yield Problem(path, "there is nobody to hand on to", "name them under transfers")

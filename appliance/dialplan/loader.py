@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from appliance.config import Settings
 from appliance.config.load import display_name, read_document
 from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
-from appliance.config.validation import locate, look_up, nearest, validate
-from appliance.dialplan.checks import Draft, MissingWords, problems
-from appliance.dialplan.schema import Line, TransferStep, TransferTarget
+from appliance.config.validation import locate, look_up, validate
+from appliance.dialplan.checks import Draft, Problem, problems
+from appliance.dialplan.schema import Line
+from appliance.dialplan.surroundings import Surroundings, misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 
@@ -39,32 +38,17 @@ class Dialplan:
         return next((line for line in self.lines if line.name == name), None)
 
 
-def load_dialplans(
-    paths: Sequence[Path],
-    *,
-    missing_words: MissingWords | None = None,
-    trunks: Collection[str] | None = None,
-    languages: Collection[str] | None = None,
-    llm: bool = True,
-    speech: bool = True,
-    routes: bool = True,
-    open_vocabulary: bool = True,
-) -> Dialplan:
+def load_dialplans(paths: Sequence[Path], around: Surroundings | None = None) -> Dialplan:
     """Read the files, and the ``*.yaml`` files of the folders, sorted by name within each.
 
     Args:
         paths: files and folders, in order of priority.
-        missing_words: tells which words of a phrase the recogniser does not know; None checks no words.
-        trunks: names of the trunks there are; None checks none.
-        languages: what the recogniser understands, as ``en`` for every English; None checks none.
-        llm: whether there is a language model for lines with ``agent: llm``.
-        speech: whether there is a model that hears and speaks for lines with ``agent: realtime``.
-        routes: whether there are routes for transfers that name no trunk.
-        open_vocabulary: whether the recogniser understands more than what is expected.
+        around: what the lines may refer to.
 
     Raises:
         ConfigError: with every mistake.
     """
+    around = around or Surroundings()
     mistakes: list[Mistake] = []
     warnings: list[Mistake] = []
     lines: list[Line] = []
@@ -72,20 +56,10 @@ def load_dialplans(
     catch_all = ""
     files = _files(paths, mistakes)
     for path in files:
-        document = read_document(path)
+        document = read_document(path, secrets=around.secrets)
         mistakes += document.mistakes
         for root in _line_roots(document, mistakes):
-            around = partial(
-                _surroundings,
-                document,
-                root,
-                trunks=trunks,
-                languages=languages,
-                llm=llm,
-                speech=speech,
-                routes=routes,
-            )
-            line, wrong = _read_line(document, root, missing_words, around)
+            line, wrong = _read_line(document, root, around)
             mistakes += wrong
             if line is None:
                 continue
@@ -97,7 +71,7 @@ def load_dialplans(
             elif catch_all:
                 what = f"line {line.name!r} never answers: {catch_all!r} above it matches every call"
                 mistakes.append(document.mistake((*root, "match"), what, "move the line that matches all to the end"))
-            if line.agent == "llm" and not open_vocabulary:
+            if line.agent == "llm" and not around.open_vocabulary:
                 what = "the recogniser understands expected phrases only, and a model's line expects none"
                 hint = "name another engines.asr.provider in appliance.yaml"
                 warnings.append(document.mistake((*root, "agent"), what, hint))
@@ -112,18 +86,30 @@ def load_dialplans(
     return Dialplan(tuple(lines), sources, tuple(warnings))
 
 
-def load_lines(settings: Settings) -> Dialplan:
+def load_lines(settings: Settings, around: Surroundings | None = None) -> Dialplan:
     """The dialplans of a box, checked against its trunks and engines.
+
+    Args:
+        settings: of the box.
+        around: what there is, where that is more than :func:`surroundings_of` can tell.
 
     Raises:
         ConfigError: with every mistake.
         ModelFileError: the recogniser's dictionary is missing.
     """
+    return load_dialplans(settings.dialplans.paths, around or surroundings_of(settings))
+
+
+def surroundings_of(settings: Settings) -> Surroundings:
+    """What the settings say of the box that lines answer on.
+
+    Raises:
+        ModelFileError: the recogniser's dictionary is missing.
+    """
     embedded = settings.engines.asr.provider == "pocketsphinx"
-    return load_dialplans(
-        settings.dialplans.paths,
+    return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
-        trunks=settings.trunks,
+        trunks=tuple(settings.trunks),
         languages=("en",) if embedded else None,
         llm=settings.engines.llm.provider != "none",
         speech=settings.engines.speech.provider != "none",
@@ -177,12 +163,7 @@ def _line_roots(document: Document, mistakes: list[Mistake]) -> list[KeyPath]:
     return [("lines", index) for index in range(len(data["lines"]))]
 
 
-def _read_line(
-    document: Document,
-    root: KeyPath,
-    missing_words: MissingWords | None,
-    around: Callable[[Line], list[Mistake]],
-) -> tuple[Line | None, list[Mistake]]:
+def _read_line(document: Document, root: KeyPath, around: Surroundings) -> tuple[Line | None, list[Mistake]]:
     """The line at ``root``; None where it could not be understood, or has no name to go by."""
     raw = look_up(document.data, root)
     if not isinstance(raw, dict):
@@ -204,69 +185,14 @@ def _read_line(
         broken={name: steps[name] for name in {str(p[1]) for p in inner if len(p) > 1 and p[0] == "flow"}},
         wrong_keys=frozenset(str(path[0]) for path in inner if path),
     )
-    for problem in problems(draft, missing_words):
-        origin = document.origin((*root, *locate(raw, problem.path)))
-        mistakes.append(Mistake(*origin, dotted((*root, *problem.path)), problem.what, problem.hint))
-    mistakes += around(checked.value)
+    found = (*problems(draft, around.missing_words), *misfits(checked.value, raw, around))
+    mistakes += [_reported(document, root, raw, problem) for problem in found]
     return checked.value if named else None, mistakes
 
 
-def _transfers(line: Line) -> Iterator[tuple[KeyPath, TransferTarget]]:
-    for name, step in line.flow.items():
-        if isinstance(step, TransferStep):
-            yield ("flow", name, "transfer"), step.transfer
-    if line.fallback is not None and line.fallback.transfer is not None:
-        yield ("fallback", "transfer"), line.fallback.transfer
-    yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
-
-
-def _surroundings(
-    document: Document,
-    root: KeyPath,
-    line: Line,
-    *,
-    trunks: Collection[str] | None,
-    languages: Collection[str] | None,
-    llm: bool,
-    speech: bool,
-    routes: bool,
-) -> list[Mistake]:
-    """Where the line does not fit the rest of the box."""
-    found = []
-    for index, trunk in enumerate(line.match.trunk or ()):
-        if trunks is not None and trunk not in trunks and trunk != "*":
-            path: KeyPath = (*root, "match", "trunk")
-            if isinstance(look_up(document.data, path), list):
-                path = (*path, index)
-            found.append(document.mistake(path, f"there is no trunk {trunk!r}", nearest(trunk, trunks)))
-    for where, target in _transfers(line):
-        key: KeyPath = locate(look_up(document.data, root), (*where, "trunk"))
-        wanted = target.trunk
-        if wanted is not None and trunks is not None and wanted not in trunks:
-            found.append(document.mistake((*root, *key), f"there is no trunk {wanted!r}", nearest(wanted, trunks)))
-        elif wanted is None and not routes and not target.to.lower().startswith(("sip:", "sips:")):
-            hint = "name a trunk here, or add routes to appliance.yaml"
-            found.append(document.mistake((*root, *key), "nothing says by which trunk", hint))
-    recognised = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
-    if recognised and languages is not None and line.language.partition("-")[0] not in languages:
-        what = f"the recogniser does not understand {line.language!r}"
-        hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
-        found.append(document.mistake((*root, "language"), what, hint))
-    if line.timezone is not None and not _is_zone(line.timezone):
-        what = f"{line.timezone!r} is not a time zone"
-        found.append(document.mistake((*root, "timezone"), what, "write one such as Europe/Berlin"))
-    if line.agent == "realtime" and not speech:
-        hint = "set engines.speech.provider in appliance.yaml, or agent: flow"
-        found.append(document.mistake((*root, "agent"), "there is no model that hears and speaks", hint))
-    if line.agent == "llm" and not llm:
-        hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
-        found.append(document.mistake((*root, "agent"), "there is no language model", hint))
-    return found
+def _reported(document: Document, root: KeyPath, raw: dict[str, Any], problem: Problem) -> Mistake:
+    """The problem at the line where it was written."""
+    written = locate(raw, problem.path)
+    origin = document.origin((*root, *written))
+    in_short = isinstance(problem.path[-1], int) and written == problem.path[:-1]  # one item instead of a list
+    return Mistake(*origin, dotted((*root, *(written if in_short else problem.path))), problem.what, problem.hint)

@@ -14,6 +14,7 @@ from appliance.config import load_settings, shipped_dir
 from appliance.dialplan.flow import Flow
 from appliance.dialplan.loader import Dialplan, load_dialplans, load_lines
 from appliance.dialplan.schema import AskStep
+from appliance.dialplan.surroundings import Surroundings
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError
 
@@ -29,7 +30,7 @@ def write(**files: str) -> list[Path]:
 
 
 def load(text: str, **options: Any) -> Dialplan:
-    return load_dialplans(write(plan=text), **options)
+    return load_dialplans(write(plan=text), Surroundings(**options))
 
 
 def mistakes(text: str, **options: Any) -> list[str]:
@@ -98,7 +99,7 @@ def test_the_shipped_dialplans_have_no_mistake_and_answer_every_call() -> None:
 
 
 def test_the_shipped_dialplan_asks_at_least_three_times_and_never_hangs_up_on_a_silent_caller_too_soon() -> None:
-    line = load_dialplans([shipped_dir("dialplans")], missing_words=Lexicon().missing).lines[0]
+    line = load_dialplans([shipped_dir("dialplans")], Surroundings(missing_words=Lexicon().missing)).lines[0]
     assert sum(isinstance(step, AskStep) for step in line.flow.values()) >= 3
     silence_s = line.no_input.after_s * (len(line.no_input.prompts) + 1)
     assert line.no_input.after_s >= 8
@@ -303,7 +304,7 @@ def test_a_mistake_in_a_line(text: str, expected: str) -> None:
 
 
 def test_a_model_that_could_hear_nothing_is_warned_about() -> None:
-    plan = load_dialplans(write(a=f"{LLM}match: {{}}\n"), open_vocabulary=False)
+    plan = load_dialplans(write(a=f"{LLM}match: {{}}\n"), Surroundings(open_vocabulary=False))
     (warning,) = plan.warnings
     assert str(warning).startswith("dialplans/a.yaml:2: agent: the recogniser understands expected phrases only")
     assert load_dialplans(write(a=f"{LLM}match: {{}}\n")).warnings == ()

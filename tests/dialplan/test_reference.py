@@ -13,6 +13,7 @@ from appliance.dialplan.flow import Flow, Heard, Key, Said
 from appliance.dialplan.loader import load_dialplans
 from appliance.dialplan.reference import SECTIONS, TARGET, updated
 from appliance.dialplan.schema import BUILTIN_TOOLS, STEP_KINDS, Line
+from appliance.dialplan.surroundings import Surroundings
 from appliance.engines.lexicon import Lexicon
 
 PAGE = TARGET.read_text()
@@ -39,7 +40,7 @@ def test_the_example_works(tmp_path: Path) -> None:
     example = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert example is not None
     (tmp_path / "example.yaml").write_text(example[1])
-    line = load_dialplans([tmp_path], missing_words=Lexicon().missing).lines[0]
+    line = load_dialplans([tmp_path], Surroundings(missing_words=Lexicon().missing)).lines[0]
     flow = Flow(line)
     flow.start()
     flow.handle(Heard("an appointment"))

@@ -1,0 +1,126 @@
+"""What a line refers to outside of its file: trunks, languages, tools, plugins, voices. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from appliance.config.marks import Secrets
+from appliance.config.validation import nearest
+from appliance.dialplan.checks import MissingWords, Path, Problem
+from appliance.dialplan.schema import BUILTIN_TOOLS, Line, TransferStep, TransferTarget
+
+LineCheck: TypeAlias = Callable[[Line, Mapping[str, Any]], Iterable[Problem]]
+"""What is wrong with a line, which is given as it was understood and as it was written (whole, with all inherited)."""
+NamesFor: TypeAlias = Callable[[Line], Collection[str] | None]
+"""The names that exist for a line; None where they are not known."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What there is beside the dialplans. What is left out is not checked.
+
+    Args:
+        missing_words: tells which words of a phrase the recogniser does not know.
+        trunks: names of the trunks there are.
+        languages: what the recogniser understands, as ``en`` for every English.
+        tools: names of the tools that a line can use beside the built-in ones; without it there are no others.
+        voices: names of the voices that the synthesiser has for the line's language.
+        llm: whether there is a language model for lines with ``agent: llm``.
+        speech: whether there is a model that hears and speaks for lines with ``agent: realtime``.
+        routes: whether there are routes for transfers that name no trunk.
+        open_vocabulary: whether the recogniser understands more than what is expected.
+        secrets: looks up ``!secret NAME``; None where dialplans may hold none.
+        checks: what else a line must fulfil, the values of its plugins for one.
+    """
+
+    missing_words: MissingWords | None = None
+    trunks: Collection[str] | None = None
+    languages: Collection[str] | None = None
+    tools: NamesFor | None = None
+    voices: NamesFor | None = None
+    llm: bool = True
+    speech: bool = True
+    routes: bool = True
+    open_vocabulary: bool = True
+    secrets: Secrets | None = None
+    checks: tuple[LineCheck, ...] = ()
+
+
+def misfits(line: Line, written: Mapping[str, Any], around: Surroundings) -> list[Problem]:
+    """Where the line does not fit what is around it.
+
+    Args:
+        line: as it was understood.
+        written: as it was written.
+        around: what there is.
+    """
+    found = [*_trunks(line, around), *_engines(line, around), *_tools(line, around)]
+    if line.timezone is not None and not _is_zone(line.timezone):
+        what = f"{line.timezone!r} is not a time zone"
+        found.append(Problem(("timezone",), what, "write one such as Europe/Berlin"))
+    for check in around.checks:
+        found += check(line, written)
+    return found
+
+
+def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
+    for name, step in line.flow.items():
+        if isinstance(step, TransferStep):
+            yield ("flow", name, "transfer"), step.transfer
+    if line.fallback is not None and line.fallback.transfer is not None:
+        yield ("fallback", "transfer"), line.fallback.transfer
+    yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
+
+
+def _trunks(line: Line, around: Surroundings) -> Iterator[Problem]:
+    trunks = around.trunks
+    for index, trunk in enumerate(line.match.trunk or ()):
+        if trunks is not None and trunk not in trunks and trunk != "*":
+            yield Problem(("match", "trunk", index), f"there is no trunk {trunk!r}", nearest(trunk, trunks))
+    for path, target in _transfers(line):
+        wanted = target.trunk
+        if wanted is not None and trunks is not None and wanted not in trunks:
+            yield Problem((*path, "trunk"), f"there is no trunk {wanted!r}", nearest(wanted, trunks))
+        elif wanted is None and not around.routes and not target.to.lower().startswith(("sip:", "sips:")):
+            yield Problem(path, "nothing says by which trunk", "name a trunk here, or add routes to appliance.yaml")
+
+
+def _engines(line: Line, around: Surroundings) -> Iterator[Problem]:
+    languages = around.languages
+    recognised = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
+    if recognised and languages is not None and line.language.partition("-")[0] not in languages:
+        what = f"the recogniser does not understand {line.language!r}"
+        hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
+        yield Problem(("language",), what, hint)
+    if line.agent == "realtime" and not around.speech:
+        hint = "set engines.speech.provider in appliance.yaml, or agent: flow"
+        yield Problem(("agent",), "there is no model that hears and speaks", hint)
+    if line.agent == "llm" and not around.llm:
+        hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
+        yield Problem(("agent",), "there is no language model", hint)
+    if line.voice.name and around.voices is not None:
+        voices = around.voices(line)
+        if voices is not None and line.voice.name not in voices:
+            what = f"the synthesiser has no voice {line.voice.name!r}"
+            yield Problem(("voice", "name"), what, nearest(line.voice.name, voices))
+
+
+def _tools(line: Line, around: Surroundings) -> Iterator[Problem]:
+    if line.agent == "flow":
+        return
+    others = (around.tools(line) if around.tools is not None else None) or ()
+    known = (*BUILTIN_TOOLS, *others)
+    for index, name in enumerate(line.tools or ()):
+        if name not in known:
+            yield Problem(("tools", index), f"there is no tool {name!r}", nearest(name, known))
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
