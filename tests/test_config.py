@@ -46,7 +46,7 @@ def test_without_a_file_the_box_runs_on_loopback() -> None:
 
 
 def test_an_empty_file_is_the_embedded_default() -> None:
-    assert load("# nothing yet\n") == load_settings(None, [])
+    assert load("# nothing yet\n") == load_settings(None, ["secrets_file=secrets.yaml"])
 
 
 def test_the_shipped_dialplans_are_found_in_a_checkout() -> None:

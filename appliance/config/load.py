@@ -76,7 +76,8 @@ def examine_settings(
     path: Path | None, overrides: list[str], *, environ: Mapping[str, str] | None = None
 ) -> tuple[Settings | None, list[Mistake]]:
     """As :func:`load_settings`, but with what could be made of the settings beside the mistakes."""
-    secrets = _Secrets(path, os.environ if environ is None else environ)
+    beside = path.parent / SECRETS_FILE if path is not None else None
+    secrets = Secrets(beside, os.environ if environ is None else environ)
     document = Document(_EMBEDDED, {}) if path is None else read_document(path, secrets=secrets)
     mistakes = document.mistakes
     if document.data is None and not mistakes:
@@ -130,6 +131,10 @@ def _with_paths(settings: Settings, document: Document, path: Path | None) -> Se
         else trunk
         for name, trunk in settings.trunks.items()
     }
+    if settings.secrets_file is not None:
+        update["secrets_file"] = beside(("secrets_file",), settings.secrets_file)
+    elif path is not None:
+        update["secrets_file"] = path.parent / SECRETS_FILE
     settings = settings.model_copy(update=update)
     settings._document = document
     return settings
@@ -186,7 +191,7 @@ def _words(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _override(document: Document, assignment: str, number: int, secrets: _Secrets) -> None:
+def _override(document: Document, assignment: str, number: int, secrets: Secrets) -> None:
     key, equals, text = assignment.partition("=")
     parts: KeyPath = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
     here = (_OVERRIDE, number)
@@ -249,11 +254,24 @@ def _defaults() -> Any:
     return dumped
 
 
-class _Secrets:
-    """Looks a name up in the environment, then in ``secrets.yaml`` beside the settings."""
+def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Secrets:
+    """Where ``!secret`` of dialplans and plugins is looked up: where that of the settings is."""
+    return Secrets(settings.secrets_file, os.environ if environ is None else environ)
 
-    def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
-        self._file = path.parent / SECRETS_FILE if path is not None else None
+
+class Secrets:
+    """Looks a name up in the environment, then in a file of ``NAME: value`` lines.
+
+    Args:
+        file: it is read when it is first needed, and need not exist.
+        environ: holds ``APPLIANCE_SECRET_NAME``.
+
+    Attributes:
+        mistakes: what is wrong with the file.
+    """
+
+    def __init__(self, file: Path | None, environ: Mapping[str, str]) -> None:
+        self._file = file
         self._environ = environ
         self._known: dict[str, str] | None = None
         self.mistakes: list[Mistake] = []

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
+from appliance.config.egress import HostPattern, engine_mistakes
 from appliance.config.fields import Address, Host, Name, NetworkField, Options, Port, Seconds, gathered, unavailable
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
@@ -259,6 +260,12 @@ class Plugins(Section):
     enabled: Annotated[tuple[Name, ...], AfterValidator(_no_plugins)] = Field(
         default=(), description="Plugins to load, by name. Not available in this version."
     )
+    allow_hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="Hosts in private networks, or on this machine, that every YAML plugin may speak to, beside its "
+        "own `allow_hosts`.",
+    )
 
 
 class Settings(Section):
@@ -296,6 +303,19 @@ class Settings(Section):
     models_dir: Path | None = Field(
         default=None,
         description="Folder of model files. By default `$APPLIANCE_MODELS`, or `~/.cache/appliance/models`.",
+    )
+
+    egress: tuple[HostPattern, ...] | None = Field(
+        default=None,
+        max_length=1000,
+        description="Hosts that engines, HTTP tools, webhooks and MCP servers may be at: `api.example.com`, "
+        "`*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but the call. Unset: "
+        "engines are where they are configured, tools and webhooks at any public host.",
+    )
+    secrets_file: Path | None = Field(
+        default=None,
+        description="File in which `!secret NAME` of dialplans and plugins is looked up. By default `secrets.yaml` "
+        "beside this file, where that of this file always is.",
     )
 
     _document: Document | None = PrivateAttr(None)
@@ -358,6 +378,7 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
     if settings.engines.tts.provider == "none":
         found.append((("engines", "tts", "provider"), "is none: nothing could be said", "set one, espeak for instance"))
     found += _unreachable_audio(settings)
+    found += engine_mistakes(dict(settings.engines), settings.egress)
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
         (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
