@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Final
 
 FIRST_WORDS: Final = 4
@@ -44,6 +46,7 @@ _KEPT_SYMBOLS: Final = frozenset("°№℃℉")
 _END: Final = re.compile(r"[.!?…。!?]+[\"'”’)\]*_]*|\n+")
 _CLAUSE_END: Final = re.compile(r"[,;:,、;:][\"'”’)*_]*|\s[-–—]+(?=\s)|—")
 _WORD: Final = re.compile(r"[^\W_](?:[\w'’./:-]*[^\W_])?")
+_SPACE: Final = re.compile(r"\s(?=\S)")
 _LAST_WORD: Final = re.compile(r"[^\W_](?:[\w.'’]*[^\W_])?$")
 _OPEN_LINK: Final = re.compile(r"\[[^\]\n]*$|\[[^\]\n]*\]$|\[[^\]\n]*\]\([^)\n]*$")
 _FENCE: Final = re.compile(r"```.*?(?:```|$)", re.DOTALL)
@@ -137,9 +140,11 @@ class ClauseCutter:
 
     def _first_cut(self, final: bool) -> int | None:
         text = self._text
-        candidates = [match.end() for match in _END.finditer(text) if self._ends_sentence(match, final)]
-        candidates += [match.end() for match in _CLAUSE_END.finditer(text) if self._ends_clause(match, final)]
-        candidates += [match.start() for match in re.finditer(r"\s(?=\S)", text) if self._is_natural(match.start())]
+        # What lies behind the limit is never cut there, and a fixed text may be many pages long.
+        near = self._max + 1
+        candidates = [match.end() for match in _upto(near, _END, text) if self._ends_sentence(match, final)]
+        candidates += [match.end() for match in _upto(near, _CLAUSE_END, text) if self._ends_clause(match, final)]
+        candidates += [match.start() for match in _upto(near, _SPACE, text) if self._is_natural(match.start())]
         for at in sorted(candidates):
             if word_count(speakable(text[:at])) >= self._first_words and not _inside_link(text[:at]):
                 return at
@@ -212,6 +217,11 @@ class ClauseCutter:
             or any(character.isdigit() for character in word)
             or (word[0].isupper() and not _starts_sentence(before, match.start()))
         )
+
+
+def _upto(limit: int, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The matches that end there or before."""
+    return takewhile(lambda match: match.end() <= limit, pattern.finditer(text))
 
 
 def _is_spoken(character: str) -> bool:
