@@ -333,6 +333,23 @@ class CallEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HookFailed:
+    """A plugin's hook failed or was too slow in this call, which went on by the hook's default.
+
+    ``outcome`` is failed, over_budget, wrong_type, unavailable (the plugin host is being restarted) or switched_off
+    (after too many failures). ``text`` says what went wrong. ``plugin`` is "" where it is not about one of them.
+    """
+
+    call_id: str
+    hook: str
+    plugin: str
+    outcome: str
+    at: float
+    seconds: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallTraced:
     """What was said in SIP for a call that is over; comes a moment after CallEnded, for the last answers' sake.
 
@@ -354,6 +371,7 @@ CallEvent: TypeAlias = (
     | LineMeasured
     | CallEnded
     | RecordingFinished
+    | HookFailed
     | CallTraced
 )
 

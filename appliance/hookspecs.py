@@ -1,10 +1,21 @@
 """The plugin manual: every hook the appliance calls, in the order of a call's life.
 
-A plugin implements a hook with ``appliance.api.hookimpl``. Built-in engines are registered through the same plugin
-manager (``appliance/engines/builtin.py``) and get no other treatment.
+A plugin implements a hook with ``appliance.api.hookimpl``, as a plain or an ``async`` function, and names only those
+arguments that it wants. A hook that a plugin does not have costs nothing.
 
-Each hook says when it runs and in which process, how long it may take, what becomes of the result, and what an
-exception does.
+Each hook says when it runs, how long it may take (the budget, of one plugin), what becomes of the results, what a
+failure does, and in which process it runs. The four rules for results:
+
+* *first*: plugins are asked in the order in which they are enabled, and the first result that is not None counts.
+* *collected*: the results of all plugins count, in that order.
+* *chained*: each plugin gets what the one before it returned; None leaves it as it is.
+* *told*: nobody waits, and what is returned is of no interest. What a plugin is told of one call, it is told in order.
+
+A failure is an exception, a result of another type, or a plugin that is over its budget: it is given up, the others
+still run, and the call goes on with the hook's default. Five failures of a plugin's hook on a line within a minute
+switch this hook off on this line for a minute. Plain functions run in threads, so they may wait; an ``async`` function
+that computes or waits without ``await`` holds up all plugins, and a plugin host that stands still is killed, blamed on
+the plugin that ran, and started again.
 
 Provider hooks
 --------------
@@ -22,13 +33,27 @@ names. A provider hook returns the providers a plugin offers, by that name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
+
+from appliance.hook_types import (
+    Blocked,
+    Box,
+    Call,
+    CallSummary,
+    CampaignEvent,
+    Command,
+    Denied,
+    ModelRequest,
+    Refusal,
+    Route,
+)
+from appliance.tool_types import Tool
 
 PROJECT: Final = "appliance"
 
@@ -115,6 +140,331 @@ class IdentityClaim:
     issued_at: int
     calling: str
     called: str
+
+
+# --- the box ------------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def appliance_configure(values: Any, line: str) -> None:
+    """The plugin's values, for the box and for each line that has values of its own.
+
+    ``values`` is an instance of the plugin's ``Values``, already validated, or None; ``line`` is "" for the box.
+
+    * When: the plugin host starts, or the values have changed; before any other hook of that line.
+    * Budget: 10 s.
+    * Result: told; the host waits.
+    * Failure: the plugin is off on that line (for the box: everywhere), and the reason is shown.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_started(box: Box) -> None:
+    """The box takes calls from now on. Open connections and start background tasks here.
+
+    * When: once after ``configure``, and again in a plugin host that was restarted.
+    * Budget: 10 s.
+    * Result: told; the host waits.
+    * Failure: logged; the plugin's other hooks run.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_stopping() -> None:
+    """The box stops. Close what was opened; no hook follows.
+
+    * When: once; not where the plugin host is killed.
+    * Budget: 3 s.
+    * Result: told; the host waits.
+    * Failure: logged.
+    * Process: the plugin host.
+    """
+
+
+# --- a call comes in ----------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def appliance_verify_identity(call: Call, claim: IdentityClaim) -> str | None:
+    """Is the caller who the Identity header says?
+
+    The verdict is the call's ``verstat``, in place of the network's own: "TN-Validation-Passed",
+    "TN-Validation-Failed" or "No-TN-Validation". Lines match on it (``match.verstat``). Fetch and keep certificates
+    elsewhere; what is not at hand has no verdict.
+
+    * When: an INVITE with an Identity header has come, before ``admit``.
+    * Budget: 50 ms.
+    * Result: first.
+    * Failure: the network's own verdict stands.
+    * Process: the plugin host.
+    """
+
+
+@hookspec(firstresult=True)
+def appliance_admit(call: Call) -> Refusal | None:
+    """Is the call taken at all?
+
+    * When: a call has come and there is room for it; no line has been chosen. Only plugins that are enabled for the
+      whole box are asked.
+    * Budget: 100 ms; the caller hears nothing yet.
+    * Result: first. A ``Refusal`` turns the call away.
+    * Failure: the call is taken.
+    * Process: the plugin host.
+    """
+
+
+@hookspec(firstresult=True)
+def appliance_route(call: Call) -> str | None:
+    """Which line answers?
+
+    * When: after ``admit``. Only plugins that are enabled for the whole box are asked.
+    * Budget: 100 ms; the caller hears nothing yet.
+    * Result: first: the name of a line, which then answers whatever its ``match`` says. None leaves it to the dialplan.
+    * Failure: the dialplan chooses; so it does where there is no line of that name.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_tools(call: Call) -> Sequence[Tool] | None:
+    """What may the model of this line do, beside the tools that the line has?
+
+    The tools run in the plugin host, too; ``Tool.run`` may be a plain function.
+
+    * When: a call rings on a line with a language model, once.
+    * Budget: 100 ms.
+    * Result: collected. The first tool of a name has it; a tool that cannot be offered is left out, and logged.
+    * Failure: the call goes on without the plugin's tools.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_answered(call: Call) -> None:
+    """The call has been answered. What later hooks need of a slow server can be fetched now, into ``call.state``.
+
+    * When: the box has answered, before the greeting.
+    * Budget: 5 s.
+    * Result: told.
+    * Failure: noted in the call's record.
+    * Process: the plugin host.
+    """
+
+
+# --- the conversation ---------------------------------------------------------------------------------------------
+
+
+@hookspec
+def appliance_partial_transcript(call: Call, text: str) -> str | None:
+    """What the caller has said so far, while they still speak.
+
+    * When: the recogniser has a new guess; not every recogniser has any.
+    * Budget: 20 ms.
+    * Result: chained: what the text is to be.
+    * Failure: the text stays as it was.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_final_transcript(call: Call, text: str) -> str | Blocked | None:
+    """What the caller has said in one turn. May run for a turn that the caller then goes on with.
+
+    * When: the recogniser is done, before the flow or the model sees the text. The caller waits.
+    * Budget: 50 ms.
+    * Result: chained: what the text is to be, or ``Blocked``, which ends the chain: nothing sees the text.
+    * Failure: the text stays as it was.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_before_llm(call: Call, request: ModelRequest) -> Sequence[str] | None:
+    """What should the model know for this reply? May run for a reply that is then thrown away.
+
+    * When: the model is about to be asked. The caller waits.
+    * Budget: 100 ms.
+    * Result: collected: texts of at most 4,000 characters that the model is shown as data, not as instructions.
+    * Failure: the model is asked without them.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_before_tool(call: Call, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | Denied | None:
+    """May this tool run, with these arguments? They fit the tool's schema; what is returned is checked again.
+
+    * When: the model wants the tool and the caller has finished speaking; before the caller is asked to confirm it.
+    * Budget: 100 ms.
+    * Result: chained: what the arguments are to be, or ``Denied``, which ends the chain.
+    * Failure: the arguments stay as they were.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_after_tool(call: Call, tool: str, arguments: Mapping[str, Any], result: Any) -> Any:
+    """What did the tool return? Any JSON value.
+
+    * When: the tool has succeeded, before the model is told.
+    * Budget: 100 ms.
+    * Result: chained: what the result is to be.
+    * Failure: the result stays as it was.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_reply_text(call: Call, text: str) -> str | None:
+    """What is about to be said: one piece of a reply, a clause or a sentence. "" leaves it out.
+
+    * When: before synthesis, for each piece; may be asked for speech that is then thrown away. The caller waits for the
+      first piece.
+    * Budget: 20 ms.
+    * Result: chained: what the piece is to be.
+    * Failure: the piece stays as it was.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_key(call: Call, digit: str) -> None:
+    """The caller has pressed a key: 0 to 9, ``*``, ``#``, A to D.
+
+    * When: the key is released. Keys that the line must not see (a payment's) are not told.
+    * Budget: 1 s.
+    * Result: told.
+    * Failure: noted in the call's record.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_silence(call: Call, times: int) -> None:
+    """The caller has said nothing when it was their turn, for the ``times``-th time in a row.
+
+    * When: the line's time for an answer is over.
+    * Budget: 1 s.
+    * Result: told.
+    * Failure: noted in the call's record.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_transfer_requested(call: Call, target: str) -> str | Denied | None:
+    """May the caller be put through to ``target``, and to whom instead?
+
+    ``target`` is a number or a SIP URI, or the name of one of the line's ``transfers``; so is what is returned. The
+    box's rules on which numbers may be dialled hold for it all the same.
+
+    * When: the flow, the model, a tool or a key wants the transfer, before anybody is called.
+    * Budget: 100 ms.
+    * Result: chained: what the target is to be, or ``Denied``, which ends the chain.
+    * Failure: the target stays as it was.
+    * Process: the plugin host.
+    """
+
+
+# --- what is kept -------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def appliance_before_storing(call: Call, texts: Sequence[str]) -> Sequence[str] | None:
+    """What may be kept of these texts? They are about to go into the call's record, into logs and exports.
+
+    * When: something that was said, noted or used by a tool is about to be stored.
+    * Budget: 500 ms.
+    * Result: chained: as many texts as there were, in the same order.
+    * Failure: **closed**: each text is stored as ``[withheld: NAME failed]``, with the plugin's name.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_call_ended(call: Call, summary: CallSummary) -> None:
+    """The call is over. Its ``state`` goes when this hook and ``record_stored`` have returned.
+
+    * When: the line is free again.
+    * Budget: 30 s.
+    * Result: told.
+    * Failure: noted in the call's record.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_record_stored(call: Call, record: Mapping[str, Any]) -> None:
+    """The call's record is complete: what ``appliance calls show --json`` prints.
+
+    * When: everything about the call has been written, its recording too.
+    * Budget: 30 s.
+    * Result: told.
+    * Failure: logged.
+    * Process: the plugin host.
+    """
+
+
+@hookspec
+def appliance_campaign_event(event: CampaignEvent) -> None:
+    """Something has happened to a lead of a campaign.
+
+    * When: a lead was dialled, reached, given up or finished. Only plugins that are enabled for the whole box are told.
+    * Budget: 5 s.
+    * Result: told.
+    * Failure: logged.
+    * Process: the plugin host.
+    """
+
+
+# --- the box's other doors ----------------------------------------------------------------------------------------
+
+
+@hookspec
+def appliance_http_routes() -> Sequence[Route] | None:
+    """HTTP routes below ``/plugins/NAME``, on the box's HTTP listener.
+
+    The box checks sizes (1 MB) and times (10 s a request) and nothing else: **who may call a route is the plugin's to
+    check**.
+
+    * When: the plugin host starts.
+    * Budget: 100 ms.
+    * Result: collected. The first route of a method and path has it.
+    * Failure: the plugin has no routes.
+    * Process: the plugin host, the handlers too.
+    """
+
+
+@hookspec
+def appliance_cli_commands() -> Sequence[Command] | None:
+    """Commands for the operator: ``appliance plugins run NAME COMMAND``.
+
+    * When: such a command is given, or ``appliance plugins show`` lists them.
+    * Budget: 100 ms.
+    * Result: collected, by plugin.
+    * Failure: the plugin has no commands.
+    * Process: the process of the command line, as the user who gave the command.
+    """
+
+
+@hookspec
+def appliance_recording_stores() -> Mapping[str, Callable[[str, Call], str]] | None:
+    """Where recordings can be kept, by the name that ``recording.store`` gives.
+
+    The function (plain or ``async``) gets the path of a finished WAV file and the call, and returns where it now is, as
+    text for the record. It may move the file.
+
+    * When: the plugin host starts; the function runs once a recording is closed.
+    * Budget: 100 ms; 300 s for the function.
+    * Result: collected. The first of a name has it.
+    * Failure: the recording stays where it is, and the record says so.
+    * Process: the plugin host.
+    """
+
+
+# --- providers ----------------------------------------------------------------------------------------------------
 
 
 @hookspec
@@ -205,16 +555,4 @@ def appliance_carrier_providers() -> Providers | None:
       ``appliance.api.CarrierBox``; it returns an ``appliance.api.Carrier``. The options are the keys of the trunk that
       are not those of every trunk.
     * A kind needs both hooks: this one for the calls, ``appliance_stream_providers`` for their audio.
-    """
-
-
-@hookspec(firstresult=True)
-def appliance_verify_identity(claim: IdentityClaim) -> str | None:
-    """Is the caller who the Identity header says?
-
-    * When: an INVITE with an Identity header has come, in the control process, before a line is chosen.
-    * Budget: 5 ms, since signalling waits. Fetch and keep certificates elsewhere; what is not at hand has no verdict.
-    * Result: the first that is not None is the call's ``verstat``, in place of the network's own:
-      "TN-Validation-Passed", "TN-Validation-Failed" or "No-TN-Validation". Lines match on it (``match.verstat``).
-    * Exception: logged; the network's own verdict stands.
     """

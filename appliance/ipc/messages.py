@@ -36,6 +36,7 @@ from appliance.ipc.engine_messages import (
     TurnVerdict,
     WorkerStats,
 )
+from appliance.ipc.hook_messages import HookMessage
 from appliance.ipc.media_messages import (
     PACING_BOUNDS_MS,
     Bridge,
@@ -164,7 +165,7 @@ __all__ = [
     "encode",
 ]
 
-AnyMessage: TypeAlias = ProcessMessage | MediaMessage | EngineMessage | TalkMessage | RecorderMessage
+AnyMessage: TypeAlias = ProcessMessage | MediaMessage | EngineMessage | TalkMessage | RecorderMessage | HookMessage
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)

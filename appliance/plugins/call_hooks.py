@@ -9,6 +9,7 @@ import pluggy
 
 from appliance import hookspecs
 from appliance.errors import EngineError
+from appliance.hook_types import Call
 from appliance.hookspecs import IdentityClaim
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class CallHooks:
     def verify_identity(self, claim: IdentityClaim) -> str:
         """The verdict of the first plugin that has one; "" where none has, or it failed."""
         try:
-            verdict = self._manager.hook.appliance_verify_identity(claim=claim)
+            verdict = self._manager.hook.appliance_verify_identity(call=Call(""), claim=claim)
         except Exception:
             logger.exception("appliance_verify_identity failed; the network's own verdict on the caller is taken")
             return ""
