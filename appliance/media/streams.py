@@ -404,13 +404,13 @@ class StreamServer:
             if not connection.audio.take(time.monotonic(), len(event.payload) / connection.bytes_per_s):
                 raise CarrierError("more audio than anybody can say in the time")
             if leg is not None:
-                self._clock.hear(leg, event)
+                self._clock.incoming.hear(leg, event)
         elif isinstance(event, Marked):
             if leg is not None and leg.stream is not None:
                 leg.stream.marked(event.name, time.monotonic())
         elif isinstance(event, Key):
             if leg is not None:
-                self._clock.pressed(leg, event.key, "stream")
+                self._clock.incoming.pressed(leg, event.key, "stream")
         elif isinstance(event, Started):
             self._start(connection, event)
         else:

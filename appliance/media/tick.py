@@ -7,7 +7,6 @@ call (a socket, a jitter buffer, a playout queue) is a loop.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,16 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.api.streams import Audio
 from appliance.audio import g711, level
 from appliance.audio.codec import new_codec
-from appliance.audio.comfort_noise import ComfortNoise
 from appliance.audio.goertzel import ToneKeys
 from appliance.errors import RtpError
 from appliance.ipc.messages import (
     PACING_BOUNDS_MS,
     AnyMessage,
-    Digit,
     MediaStats,
     MediaTimeout,
     PlayoutDone,
@@ -36,14 +32,14 @@ from appliance.ipc.rings import FRAME_SAMPLES, AudioRings
 from appliance.media.ahead import SpeakingAhead
 from appliance.media.denoise import CallerVoice, LineDenoise
 from appliance.media.hearing import SILENCE, Hearing
+from appliance.media.incoming import Incoming
 from appliance.media.leg import MediaLeg
 from appliance.media.outgoing import Packetiser
-from appliance.media.ports import Address, Receiver
+from appliance.media.ports import Receiver
 from appliance.media.reports import Reports
 from appliance.media.stream_leg import StreamEnd
 from appliance.media.vad import BatchVad
-from appliance.rtp.packet import build, parse
-from appliance.rtp.rtcp import is_rtcp
+from appliance.rtp.packet import build
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +78,7 @@ class AudioClock:
         self._hold_music = hold_music if hold_music is not None else np.zeros(FRAME_SAMPLES, np.int16)
         self.voice = CallerVoice(rings.capacity, vad, denoise)
         self._publish = publish
+        self.incoming = Incoming(rings, publish, self.reports)
         self._hearing = Hearing(rings, publish, rtp_timeout_s)
         self._ahead = SpeakingAhead(rings, publish, self._hold_music)
         capacity = rings.capacity
@@ -186,104 +183,23 @@ class AudioClock:
         return len(packets)
 
     def _receive(self, now: float) -> None:
-        legs = self.legs
+        legs, number, take = self.legs, self.number, self.incoming.receive
         for key, data, source in self.receiver.drain():
             leg = legs[key if key >= 0 else ~key]
             if not leg.connected or leg.stream is not None:
                 continue
             try:
                 if key >= 0:
-                    self._take(leg, data, source, now)
+                    take(leg, data, source, now, number)
                 else:
                     self.reports.receive(leg, data, source, now)
             except Exception:
                 self._failed(leg)
 
-    def _take(self, leg: MediaLeg, data: bytes, source: Address, now: float) -> None:
-        """A datagram on a leg's RTP port."""
-        filter_ = leg.source
-        locked = filter_.locked
-        known = source == locked
-        if not known and locked is not None and source != filter_.rival:
-            filter_.strangers += 1
-            self._dropped += 1
-            return
-        srtp = leg.srtp_rx
-        try:
-            plain = data if srtp is None or is_rtcp(data) else srtp.unprotect(data)
-            payload_type, marker, sequence, timestamp, ssrc, payload = parse(plain)
-        except RtpError:
-            if leg.rtcp_mux and is_rtcp(data):
-                self.reports.receive(leg, data, source, now)
-            else:
-                self._dropped += 1
-            return
-        voice = payload_type == leg.payload_type_in
-        if not voice and payload_type not in (leg.dtmf_payload_type_in, leg.noise_payload_type_in):
-            if payload_type != leg.alternative_in:
-                self._dropped += 1
-                return
-            payload = payload.translate(g711.OTHER_LAW[leg.alaw])
-            voice = True
-        if not known and not filter_.accept(source, ssrc, sequence, srtp is not None):
-            self._dropped += 1
-            return
-        leg.heard_at = now
-        if voice:
-            if ssrc != leg.remote_ssrc and not leg.take_stream(ssrc, sequence, self.number, same_source=known):
-                self._dropped += 1
-                return
-            leg.jitter.push(sequence, timestamp, payload, now, marker, ssrc)
-            leg.received += 1
-            leg.voice_tick = self.number
-            self._received += 1
-        else:
-            # Some gateways number their events apart from the voice: those say nothing about it.
-            if ssrc == leg.remote_ssrc:
-                leg.jitter.skip(sequence)
-            self._no_voice(leg, payload_type, payload, timestamp, marker, sequence)
-        if ssrc == leg.remote_ssrc and 0 < (sequence - leg.sequence_in & 0xFFFF) < 0x8000:
-            leg.sequence_in = sequence
-
-    def hear(self, leg: MediaLeg, audio: Audio) -> None:
-        """A message with audio on a leg's stream, at any time between two ticks."""
-        if leg.connected and leg.stream is not None:
-            now = time.monotonic()
-            leg.stream.hear(audio, leg.jitter, now)
-            leg.heard_at = now
-            leg.received += 1
-            self._received += 1
-
-    def _no_voice(
-        self, leg: MediaLeg, payload_type: int, payload: bytes, timestamp: int, marker: bool, sequence: int
-    ) -> None:
-        """An event or comfort noise."""
-        try:
-            if payload_type == leg.dtmf_payload_type_in:
-                digit = leg.dtmf_in.push(payload, timestamp, marker, sequence)
-                if digit is not None:
-                    self.pressed(leg, digit, "rfc4733")
-            elif leg.noise is None:
-                leg.noise = ComfortNoise(payload, leg.slot)
-            else:
-                leg.noise.update(payload)
-        except RtpError:
-            self._dropped += 1
-
-    def pressed(self, leg: MediaLeg, digit: str, way: str) -> None:
-        """The caller pressed a key: say so once however it came, and pass it on over a bridge."""
-        if not leg.keys.press(digit, way, time.monotonic()):
-            return
-        self._publish(Digit(leg.slot, leg.generation, digit, int(self.rings.frames[leg.slot])))
-        # A tone goes over the bridge as sound: beside it, a peer that takes tones would hear two.
-        if leg.partner is not None and (way != "inband" or leg.partner.dtmf_payload_type >= 0):
-            with contextlib.suppress(ValueError):
-                leg.partner.send_digits(digit)
-
     def _listen_for_tones(self, caller: NDArray[np.int16]) -> None:
         """Keys pressed as tones, on the legs whose peers know no events."""
         for slot, key in self._tones.tick(self._tone_slots, caller[self._tone_rows]):
-            self.pressed(self.legs[slot], key, "inband")
+            self.incoming.pressed(self.legs[slot], key, "inband")
 
     def _record(self, caller: NDArray[np.int16]) -> None:
         """Put what was heard, and what has just been sent, where the other processes read it."""
@@ -579,8 +495,8 @@ class AudioClock:
             busy_s=self._busy_s,
             lateness=tuple(self._lateness),
             sent=self._sent + self._ahead.sent,
-            received=self._received,
-            dropped=self._dropped + self._hearing.broken + self.reports.refused,
+            received=self.incoming.received,
+            dropped=self._dropped + self.incoming.dropped + self._hearing.broken + self.reports.refused,
             concealed=self._hearing.concealed,
             underruns=self._underruns + self._ahead.underruns,
             outbox=outbox,
@@ -595,7 +511,8 @@ class AudioClock:
     def _reset_stats(self) -> None:
         self._busy_s = 0.0
         self._lateness = [0] * (len(PACING_BOUNDS_MS) + 1)
-        self._ticks = self._skipped = self._sent = self._received = self._dropped = self._underruns = 0
+        self._ticks = self._skipped = self._sent = self._dropped = self._underruns = 0
+        self.incoming.received = self.incoming.dropped = 0
         self._hearing.concealed = self._hearing.broken = 0
         self._ahead.sent = self._ahead.underruns = 0
         self.reports.sent = self.reports.received = self.reports.refused = 0

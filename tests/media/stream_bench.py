@@ -117,7 +117,7 @@ class StreamBench:
 
     def say(self, number: int, samples: np.ndarray) -> None:
         """The caller's 20 ms come."""
-        self.clock.hear(self.leg, Audio(number, g711.encode(samples, False).tobytes()))
+        self.clock.incoming.hear(self.leg, Audio(number, g711.encode(samples, False).tobytes()))
 
     def synthesise(self, samples: int, level: int = 5000) -> None:
         """Fill the synthesis ring from its beginning."""

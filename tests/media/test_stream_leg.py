@@ -144,7 +144,7 @@ def test_linear_audio_is_brought_to_the_boxs_rate_and_back(monkeypatch: pytest.M
         line = (8000 * np.sin(2 * np.pi * 400 * np.arange(size * 60) / rate_hz)).astype("<i2")
         for number in range(60):
             piece = line[number * size : (number + 1) * size]
-            bench.clock.hear(bench.leg, Audio(number + 1, piece.tobytes()))
+            bench.clock.incoming.hear(bench.leg, Audio(number + 1, piece.tobytes()))
             bench.time.now += 0.02
             bench.clock.run(1, 0.0)
         heard = bench.heard_of_caller()[20:50].reshape(-1).astype(float)
@@ -182,7 +182,7 @@ def test_a_peer_that_cannot_forget_is_sent_less_ahead_and_hears_all_of_it(monkey
 
 
 def test_keys_are_told_and_sent_as_tones(bench: StreamBench) -> None:
-    bench.clock.pressed(bench.leg, "5", "stream")
+    bench.clock.incoming.pressed(bench.leg, "5", "stream")
     assert [told.digit for told in bench.of_type(Digit)] == ["5"]
     assert bench.clock.send_digits(bench.leg, "12")
     bench.tick(30)
@@ -294,7 +294,7 @@ def test_linear_audio_whose_numbers_begin_anew_is_heard(monkeypatch: pytest.Monk
     try:
         line = tone(8000, 320).astype("<i2").tobytes()
         for number in [*range(1000, 1010), *range(1, 40)]:
-            bench.clock.hear(bench.leg, Audio(number, line))
+            bench.clock.incoming.hear(bench.leg, Audio(number, line))
             bench.time.now += 0.02
             bench.clock.run(1, 0.0)
         assert np.abs(bench.heard_of_caller()[-10:]).max() > 2000
