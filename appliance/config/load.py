@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from appliance.config.marks import Document, Secrets, dotted, parse
+from appliance.config.marks import Document, dotted, parse
 from appliance.config.marks import Path as KeyPath
+from appliance.config.marks import Secrets as LookUp
 from appliance.config.settings import Settings, conflicts
 from appliance.config.trunks import SipTrunk
 from appliance.config.validation import Section, locate, nearest, validate
@@ -27,7 +28,7 @@ _EMBEDDED = "(embedded default)"
 _OVERRIDE = "--set"
 
 
-def read_document(path: Path, *, secrets: Secrets | None = None, typed: bool = True) -> Document:
+def read_document(path: Path, *, secrets: LookUp | None = None, typed: bool = True) -> Document:
     """The file as plain data with line numbers; what is wrong is in the result's ``mistakes``."""
     name = display_name(path)
     try:
@@ -191,7 +192,7 @@ def _words(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _override(document: Document, assignment: str, number: int, secrets: Secrets) -> None:
+def _override(document: Document, assignment: str, number: int, secrets: LookUp) -> None:
     key, equals, text = assignment.partition("=")
     parts: KeyPath = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
     here = (_OVERRIDE, number)
