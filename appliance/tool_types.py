@@ -81,6 +81,11 @@ class OngoingCall(Protocol):
 
     @property
     def called(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str:
+        """For systems that must not do twice what is asked for once: the same when this use of the tool is repeated
+        after a failure, and different for every other."""
+        ...
 
     def say(self, text: str) -> None:
         """Say this at once, while the tool goes on."""

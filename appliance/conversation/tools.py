@@ -164,6 +164,7 @@ class _Call:
         self._run = run
         self.call_id, self.line = facts.call_id, facts.line
         self.caller, self.called = facts.caller, facts.called
+        self.idempotency_key = ""
 
     def say(self, text: str) -> None:
         if self._run.reply is not None and text:

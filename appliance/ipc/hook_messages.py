@@ -69,13 +69,15 @@ class HookDone(Message, frozen=True):
 
 
 class RunTool(Message, frozen=True):
-    """Run a tool that ``plugin`` offered for this call. ``arguments``: a map by name."""
+    """Run a tool that ``plugin`` offered for this call. ``arguments``: a map by name; ``key``: ``idempotency_key`` of
+    the call that the tool sees."""
 
     number: int
     plugin: str
     tool: str
     call: HookCall
     arguments: bytes
+    key: str = ""
 
 
 class ToolDone(Message, frozen=True):
