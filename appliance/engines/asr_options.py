@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from appliance.engines.api_address import HeaderName, HeaderText, api_address
+from appliance.engines.api_address import api_address, socket_address
+from appliance.engines.api_options import ApiOptions, HttpApiOptions
 from appliance.hookspecs import ProviderOptions
-
-_SOCKETS: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
 def _http_address(value: str) -> str:
     return api_address(value, "/audio/transcriptions")
-
-
-def _socket_address(value: str) -> str:
-    scheme, separator, rest = value.partition("://")
-    if scheme not in _SOCKETS:
-        raise ValueError("is not the address of an API; write it as wss://api.openai.com/v1")
-    address = api_address(f"http{separator}{rest}", "/realtime")
-    return _SOCKETS[scheme] + address.removeprefix("http")
 
 
 class WhisperOptions(ProviderOptions):
@@ -50,22 +40,16 @@ class WhisperOptions(ProviderOptions):
     )
 
 
-class _ApiOptions(ProviderOptions):
-    """What every service with OpenAI's API needs."""
-
-    model: str = Field(min_length=1, max_length=256, description="The model, as the service calls it.")
-    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
-    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
-    prompt: bool = Field(default=True, description="Send the line's hints and expected phrases as a prompt.")
+_PROMPT: Final = "Send the line's hints and expected phrases as a prompt."
 
 
-class OpenAiAsrOptions(_ApiOptions):
+class OpenAiAsrOptions(HttpApiOptions):
     """Recognition over HTTP, ``POST /audio/transcriptions``."""
 
     base_url: Annotated[str, AfterValidator(_http_address)] = Field(
         description="Where its API begins, such as `http://127.0.0.1:8000/v1`."
     )
+    prompt: bool = Field(default=True, description=_PROMPT)
     response_format: Literal["verbose_json", "json"] = Field(
         default="verbose_json", description="`json` for services that know no other (OpenAI's gpt-4o-transcribe)."
     )
@@ -78,16 +62,15 @@ class OpenAiAsrOptions(_ApiOptions):
     )
     attempt_s: float = Field(default=4.0, gt=0, le=120, description="An attempt with no answer by then has failed.")
     retries: int = Field(default=2, ge=0, le=5, description="Attempts after the first, as far as time allows.")
-    connections: int = Field(default=2, ge=1, le=64, description="Connections kept open.")
-    keep_alive_s: float = Field(default=15.0, ge=1, le=300, description="How often these are used, so that they stay.")
 
 
-class RealtimeAsrOptions(_ApiOptions):
+class RealtimeAsrOptions(ApiOptions):
     """Recognition over a WebSocket, as OpenAI's Realtime API transcribes."""
 
-    base_url: Annotated[str, AfterValidator(_socket_address)] = Field(
+    base_url: Annotated[str, AfterValidator(socket_address)] = Field(
         description="Where its API begins, such as `wss://api.openai.com/v1`."
     )
+    prompt: bool = Field(default=True, description=_PROMPT)
     format: Literal["pcm", "pcmu", "pcma"] = Field(
         default="pcm", description="Of the audio: 16-bit samples, or a telephone's (an eighth of the traffic)."
     )

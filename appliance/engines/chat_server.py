@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import math
-import ssl
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from appliance.engines.chat_reply import Piece, ReplyReader, Usage, told, words_of_error
+from appliance.engines.api_session import open_session, read_up_to, redacted, refusal, touch, unreached
+from appliance.engines.chat_reply import Piece, ReplyReader, Usage
 from appliance.engines.chat_request import probe_body
 from appliance.engines.circuit import Circuit
-from appliance.engines.openai_llm_options import LlmServer, secrets_in
+from appliance.engines.openai_llm_options import LlmServer
 from appliance.engines.server_fault import ServerFault
 from appliance.engines.sse import EventDecoder
 from appliance.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
-_ERROR_BYTES: Final = 16_384
 _WHOLE_BYTES: Final = 1 << 20
-_ERROR_BODY_S: Final = 0.5
 _DRAIN_S: Final = 0.5
 _PING_S: Final = 2.0
 _SHORTEST_PING_S: Final = 2.0
 _REFILL_S: Final = 0.25
-_DNS_TTL_S: Final = 300
 _LONGEST_RETRY_S: Final = 1.0
-_NO_LIMITS: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
-_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 422})
 
 
 class ChatServer:
@@ -86,23 +78,7 @@ class ChatServer:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(self._connection_opened)
         trace.on_connection_reuseconn.append(self._connection_reused)
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            ssl=self._tls(),
-            ttl_dns_cache=_DNS_TTL_S,
-            keepalive_timeout=3 * self.ping_every_s,
-        )
-        headers = {"User-Agent": "appliance", "Accept-Encoding": "identity"}  # what is packed comes late
-        headers |= {name: value.get_secret_value() for name, value in self.options.extra_headers.items()}
-        if self.options.api_key is not None:
-            headers["Authorization"] = f"Bearer {self.options.api_key.get_secret_value()}"
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=_NO_LIMITS,
-            headers=headers,
-            trace_configs=[trace],
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._session = open_session(self.options, self.where, self.ping_every_s, [trace])
         if await self._look():
             await self._warm()
         self._keeper = asyncio.create_task(self._keep())
@@ -142,20 +118,9 @@ class ChatServer:
 
     def redacted(self, text: str) -> str:
         """``text`` without what is secret."""
-        for secret in secrets_in([self.options.api_key, self.options.extra_headers, self.options.extra_body]):
-            text = text.replace(secret, "***")
-        return text
+        return redacted(text, [self.options.api_key, self.options.extra_headers, self.options.extra_body])
 
     # --- connections ----------------------------------------------------------------------------------------------
-
-    def _tls(self) -> ssl.SSLContext:
-        """One context for all connections; making one takes longer than a whole reply may."""
-        try:
-            return ssl.create_default_context(cafile=self.options.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise EngineError(
-                f"{self.where}.ca_file: cannot be read ({error}); name a PEM file", retryable=False
-            ) from None
 
     async def _connection_opened(self, *_: Any) -> None:
         self.opened += 1
@@ -167,7 +132,7 @@ class ChatServer:
     async def _look(self) -> bool:
         """Does the server take our key, and has it the model? What is wrong is logged; whether it was reached."""
         assert self._session is not None
-        options = self.options
+        options, models = self.options, f"{self.options.base_url}/models"
         if (
             options.api_key is not None
             and urlsplit(options.base_url).scheme == "http"
@@ -175,11 +140,11 @@ class ChatServer:
         ):
             logger.warning("%s.base_url: the key crosses the network unencrypted; use https", self.where)
         try:
-            async with asyncio.timeout(_PING_S), self._session.get(self._models, allow_redirects=False) as response:
+            async with asyncio.timeout(_PING_S), self._session.get(models, allow_redirects=False) as response:
                 if response.status in (401, 403):
                     logger.error("%s %s", self.name, await self.fault_of(response))
                 elif response.status == 200:
-                    listed = _model_names(await _read(response.content, _WHOLE_BYTES))
+                    listed = _model_names(await read_up_to(response.content, _WHOLE_BYTES))
                     if listed and options.model not in listed:
                         known = ", ".join(sorted(listed)[:8])
                         logger.warning(
@@ -190,28 +155,9 @@ class ChatServer:
             return False
         return True
 
-    @property
-    def _models(self) -> str:
-        return f"{self.options.base_url}/models"
-
     async def _warm(self) -> bool:
-        """Use every connection that is kept once, and open those that are missing; whether the server was reached.
-
-        HEAD, because the list of models of some servers is half a megabyte. What it answers is of no interest.
-        """
         assert self._session is not None
-        session = self._session
-
-        async def touch() -> None:
-            async with session.head(self._models, allow_redirects=False) as response:
-                await response.read()
-
-        try:
-            async with asyncio.timeout(_PING_S):
-                results = await asyncio.gather(*(touch() for _ in range(self._connections)), return_exceptions=True)
-        except TimeoutError:
-            return False
-        return not all(isinstance(result, BaseException) for result in results)
+        return await touch(self._session, self.options.base_url, self._connections, _PING_S)
 
     async def _keep(self) -> None:
         """Keep the connections warm, and probe the server when it is out of use."""
@@ -268,38 +214,17 @@ class ChatServer:
 
     def fault_of_connection(self, error: BaseException) -> ServerFault:
         """Why there was no answer at all."""
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-            return ServerFault(f"cannot be trusted ({told(str(error))}); check {self.where}.base_url and ca_file")
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return ServerFault(f"has a name that cannot be resolved; check {self.where}.base_url", again=True)
-        if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
-            return ServerFault(f"refuses connections; start it, or check {self.where}.base_url", again=True)
-        if isinstance(error, TimeoutError):
-            return ServerFault(f"does not answer; check {self.where}.base_url", again=True)
-        return ServerFault(f"cannot be reached ({self.redacted(told(str(error) or type(error).__name__))})", again=True)
+        return self.without_secrets(unreached(error, self.where))
 
     async def fault_of(self, response: aiohttp.ClientResponse) -> ServerFault:
-        """What an answer other than 200 means, and what would help."""
-        status = response.status
-        if 300 <= status < 400:
-            target = told(response.headers.get("Location", "elsewhere"))
-            return ServerFault(f"answered {status}: it redirects to {target}; set {self.where}.base_url to where it is")
-        body = b""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            async with asyncio.timeout(_ERROR_BODY_S):
-                body = await _read(response.content, _ERROR_BYTES)
-        words = self.redacted(_words(body)) or response.reason or "no reason given"
-        if status in (401, 403):
-            missing = "the key was refused" if self.options.api_key else "it wants a key"
-            return ServerFault(f"answered {status}: {missing} ({words}); set {self.where}.api_key")
-        if status == 404:
-            hint = f"check {self.where}.base_url and {self.where}.model {self.options.model!r}"
-            return ServerFault(f"answered 404: {words}; {hint}")
-        wait_s = _retry_after_s(response.headers.get("Retry-After", ""))
-        if status in _PASSING:
-            again = wait_s is None or wait_s <= _LONGEST_RETRY_S
-            return ServerFault(f"answered {status}: {words}", again=again, wait_s=wait_s)
-        return ServerFault(f"answered {status}: {words}", blame=status not in _ABOUT_THE_REQUEST)
+        """What an answer other than 200 means, and what would help. Nobody waits long for a server."""
+        fault = await refusal(response, self.options, self.where)
+        fault.again = fault.again and (fault.wait_s is None or fault.wait_s <= _LONGEST_RETRY_S)
+        return self.without_secrets(fault)
+
+    def without_secrets(self, fault: ServerFault) -> ServerFault:
+        """The same in words that hold none."""
+        return ServerFault(self.redacted(str(fault)), again=fault.again, wait_s=fault.wait_s, blame=fault.blame)
 
 
 class ChatStream:
@@ -367,7 +292,7 @@ class ChatStream:
             raise self.fault
         content = self._response.content
         try:
-            data = await (content.readany() if self._streamed else _read(content, _WHOLE_BYTES))
+            data = await (content.readany() if self._streamed else read_up_to(content, _WHOLE_BYTES))
         except (aiohttp.ClientError, OSError) as error:
             reset = isinstance(error, ConnectionResetError) or isinstance(error.__cause__, ConnectionResetError)
             how = "the connection was reset" if reset else "the connection was closed"
@@ -379,8 +304,7 @@ class ChatStream:
             if not data and not self._reader.finished:
                 raise ServerFault("broke off in the middle of the reply", again=True)
         except ServerFault as fault:
-            words = self.server.redacted(str(fault))
-            self.fault = ServerFault(words, again=fault.again, wait_s=fault.wait_s, blame=fault.blame)
+            self.fault = self.server.without_secrets(fault)
             if not pieces:
                 raise self.fault from None
         return pieces
@@ -408,14 +332,6 @@ class ChatStream:
             response.close()
 
 
-async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
-    """All there is, or its first ``limit`` bytes and a few more."""
-    body = bytearray()
-    while len(body) < limit and not content.at_eof():
-        body += await content.readany()
-    return bytes(body)
-
-
 def _is_near(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
@@ -427,24 +343,3 @@ def _model_names(body: bytes) -> set[str]:
         return {str(model["id"]) for model in listed}
     except (msgspec.MsgspecError, AttributeError, KeyError, TypeError):
         return set()
-
-
-def _words(body: bytes) -> str:
-    try:
-        return words_of_error(msgspec.json.decode(body))
-    except msgspec.MsgspecError:
-        return told(body.decode(errors="replace"))
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Seconds, or a date (RFC 9110 §10.2.3); None where there is neither."""
-    if not value:
-        return None
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
-        return None

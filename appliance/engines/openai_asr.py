@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import math
 import random
-import ssl
 import time
 import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from appliance.api import EngineContext, Pcm, RecogniseRequest
+from appliance.engines.api_session import ApiSession, read_up_to
 from appliance.engines.asr_options import OpenAiAsrOptions
-from appliance.engines.chat_reply import told, words_of_error
+from appliance.engines.chat_reply import told
 from appliance.engines.heard import MAX_CHARACTERS, answer_final, answer_partial, likely_words
 from appliance.engines.hypotheses import Utterance, Utterances, Word, without_repeats
 from appliance.engines.server_fault import ServerFault
@@ -35,12 +33,8 @@ _CONCURRENCY: Final = 512
 _MARGIN_S: Final = 0.05
 """So much before its deadline a request is given up: the one who asked is told why."""
 _FIRST_WAIT_S: Final = 0.1
-_PING_S: Final = 5.0
 _ANSWER_BYTES: Final = 1 << 20
-_ERROR_BYTES: Final = 16_384
-_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SURE_LOG_PROBABILITY: Final = -1.0
-_NO_LIMITS: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 
 @dataclass(frozen=True)
@@ -71,45 +65,23 @@ class OpenAiAsr:
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.name = f"{options.model} at {urlsplit(options.base_url).netloc}"
+        self._api = ApiSession(options, "engines.asr")
+        self.name = self._api.name
         self._options = options
         self._now = now
         self._jitter = jitter
         self._utterances = Utterances()
-        self._session: aiohttp.ClientSession | None = None
-        self._keeper: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """Open connections. A service that cannot be reached now may be later, so that this is only logged.
+        """Open connections.
 
         Raises:
             EngineError: ``ca_file`` cannot be read.
         """
-        options = self._options
-        headers = {name: value.get_secret_value() for name, value in options.extra_headers.items()}
-        if options.api_key is not None:
-            headers["Authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-        try:
-            tls = ssl.create_default_context(cafile=options.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = f"engines.asr.ca_file: cannot be read ({error}); name a PEM file"
-            raise EngineError(reason, retryable=False) from None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=3 * options.keep_alive_s),
-            timeout=_NO_LIMITS,
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        if not await self._warm():
-            logger.warning("%s cannot be reached; check engines.asr.base_url", self.name)
-        self._keeper = asyncio.create_task(self._keep())
+        await self._api.open()
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._api.close()
 
     async def run(self, batch: Sequence[RecogniseRequest], context: EngineContext) -> None:
         """Raises EngineError where the service could not, for all attempts; StaleSlot where the call is over."""
@@ -147,7 +119,7 @@ class OpenAiAsr:
             try:
                 return await self._attempt(request, body, deadline)
             except ServerFault as fault:
-                reason = f"{self.name} {self._redacted(str(fault))}"
+                reason = self._api.says(fault)
                 pause_s = max(wait_s * (0.5 + self._jitter()), fault.wait_s or 0.0)
                 if not fault.again or attempt == attempts or self._now() + pause_s >= deadline:
                     raise EngineError(reason, retryable=False) from None
@@ -157,27 +129,20 @@ class OpenAiAsr:
         raise AssertionError("unreachable")
 
     async def _attempt(self, request: RecogniseRequest, body: bytes, deadline: float) -> _Transcript:
-        assert self._session is not None
         left_s = min(self._options.attempt_s, deadline - self._now())
         try:
-            async with (
-                asyncio.timeout(max(left_s, 0.0)),
-                self._session.post(
-                    f"{self._options.base_url}/audio/transcriptions",
-                    data=self._form(request, body),
-                    allow_redirects=False,
-                ) as response,
-            ):
-                if response.status != 200:
-                    raise await self._fault_of(response)
-                content = await _read(response.content, _ANSWER_BYTES)
+            async with asyncio.timeout(max(left_s, 0.0)):
+                response = await self._api.post("/audio/transcriptions", self._form(request, body))
+                async with response:
+                    content = await read_up_to(response.content, _ANSWER_BYTES)
         except TimeoutError:
             raise ServerFault(f"gave no transcript within {left_s:.1f} s", again=True) from None
-        except aiohttp.ClientConnectorError as error:
-            reason = f"cannot be reached ({told(str(error))}); check engines.asr.base_url"
-            raise ServerFault(reason, again=True) from None
+        except ServerFault as fault:
+            if "response_format" not in str(fault):
+                raise
+            raise ServerFault(f"{fault}; set engines.asr.response_format to json") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise ServerFault(f"broke off ({told(str(error)) or type(error).__name__})", again=True) from None
+            raise self._api.broken(error) from None
         try:
             answer = msgspec.json.decode(content)
             return self._read_answer(answer, request)
@@ -222,57 +187,6 @@ class OpenAiAsr:
             return _Transcript(without_repeats(words), True, math.exp(min(sure, 0.0)))
         return _Transcript(without_repeats([Word(one) for one in said]), False, math.exp(min(sure, 0.0)))
 
-    async def _fault_of(self, response: aiohttp.ClientResponse) -> ServerFault:
-        status = response.status
-        if 300 <= status < 400:
-            target = told(response.headers.get("Location", "elsewhere"))
-            return ServerFault(f"answered {status}: it redirects to {target}; set engines.asr.base_url to where it is")
-        body = await _read(response.content, _ERROR_BYTES)
-        try:
-            words = words_of_error(msgspec.json.decode(body))
-        except msgspec.DecodeError:
-            words = told(body.decode(errors="replace")) or response.reason or "no reason given"
-        if status in (401, 403):
-            return ServerFault(f"answered {status}: {words}; set engines.asr.api_key")
-        if status == 404:
-            return ServerFault(f"answered 404: {words}; check engines.asr.base_url and model {self._options.model!r}")
-        if status in _PASSING:
-            after = response.headers.get("Retry-After", "")
-            return ServerFault(
-                f"answered {status}: {words}", again=True, wait_s=float(after) if after.isdecimal() else None
-            )
-        hint = "; set engines.asr.response_format to json" if "response_format" in words else ""
-        return ServerFault(f"answered {status}: {words}{hint}", blame=False)
-
-    def _redacted(self, text: str) -> str:
-        for secret in (self._options.api_key, *self._options.extra_headers.values()):
-            if secret is not None and secret.get_secret_value():
-                text = text.replace(secret.get_secret_value(), "***")
-        return text
-
-    # --- connections ----------------------------------------------------------------------------------------------
-
-    async def _warm(self) -> bool:
-        """Use every connection that is kept once, and open those that are missing; whether the service was reached."""
-        assert self._session is not None
-        session = self._session
-
-        async def touch() -> None:
-            async with session.head(f"{self._options.base_url}/models", allow_redirects=False) as response:
-                await response.read()
-
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PING_S):
-                touched = [touch() for _ in range(self._options.connections)]
-                results = await asyncio.gather(*touched, return_exceptions=True)
-                return not all(isinstance(result, BaseException) for result in results)
-        return False
-
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self._options.keep_alive_s)
-            await self._warm()
-
 
 _EDGES: Final = ("start", "end")
 
@@ -308,11 +222,3 @@ def _certainty(answer: Any) -> tuple[float, float]:
 
 def _timed(words: Sequence[Word]) -> bool:
     return any(word.end for word in words)
-
-
-async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
-    """All there is, or its first ``limit`` bytes and a few more."""
-    body = bytearray()
-    while len(body) < limit and not content.at_eof():
-        body += await content.readany()
-    return bytes(body)

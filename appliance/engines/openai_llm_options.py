@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from appliance.engines.api_address import HeaderName, HeaderText, api_address
 from appliance.hookspecs import ProviderOptions
@@ -114,11 +114,3 @@ class OpenAiLlmOptions(_ServerKeys):
             LlmServer.model_validate({**beside, **{key: getattr(server, key) for key in server.model_fields_set}})
             for server in self.servers
         )
-
-
-def secrets_in(value: Any) -> list[str]:
-    """Every secret text anywhere in ``value``, in clear."""
-    if isinstance(value, SecretStr):
-        return [value.get_secret_value()] if value.get_secret_value() else []
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [secret for item in items for secret in secrets_in(item)]

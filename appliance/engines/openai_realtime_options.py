@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from appliance.engines.api_address import HeaderName, HeaderText
-from appliance.hookspecs import ProviderOptions
-
-_ENDPOINT: Final = "/realtime"
-_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+from appliance.engines.api_address import socket_address
+from appliance.engines.api_options import ApiOptions
 
 
-def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if host is None or parts.scheme not in _SCHEMES or any(char.isspace() for char in value):
-        raise ValueError("is not the address of an API; write it as wss://api.openai.com/v1")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a password; set api_key instead")
-    if parts.query or parts.fragment:
-        raise ValueError("has something behind the path; write it as wss://api.openai.com/v1")
-    value = f"{_SCHEMES[parts.scheme]}{value[len(parts.scheme) :]}".rstrip("/")
-    if value.endswith(_ENDPOINT):
-        raise ValueError(f"names the method itself; leave {_ENDPOINT} out")
-    return value
-
-
-class OpenAiRealtimeOptions(ProviderOptions):
+class OpenAiRealtimeOptions(ApiOptions):
     """A speech-to-speech model behind OpenAI's Realtime protocol, of OpenAI or of a server that speaks it as well."""
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+    base_url: Annotated[str, AfterValidator(socket_address)] = Field(
         default="wss://api.openai.com/v1", description="Where the server's API begins."
     )
-    model: str = Field(min_length=1, max_length=256, description="The model, as the server calls it.")
-    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     dialect: Literal["ga", "beta"] = Field(
         default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
     )
@@ -64,9 +38,8 @@ class OpenAiRealtimeOptions(ProviderOptions):
         default=6.0, gt=0, le=120, description="A reply that has not begun by then has failed."
     )
     stall_s: float = Field(default=4.0, gt=0, le=120, description="A reply that pauses for longer has broken off.")
-    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")
 
     @property
     def url(self) -> str:
         """Of the WebSocket, without the model."""
-        return self.base_url + _ENDPOINT
+        return f"{self.base_url}/realtime"

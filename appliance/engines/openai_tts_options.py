@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from appliance.engines.api_address import HeaderName, HeaderText, api_address
-from appliance.hookspecs import ProviderOptions
+from appliance.engines.api_address import api_address
+from appliance.engines.api_options import HttpApiOptions
 
 _OURS: Final = frozenset({"input", "model", "voice", "response_format", "speed"})
 
@@ -23,19 +22,16 @@ def _extra_body(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-class OpenAiSpeechOptions(ProviderOptions):
+class OpenAiSpeechOptions(HttpApiOptions):
     """Speech from an OpenAI-compatible API: OpenAI's own, Kokoro-FastAPI, vLLM, LocalAI, Speaches."""
 
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         description="Where its API begins, such as `http://127.0.0.1:8880/v1`."
     )
-    model: str = Field(min_length=1, max_length=256, description="The model, as the server calls it.")
     voice: str = Field(default="alloy", min_length=1, max_length=256, description="Voice of lines that name none.")
     voices: dict[str, str] = Field(
         default={}, description="The same for each language, such as `{de: nova, en-gb: fable}`."
     )
-    api_key: HeaderText | None = Field(default=None, description="Its key, if it wants one: `!secret NAME`.")
-    extra_headers: dict[HeaderName, HeaderText] = Field(default={}, description="Further HTTP headers.")
     extra_body: Annotated[dict[str, Any], AfterValidator(_extra_body)] = Field(
         default={}, description="Further keys of the request, such as `{instructions: Speak calmly.}`."
     )
@@ -48,6 +44,3 @@ class OpenAiSpeechOptions(ProviderOptions):
     total_s: float = Field(default=20.0, gt=0, le=300, description="A piece that takes longer has failed.")
     retries: int = Field(default=1, ge=0, le=3, description="Further attempts, as long as no audio has come.")
     concurrency: int = Field(default=16, ge=1, le=512, description="Pieces asked for at the same time.")
-    connections: int = Field(default=2, ge=0, le=64, description="Connections kept open while nobody speaks.")
-    keep_alive_s: float = Field(default=15.0, ge=1, le=300, description="How often these are used, so that they stay.")
-    ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's.")

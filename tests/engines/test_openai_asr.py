@@ -104,7 +104,7 @@ async def test_a_passing_fault_is_asked_again(trouble):
     [
         (Answer(status=500), "sim at 127.0.0.1:PORT answered 500: said 500"),
         (Answer(status=400), "answered 400: said 400"),
-        (Answer(status=404), "answered 404: said 404; check engines.asr.base_url and model 'sim'"),
+        (Answer(status=404), "answered 404: said 404; check engines.asr.base_url and engines.asr.model 'sim'"),
         (Answer(body="<html>"), "sent no transcript"),
         (Answer(body='{"words": []}'), "sent no transcript (KeyError('text'))"),
         (Answer(body='{"text": "x", "words": [{"word": "x"}]}'), "sent no transcript"),
@@ -122,7 +122,7 @@ async def test_a_lasting_fault_says_what_to_do(answer, message):
 async def test_a_key_is_never_shown():
     async with TranscriptionSim(key="right") as server, asking(server, api_key=SecretStr("sk-wrong")) as callers:
         failed = await callers.answer(0, callers.hear(0, noise(1)))
-        assert failed.reason.endswith("Incorrect API key provided: Bearer ***; set engines.asr.api_key")
+        assert failed.reason.endswith("refused (Incorrect API key provided: Bearer ***); set engines.asr.api_key")
 
 
 async def test_a_format_that_the_model_does_not_know_is_named():
@@ -179,7 +179,7 @@ async def test_a_server_that_is_not_there_yet_keeps_nobody_from_starting(caplog)
     async with asking(server, retries=0) as callers:
         assert "cannot be reached; check engines.asr.base_url" in caplog.text
         failed = await callers.answer(0, callers.hear(0, noise(1)))
-        assert "cannot be reached" in failed.reason
+        assert failed.reason.endswith("refuses connections; start it, or check engines.asr.base_url")
         async with server:
             assert (await callers.recognise(0, 8000)).text == "I would like"
 

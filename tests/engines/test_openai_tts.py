@@ -226,7 +226,9 @@ class TestFaults:
         async with SpeechSim() as server:
             pass
         async with client(server) as engine:
-            with pytest.raises(EngineError, match=r"cannot be reached .*; check engines.tts.base_url") as caught:
+            with pytest.raises(
+                EngineError, match=r"refuses connections; start it, or check engines.tts.base_url"
+            ) as caught:
                 await engine.run([ask()], Context())
             assert caught.value.retryable
 
