@@ -193,9 +193,31 @@ class LineMeasured:
     round_trip_ms: float | None
 
 
+class Confirmed(StrEnum):
+    """Who gave leave for what a tool did."""
+
+    NOT_NEEDED = ""
+    """It needs none."""
+    CALLER = "caller"
+    NOBODY = "nobody"
+    """The caller was asked and did not say yes."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """A tool that the agent used. ``arguments`` and ``result`` are JSON text; ``problem`` says why there is none."""
+    """A tool that the agent used: one for every time that it ran, or was refused.
+
+    Attributes:
+        name: of the tool; what the model wrote, where there is no such tool.
+        arguments: JSON text: what the tool was run with, or what the model wrote where it was not run.
+        result: JSON text, as the model is told it.
+        start_at, end_at: CLOCK_MONOTONIC.
+        problem: why there is no result, in words; "" where there is one.
+        source: the plugin that the tool is from, ``builtin`` for the box's own, "" where there is no such tool.
+        confirmed: who gave leave for it.
+        key: the same for repetitions of what did not succeed, and different for everything else; "" where it did not
+            come to that.
+    """
 
     name: str
     arguments: str
@@ -203,6 +225,9 @@ class ToolRun:
     start_at: float
     end_at: float
     problem: str = ""
+    source: str = ""
+    confirmed: Confirmed = Confirmed.NOT_NEEDED
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +327,14 @@ class TurnFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnAmended:
+    """More is known of the call's last turn than when it was said to be finished: a tool has ended since."""
+
+    call_id: str
+    turn: TurnFinished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnProgress:
     """A turn goes on. ``turn`` is what is known of it so far: TurnFinished of the same number follows, unless nothing
     is said in it. ``hearing`` is what has been understood of the caller's next turn, where the recogniser says so
@@ -368,6 +401,7 @@ CallEvent: TypeAlias = (
     | RecordingStarted
     | TurnProgress
     | TurnFinished
+    | TurnAmended
     | LineMeasured
     | CallEnded
     | RecordingFinished

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 from zoneinfo import ZoneInfo
 
-from appliance.calls.builtin_tools import builtin_tools
+from appliance.calls.builtin_tools import BuiltinTools
 from appliance.calls.fallback_brain import FallbackBrain
+from appliance.calls.tool_sources import CallInBox, DoNotCall, Offered, ToolSources
 from appliance.clock import Clock
 from appliance.conversation import brain, manners
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
+from appliance.conversation.hooked import NONE, WITHHELD, HooksOfCall
 from appliance.conversation.llm_brain import LlmBrain, Persona
 from appliance.conversation.memory import CallerMemory
 from appliance.conversation.speaker import Voice
 from appliance.conversation.thinking import HandOver, Manner, Model
-from appliance.conversation.tools import CallFacts, ToolSet
+from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Fallback, Line, TransferTarget
 from appliance.dialplan.text import normalise, render
-from appliance.errors import EngineError
+from appliance.errors import EngineError, StoreError
+from appliance.events import ToolRun
 from appliance.signalling.leg import CallInfo
 from appliance.store.callers import CallerStore, plain_number
+
+BUILTIN_TOOLS: Final = ToolSources([("builtin", BuiltinTools())])
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,24 @@ class ModelServices:
         timeout_s: a whole answer must have come by then.
         callers: what is known of callers, and who is not to be called; None where nothing is kept.
         clock: for the time of day.
+        tools: everybody in this process who has tools.
     """
 
     llm: Model
     timeout_s: float
     clock: Clock
     callers: CallerStore | None = None
+    tools: ToolSources = field(default_factory=lambda: BUILTIN_TOOLS)
 
 
-def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> brain.Brain:
-    """The brain of one call on ``line``.
+def make_brain(
+    line: Line,
+    info: CallInfo,
+    services: ModelServices | None,
+    hooks: HooksOfCall = NONE,
+    of_host: Sequence[Offered] = (),
+) -> brain.Brain:
+    """The brain of one call on ``line``; ``of_host`` are the tools of plugins in the plugin host.
 
     Raises:
         EngineError: the line wants a language model and the box has none.
@@ -58,7 +72,7 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
     monotonic = services.clock.monotonic
     memory = None
     if line.memory.enabled and caller and services.callers is not None:
-        notes = _Notes(services.callers, caller, line)
+        notes = _Notes(services.callers, caller, line, hooks)
         memory = CallerMemory(notes, services.llm, info.leg_id, monotonic)
     zone = ZoneInfo(line.timezone) if line.timezone else None
     model = LlmBrain(
@@ -88,14 +102,39 @@ def make_brain(line: Line, info: CallInfo, services: ModelServices | None) -> br
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
-        tools=ToolSet(builtin_tools(line, hand_overs, memory, services.callers)),
+        tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers), of_host),
         slots={},
         about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
         memory=memory,
         now=monotonic,
         local_time=lambda: services.clock.utc().astimezone(zone),
+        hooks=hooks,
     )
     return model if line.fallback is None else with_fallback(model, line, line.fallback, info)
+
+
+def call_in_box(
+    line: Line,
+    info: CallInfo,
+    hand_overs: Mapping[str, HandOver],
+    memory: CallerMemory | None,
+    do_not_call: DoNotCall | None,
+) -> CallInBox:
+    """The call as plugins within this process see it."""
+    caller = number_of(info)
+    return CallInBox(
+        call_id=info.leg_id,
+        line=line.name,
+        trunk=info.trunk,
+        caller=caller,
+        called=info.called,
+        language=line.language,
+        caller_name=info.calling_name if caller else "",
+        plan=line,
+        hand_overs=hand_overs,
+        memory=memory,
+        do_not_call=do_not_call,
+    )
 
 
 def with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
@@ -134,7 +173,8 @@ def transfer_to(target: TransferTarget, values: Mapping[str, str]) -> brain.Tran
 class _Notes:
     """What is known of one caller on one line."""
 
-    def __init__(self, callers: CallerStore, number: str, line: Line) -> None:
+    def __init__(self, callers: CallerStore, number: str, line: Line, hooks: HooksOfCall) -> None:
+        self._hooks = hooks
         self._callers = callers
         self._number = number
         self._line = line
@@ -143,6 +183,11 @@ class _Notes:
         return await self._callers.recall(self._number, self._line.name)
 
     async def keep(self, notes: str) -> None:
+        """As plugins let them be kept; where one fails, what was kept before stays."""
+        if notes and self._hooks.wanted("before_storing"):
+            (notes,) = await self._hooks.before_storing([notes])
+            if notes.startswith(WITHHELD):
+                raise StoreError("a plugin that looks at what is stored has failed")
         await self._callers.keep(self._number, self._line.name, notes, days=self._line.memory.days)
 
 
@@ -191,6 +236,9 @@ class FlowBrain:
     def tokens(self) -> int:
         return 0
 
+    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+        """A flow uses no tools."""
+
     def fork(self) -> FlowBrain:
         twin = copy.copy(self)
         twin._flow, twin._slots = self._flow.fork(), dict(self._slots)
@@ -228,6 +276,9 @@ class FlowBrain:
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)
                     yield brain.HangUp(disposition)
+
+    def was_said(self, meant: str, said: str) -> None:
+        """A flow goes on the same way in whatever words it speaks."""
 
     def was_heard(self, text: str) -> None:
         """A flow goes on the same way whatever was heard of it."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from appliance.api.tools import Arguments, OngoingCall, Question, Tool
+from appliance.calls.tool_sources import CallInBox, DoNotCall
 from appliance.conversation.memory import MAX_FACT, CallerMemory
 from appliance.conversation.thinking import HandOver
 from appliance.dialplan.schema import Line
 from appliance.dialplan.text import DIGITS_PHRASE, normalise, spoken_digits
 from appliance.errors import StoreError, ToolError
+from appliance.hook_types import Call
+from appliance.hookspecs import hookimpl
+from appliance.tool_types import Arguments, OngoingCall, Question, Tool
 
 _ATTEMPTS: Final = 3
 _MAX_MESSAGE: Final = 2000
@@ -20,12 +23,14 @@ _CONVERSATION_S: Final = 30.0
 _NOT_IN_NUMBER: Final = re.compile(r"[\s()./-]")
 
 
-class DoNotCall(Protocol):
-    """The list of numbers that are never to be called again."""
+class BuiltinTools:
+    """The plugin that offers them."""
 
-    async def refuse_calls(self, number: str, *, reason: str, call_id: str, line: str) -> None:
-        """Put a number on it. Raises StoreError where it cannot be written."""
-        ...
+    @hookimpl
+    def appliance_tools(self, call: Call) -> Sequence[Tool] | None:
+        if not isinstance(call, CallInBox):
+            return None
+        return builtin_tools(call.plan, call.hand_overs, call.memory, call.do_not_call)
 
 
 def tool_names(line: Line) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from appliance.conversation.brain import (
     OPEN,
@@ -22,6 +22,7 @@ from appliance.conversation.brain import (
     Trouble,
 )
 from appliance.errors import EngineError
+from appliance.events import ToolRun
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,9 @@ class FallbackBrain:
     @property
     def tokens(self) -> int:
         return self._brain.tokens
+
+    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+        self._brain.report_lost(report)
 
     def fork(self) -> FallbackBrain:
         twin = copy.copy(self)
@@ -95,6 +99,9 @@ class FallbackBrain:
         elif isinstance(heard, TransferFailed):
             yield Say(_NOBODY_THERE, False)
             yield HangUp(_REASON)
+
+    def was_said(self, meant: str, said: str) -> None:
+        (self._onward if self._given_up and self._onward is not None else self._brain).was_said(meant, said)
 
     def was_heard(self, text: str) -> None:
         (self._onward if self._given_up and self._onward is not None else self._brain).was_heard(text)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.calls.brains import hand_overs_of, number_of, values_of, with_fallback
-from appliance.calls.builtin_tools import DoNotCall, builtin_tools
+from appliance.calls.brains import call_in_box, hand_overs_of, number_of, values_of, with_fallback
+from appliance.calls.tool_sources import DoNotCall, Offered, ToolSources
 from appliance.clock import Clock
 from appliance.conversation import brain, manners
 from appliance.conversation.conversing import Workers
 from appliance.conversation.dialogue import Dialogue
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.realtime_brain import AudioEars, RealtimeBrain, RealtimePersona
-from appliance.conversation.tools import CallFacts, ToolSet
+from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
@@ -65,6 +67,9 @@ def make_realtime(
     media: MediaSlot,
     clock: Clock,
     do_not_call: DoNotCall | None,
+    sources: ToolSources,
+    hooks: HooksOfCall = NONE,
+    of_host: Sequence[Offered] = (),
 ) -> Realtime:
     """What one call on ``line`` needs.
 
@@ -96,10 +101,11 @@ def make_realtime(
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
-        tools=ToolSet(builtin_tools(line, hand_overs, None, do_not_call)),
+        tools=sources.tools_for(call_in_box(line, info, hand_overs, None, do_not_call), of_host),
         slots={},
         about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
         now=clock.monotonic,
+        hooks=hooks,
     )
     whole = model if line.fallback is None else with_fallback(model, line, line.fallback, info)
     needs_recogniser = line.fallback is not None and line.fallback.step is not None

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from appliance.calls.brains import ModelServices, make_brain, spoken_language, variables, voice_of
+from appliance.calls.brains import (
+    BUILTIN_TOOLS,
+    ModelServices,
+    make_brain,
+    number_of,
+    spoken_language,
+    variables,
+    voice_of,
+)
+from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.recording import RecorderClient
+from appliance.calls.storing import CallKeeping
+from appliance.calls.tool_sources import Offered, ToolSources, host_tools
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.calls.warm_up import WarmUp
 from appliance.clock import Clock
-from appliance.conversation.brain import Transfer
+from appliance.conversation.brain import Transfer, TransferFailed
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
+from appliance.conversation.hooked import HooksOfCall
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker
 from appliance.conversation.speculation import Drafts, SpeculationBudget
@@ -41,11 +53,14 @@ from appliance.events import (
     LineMeasured,
     RecordingFinished,
     RecordingStarted,
+    ToolRun,
     TurnProgress,
 )
+from appliance.hook_types import Denied
 from appliance.ipc.messages import LegClosed
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaClient, MediaLegHandle
+from appliance.plugins.hooks import NO_HOOKS, Hooks
 from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import HangupCause, Leg, TransferRequest
 from appliance.signalling.routes import Attempt
@@ -54,6 +69,7 @@ from appliance.store.callers import CallerStore
 
 logger = logging.getLogger(__name__)
 
+_STORED_TIMEOUT_S: Final = 30.0
 _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
 
@@ -71,6 +87,14 @@ class CallLog(Protocol):
 
     def say(self, event: CallEvent) -> None: ...
     def leg_closed(self, leg: LegClosed) -> None: ...
+
+
+class Records(Protocol):
+    """Reads what is on record."""
+
+    async def stored(self, call_id: str) -> Mapping[str, Any] | None:
+        """A call as it is on record once all that was said of it so far is there; None where there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +120,9 @@ class Services:
     trunks: TrunkTable | None = None
     transfers: Transfers | None = None
     warm_up: WarmUp | None = None
+    hooks: Hooks = NO_HOOKS
+    tools: ToolSources = BUILTIN_TOOLS
+    records: Records | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +144,9 @@ class CallSession:
         self._leg = leg
         self._line = line
         self._services = services
+        self._hooks = HooksOfCall(services.hooks, hook_call(leg.info, number_of(leg.info), line))
+        self._log = CallKeeping(services.log, self._hooks)
+        self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
         self._slots: dict[str, str] = {}
@@ -159,14 +189,14 @@ class CallSession:
         started: asyncio.Future[None] | None = None
         try:
             started = services.log.started(self._started_event())
-            services.log.say(
+            self._log.say(
                 CallRinging(
                     call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
                 )
             )
             self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp, denoise=self._line.denoise)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
-                await asyncio.gather(started, self._prepare_opening(self._media))
+                await asyncio.gather(started, self._prepare_opening(self._media), self._ask_for_tools())
         except (MediaError, StoreError, TimeoutError) as error:
             reason = str(error) or f"the record could not be written within {_RECORD_TIMEOUT_S:.0f} s"
             logger.error("call %s refused: %s", self.call_id, reason)
@@ -181,9 +211,10 @@ class CallSession:
         if self._over.done():  # the media could not be agreed on, and the caller has been refused
             return self._over.result()
         self._answered_at = services.clock.monotonic()
-        services.log.say(
+        self._log.say(
             CallAnswered(call_id=self.call_id, answered_at=self._answered_at, answered_utc=services.clock.utc())
         )
+        self._hooks.answered()
         return None
 
     async def _talk(self) -> Outcome:
@@ -223,7 +254,7 @@ class CallSession:
             await self._speaker.close()
         if self._media is not None:
             await self._close_media(self._media)
-        services.log.say(
+        self._log.say(
             CallEnded(
                 call_id=self.call_id,
                 ended_at=services.clock.monotonic(),
@@ -237,6 +268,9 @@ class CallSession:
         )
         if brain is not None:
             await brain.close()
+        await self._log.close()
+        if self._hooks.wanted("call_ended"):
+            self._hooks.call_ended(summary_of(self._log, self._answered_at))
         logger.info(
             "call %s ended: %s by %s%s",
             self.call_id,
@@ -245,6 +279,22 @@ class CallSession:
             f" ({outcome.text})" if outcome.text else "",
         )
         self._let_go()
+        await self._tell_record()
+        self._hooks.over()
+
+    async def _tell_record(self) -> None:
+        """Let plugins have the call's record, once it is complete."""
+        records = self._services.records
+        if records is None or not self._hooks.wanted("record_stored"):
+            return
+        try:
+            async with asyncio.timeout(_STORED_TIMEOUT_S):
+                record = await records.stored(self.call_id)
+        except (StoreError, TimeoutError) as error:
+            logger.error("call %s: plugins are not told of its record: %s", self.call_id, error or "it is not stored")
+            return
+        if record is not None:
+            self._hooks.record_stored(record)
 
     def _let_go(self) -> None:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
@@ -256,28 +306,49 @@ class CallSession:
         if self._services.warm_up is not None:
             await self._services.warm_up.opening(self._line, self._leg.info, media.slot)
 
+    async def _ask_for_tools(self) -> None:
+        """Ask plugins while it rings."""
+        if self._line.agent != "flow" and self._hooks.wanted("tools"):
+            self._offered = await host_tools(self._hooks)
+
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _connect_conversation(self, media: MediaLegHandle) -> None:
         services, line = self._services, self._line
         model = None
         if services.llm is not None:
-            model = ModelServices(services.llm, services.llm_timeout_s, services.clock, services.callers)
+            model = ModelServices(
+                services.llm, services.llm_timeout_s, services.clock, services.callers, services.tools
+            )
         realtime = None
         if line.agent == "realtime":
-            realtime = make_realtime(line, self._leg.info, services.speech, media, services.clock, services.callers)
-        brain = realtime.brain if realtime is not None else make_brain(line, self._leg.info, model)
+            realtime = make_realtime(
+                line,
+                self._leg.info,
+                services.speech,
+                media,
+                services.clock,
+                services.callers,
+                services.tools,
+                self._hooks,
+                self._offered,
+            )
+            brain = realtime.brain
+        else:
+            brain = make_brain(line, self._leg.info, model, self._hooks, self._offered)
+        brain.report_lost(self._lost_tool)
         self._dialogue = dialogue = Dialogue(
             brain,
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
-            drafts=Drafts(services.speculation, line.turn.speculate, services.clock.monotonic),
+            drafts=Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, self._hooks),
             hand_on=self._hand_on,
             on_progress=self._turn_goes_on,
             press=lambda digits: self._press(media, digits),
             language=spoken_language(line),
             fillers=line.filler.texts,
+            hooks=self._hooks,
         )
         self._listening = Listening(
             media.slot,
@@ -291,6 +362,7 @@ class CallSession:
             delay_s=lambda: int(services.rings.delay[media.slot]) * FRAME_S,
             ears=dialogue if realtime is None else realtime.ears_for(dialogue, services.rings),
             audio=partial(services.rings.read_rx, media.slot, media.generation),
+            hooks=self._hooks,
         )
         self._speaker = Speaker(
             media,
@@ -309,7 +381,7 @@ class CallSession:
         day = self._services.clock.utc().strftime("%Y/%m/%d")
         path = self._services.recordings / day / f"{self.call_id}.wav"
         recorder.start(self.call_id, media.slot, media.generation, path)
-        self._services.log.say(RecordingStarted(call_id=self.call_id, path=str(path), start_frame=0))
+        self._log.say(RecordingStarted(call_id=self.call_id, path=str(path), start_frame=0))
 
     async def _close_media(self, media: MediaLegHandle) -> None:
         recorder = self._services.recorder
@@ -317,12 +389,12 @@ class CallSession:
         closed = await media.close()
         if closed is not None:
             self._services.log.leg_closed(closed)
-            self._services.log.say(_line_measured(self.call_id, closed))
+            self._log.say(_line_measured(self.call_id, closed))
         if recorder is not None and recorder.active(self.call_id):
             recorded = await recorder.stop(self.call_id, media)
         media.release()
         if recorded is not None:
-            self._services.log.say(
+            self._log.say(
                 RecordingFinished(
                     call_id=self.call_id, path=recorded.path, frames=recorded.frames, problem=recorded.problem
                 )
@@ -352,12 +424,17 @@ class CallSession:
     def _turn_finished(self, turn: TurnLog) -> None:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
-        self._services.log.say(event)
+        self._log.say(event)
+
+    def _lost_tool(self, run: ToolRun) -> None:
+        """A tool was used that no reply tells of."""
+        if self._dialogue is None or not self._dialogue.note_tool(run):
+            self._log.lost_tool(run)
 
     def _turn_goes_on(self, turn: TurnLog, doing: Doing, hearing: str) -> None:
         if self._answered_at is not None:
             so_far = turn.so_far(self.call_id, self._answered_at, self._services.clock.utc())
-            self._services.log.say(TurnProgress(call_id=self.call_id, doing=doing, turn=so_far, hearing=hearing))
+            self._log.say(TurnProgress(call_id=self.call_id, doing=doing, turn=so_far, hearing=hearing))
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._over.done():
@@ -365,18 +442,24 @@ class CallSession:
 
     # --- transfers and hold ----------------------------------------------------------------------------------------
 
-    async def _hand_on(self, transfer: Transfer) -> str | None:
-        """Hand the caller on, as the brain wants; the reason for the record, None where it failed."""
+    async def _hand_on(self, transfer: Transfer) -> str | TransferFailed:
+        """Hand the caller on, as the brain wants; the reason for the record."""
         services, line = self._services, self._line
         if services.transfers is None or self._media is None:
-            return None
+            return TransferFailed()
+        if self._hooks.wanted("transfer_requested"):
+            wanted = await self._hooks.transfer_requested(transfer.to)
+            if isinstance(wanted, Denied):
+                self._slots["transfer"] = f"{transfer.to}: denied ({wanted.reason})"
+                return TransferFailed(wanted.reason or "a plugin has denied it")
+            transfer = other_transfer(transfer, wanted, line, self._values())
         voicing = Voicing(services.rings, services.tts, voice_of(line), services.clock.monotonic)
         self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
         reason = await services.transfers.hand_on(
             self._leg, self._media, transfer, self._values(), voicing, self._send_keys_to
         )
         self._slots["transfer"] = f"{transfer.to}: {reason or 'failed'}"
-        return reason
+        return TransferFailed() if reason is None else reason
 
     def _follow(self, request: TransferRequest) -> None:
         """The caller's side wants somebody else to take its place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -41,11 +41,16 @@ class Opening:
 
 @dataclass(frozen=True)
 class Heard:
-    """The caller said something. Not ``accepted``: nothing that was expected, ``text`` is the best guess."""
+    """The caller said something. Not ``accepted``: nothing that was expected, ``text`` is the best guess.
+
+    ``instead`` is given where a plugin has kept back what was said: it is answered with this and not by the brain,
+    unless it is ""; to the brain it is as if nothing had been understood.
+    """
 
     text: str
     confidence: float | None
     accepted: bool
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Spoken:
 
 @dataclass(frozen=True)
 class TransferFailed:
-    """The caller could not be handed on, and is here again."""
+    """The caller could not be handed on, and is here again. ``denied``: why it was not even tried, in words."""
+
+    denied: str = ""
 
 
 Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed
@@ -214,9 +221,21 @@ class Brain(Protocol):
         """
         ...
 
+    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+        """Have ``report`` called with each use of a tool that no reply tells of: it was stopped half-way, or finished
+        after the last reply. Holds for forks, too."""
+        ...
+
     def fork(self) -> Brain:
         """A copy that may be asked for a reply in advance, and thrown away; cheap, and nothing is shared that a reply
         changes. When the turn has become certain, the copy takes this one's place."""
+        ...
+
+    def was_said(self, meant: str, said: str) -> None:
+        """Of the reply under way, the piece ``meant`` is said in the words ``said``; not called where that is the same.
+
+        Comes before anything of the piece is heard, and in the order of the pieces.
+        """
         ...
 
     def was_heard(self, text: str) -> None:

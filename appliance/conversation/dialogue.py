@@ -32,6 +32,7 @@ from appliance.conversation.brain import (
     Used,
 )
 from appliance.conversation.bridging import DeadAir
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.inputs import Inputs, Pending
 from appliance.conversation.listening import HeardTurn, Listening
 from appliance.conversation.passage import Passage
@@ -41,7 +42,7 @@ from appliance.conversation.speculation import Draft, Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
-from appliance.events import Doing, InputBy
+from appliance.events import Doing, InputBy, ToolRun
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class Ended:
     reason: str
 
 
-HandOn: TypeAlias = Callable[[Transfer], Awaitable[str | None]]
-"""Hands the caller on, and returns when that call is over, with the reason for the record; None: it failed."""
+HandOn: TypeAlias = Callable[[Transfer], Awaitable[str | TransferFailed]]
+"""Hands the caller on, and returns when that call is over, with the reason for the record."""
 
 
 class Dialogue:
@@ -65,7 +66,7 @@ class Dialogue:
     Implements media's listener for what concerns the conversation. ``on_turn`` is called with every finished turn,
     ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way and what is being heard of
     the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line. What it says by
-    itself is in the line's ``language``; ``fillers`` replace what it bridges waits with.
+    itself is in the line's ``language``; ``fillers`` replace what it bridges waits with. ``hooks`` are the call's.
     """
 
     def __init__(
@@ -81,8 +82,11 @@ class Dialogue:
         press: Callable[[str], None] = lambda digits: None,
         language: str = "en",
         fillers: tuple[str, ...] = (),
+        hooks: HooksOfCall = NONE,
     ) -> None:
         self.brain = brain
+        self._hooks = hooks
+        self._silences = 0
         self._drafts = drafts
         self._draft: Draft | None = None
         self._press = press
@@ -156,11 +160,14 @@ class Dialogue:
             self._drafts.discard()
             self._tell()
             return
+        self._silences = 0
         self._inputs.put(_heard(turn), turn)
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
         if self._speaker is None or self._replying or self._talking or self._inputs or self._handing_on:
+            return
+        if turn.instead is not None:
             return
         self._drafts.begin(turn.attempt, _heard(turn), self.brain, self._speaker)
 
@@ -220,18 +227,29 @@ class Dialogue:
     def silent(self) -> None:
         """The caller has said nothing for as long as the expectation allows."""
         if not self._talking and self._reply is not None and self._reply.done():
+            self._silences += 1
+            self._hooks.silence(self._silences)
             self._inputs.put(Silence())
 
     def key(self, digit: str) -> None:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
         if self._handing_on or self._listening is None:
             return
+        self._hooks.key(digit)
+        self._silences = 0
         self._listening.drop()
         self._drafts.discard()
         self._caller_speaks = self._caller_done = False
         if self._talking and self._interruptible:
             self._interrupt()
         self._inputs.put(Key(digit))
+
+    def note_tool(self, run: ToolRun) -> bool:
+        """Have the turn under way tell of ``run``, which no reply has; false where there is none any more."""
+        if self._speaker is None:
+            return False
+        self._turn.tools.append(run)
+        return True
 
     def utterance_started(self) -> None:
         """Media has begun to play an utterance."""
@@ -368,6 +386,8 @@ class Dialogue:
 
     async def _carry_out(self, value: Input) -> Ended | None:
         assert self._listening is not None
+        if isinstance(value, Heard) and value.instead is not None:
+            return await self._carry_on(value, value.instead)
         ended = await self._speak_reply(value)
         not_recognised = isinstance(value, Heard) and not value.text and self._turn.problem
         if ended is None and not_recognised and not self._turn.agent_text:
@@ -376,11 +396,23 @@ class Dialogue:
             ended = await self._speak_reply(Spoken())
         if ended is not None:
             return ended
+        self._carried_out(value)
+        return None
+
+    async def _carry_on(self, value: Heard, instead: str) -> Ended | None:
+        """Answer words that a plugin has kept back: in its own words, or as what nobody has understood."""
+        ended = None if instead else await self._speak_reply(value)
+        if ended is None and not self._turn.agent_text:
+            await self._say_alone(instead or manners.not_understood(self._language))
+        if ended is None:
+            self._carried_out(value)
+        return ended
+
+    def _carried_out(self, value: Input) -> None:
         self._listen()
         if isinstance(value, Key) and self._key_timeout_s is not None:
             loop = asyncio.get_running_loop()
             self._key_timer = loop.call_later(self._key_timeout_s, lambda: self._inputs.put(KeysEnded()))
-        return None
 
     def _listen(self) -> None:
         """The reply has been given: it is the caller's turn."""
@@ -401,7 +433,7 @@ class Dialogue:
             if draft.utterance is not None:
                 self._begun(draft.utterance)
         else:
-            reply = Reply(self.brain, value)
+            reply = Reply(self.brain, value, hooks=self._hooks)
         passage = Passage(self._speaker, self._begin_utterance, draft.utterance if draft is not None else None)
         self._thinking = reply
         ended: Ended | None = None
@@ -468,14 +500,16 @@ class Dialogue:
 
     async def _transfer(self, transfer: Transfer) -> Ended | None:
         """The caller is somebody else's until this returns; what is said meanwhile is not for the agent."""
+        came_to: str | TransferFailed = TransferFailed()
         try:
-            reason = await self._hand_on(transfer) if self._hand_on is not None else None
+            if self._hand_on is not None:
+                came_to = await self._hand_on(transfer)
         finally:
             self._handing_on = False
             self._inputs.clear()
-        if reason is not None:
-            return Ended(reason)
-        self._inputs.put(TransferFailed())
+        if isinstance(came_to, str):
+            return Ended(came_to)
+        self._inputs.put(came_to)
         return None
 
     def _begin_utterance(self, interruptible: bool, filler: bool = False) -> Utterance:
@@ -542,4 +576,4 @@ class Dialogue:
 
 
 def _heard(turn: HeardTurn) -> Heard:
-    return Heard(turn.text, turn.confidence, turn.accepted)
+    return Heard(turn.text, turn.confidence, turn.accepted, turn.instead)

@@ -36,6 +36,11 @@ def fence(tag: str, text: str, **attributes: str) -> str:
     return f"<{tag}{inside}>{_escaped(text)}</{tag}>"
 
 
+def context_of(text: str, source: str) -> str:
+    """What ``source`` knows, as the model is told it."""
+    return f"This may be of use: {fence('context', text, source=source)}"
+
+
 def _escaped(text: str) -> str:
     printable = "".join(character if character.isprintable() or character == "\n" else " " for character in text)
     return "".join(_ESCAPES.get(character, character) for character in printable)
@@ -135,6 +140,10 @@ class History:
     def event(self, text: str) -> None:
         """Something that is nobody's words; ``text`` is ours, what it quotes is fenced."""
         self._add(ChatMessage("user", f"[{text}]"))
+
+    def context(self, text: str, source: str) -> None:
+        """Something that ``source`` knows, and that may be of use for the next answer."""
+        self.event(context_of(text, source))
 
     def agent(self, text: str, calls: Sequence[ToolCall] = ()) -> int:
         """The agent says ``text`` and asks for tools; the number by which :meth:`revise` knows it."""

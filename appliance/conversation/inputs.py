@@ -14,6 +14,7 @@ from appliance.conversation.turn_log import TurnLog
 from appliance.events import InputBy
 
 _MAX_INPUTS: Final = 64
+KEPT_BACK: Final = "a plugin has kept back what the caller said"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Pending:
             turn.speech_end_at = self.heard.speech_end_at
             turn.stages.extend(self.heard.stages)
             turn.ended_by, turn.probability = self.heard.reason, self.heard.probability
-            turn.problem = self.heard.problem
+            turn.problem = self.heard.problem or ("" if self.heard.instead is None else KEPT_BACK)
 
     def continues(self, turn: TurnLog, now: float) -> bool:
         """Whether it is part of ``turn``, and is noted there.

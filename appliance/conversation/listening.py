@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from appliance.conversation.brain import Expectation
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.cues import Cues, cues_of
 from appliance.conversation.endpointing import FRAME_S
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.turn_actions import (
     Action,
     AskTurnModel,
@@ -40,6 +42,7 @@ from appliance.conversation.turns import TurnMachine
 from appliance.engines.client import EnginePool
 from appliance.errors import EngineError, StaleSlot
 from appliance.events import Stage, StageTiming
+from appliance.hook_types import Blocked
 from appliance.ipc.messages import JudgeTurn, Recognise, Recognised
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
 
@@ -59,6 +62,7 @@ class _Attempt:
     asked_at: float
     task: asyncio.Task[Recognised]
     done_at: float = 0.0
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class HeardTurn:
         probability: the turn model's last answer.
         problem: why nothing was recognised.
         unwritten: nobody has tried to write down what was said, so an empty ``text`` says nothing.
+        instead: a plugin has kept back what was said: what is to be answered, "" for what one answers to what was not
+            understood. None where none has.
     """
 
     attempt: int
@@ -84,6 +90,7 @@ class HeardTurn:
     probability: float | None = None
     problem: str = ""
     unwritten: bool = False
+    instead: str | None = None
 
 
 class Ears(Protocol):
@@ -133,6 +140,7 @@ class Listening:
         delay_s: how much later than its arrival at the socket the newest frame is heard (the jitter buffer).
         ears: who is told what the caller does.
         audio: the caller's samples [start, end); raises StaleSlot where they are gone.
+        hooks: asked what the caller is taken to have said.
     """
 
     def __init__(
@@ -149,7 +157,9 @@ class Listening:
         delay_s: Callable[[], float],
         ears: Ears,
         audio: Callable[[int, int], NDArray[np.int16]],
+        hooks: HooksOfCall = NONE,
     ) -> None:
+        self._hooks = hooks
         self._slot = slot
         self._generation = generation
         self.machine = machine
@@ -296,6 +306,9 @@ class Listening:
             try:
                 async with asyncio.timeout(self._asr_timeout_s):
                     result = await asr.recognise(self._request(asr, speech_start, self._frame + 1, final=False))
+                if result.text and self._hooks.wanted("partial_transcript"):
+                    text = await self._hooks.partial_transcript(result.text)
+                    result = msgspec.structs.replace(result, text=text)
             except (EngineError, TimeoutError) as error:
                 logger.info("slot %d: no partial result (%s)", self._slot, error)
             else:
@@ -310,10 +323,21 @@ class Listening:
         if self._asr is None:
             return
         request = self._request(self._asr, pause.speech_start, pause.speech_end, final=True)
-        task = asyncio.ensure_future(self._asr.recognise(request))
-        attempt = _Attempt(self._at, task)
+        attempt = _Attempt(self._at, asyncio.ensure_future(self._asr.recognise(request)))
+        if self._hooks.wanted("final_transcript"):
+            attempt.task = asyncio.ensure_future(self._as_taken(attempt, attempt.task))
+        task = attempt.task
         self._attempts[pause.attempt] = attempt
         task.add_done_callback(lambda done: self._recognised(pause, attempt, done))
+
+    async def _as_taken(self, attempt: _Attempt, recognising: asyncio.Task[Recognised]) -> Recognised:
+        """What was recognised, in the words of the line's plugins."""
+        result = await recognising
+        text = await self._hooks.final_transcript(result.text) if result.text else ""
+        if isinstance(text, Blocked):
+            attempt.instead = text.say
+            return msgspec.structs.replace(result, text="", accepted=False)
+        return msgspec.structs.replace(result, text=text, accepted=result.accepted or text != result.text)
 
     def _recognised(self, pause: FirstSilence, attempt: _Attempt, task: asyncio.Task[Recognised]) -> None:
         number = pause.attempt
@@ -333,7 +357,9 @@ class Listening:
             self._do(action)
         start_at, end_at = self.time_of(pause.speech_start), self.time_of(pause.speech_end)
         self._ears.may_have_finished(
-            HeardTurn(number, result.text, result.confidence, result.accepted, start_at, end_at)
+            HeardTurn(
+                number, result.text, result.confidence, result.accepted, start_at, end_at, instead=attempt.instead
+            )
         )
         for action in self.machine.partial(number, self._cues(result, pause.speech_end - pause.speech_start)):
             self._do(action)
@@ -411,6 +437,7 @@ class Listening:
                 turn.reason.value,
                 turn.probability,
                 problem,
+                instead=attempt.instead if attempt is not None else None,
             )
         )
 

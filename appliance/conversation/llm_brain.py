@@ -37,9 +37,12 @@ from appliance.conversation.brain import (
     Used,
 )
 from appliance.conversation.history import INTERRUPTED, History, fence, tokens_of
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.memory import CallerMemory, Summariser
 from appliance.conversation.thinking import Manner, Model, Piece, Thinking
 from appliance.conversation.tools import CallFacts, ToolRuns, ToolSet
+from appliance.events import ToolRun
+from appliance.hook_types import ModelRequest, Said
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ _RECALL_S: Final = 0.3
 _FINISH_TOOLS_S: Final = 15.0
 _SILENCES: Final = 2
 _KEY_TIMEOUT_S: Final = 1.2
+_TOLD_TURNS: Final = 20
 
 _RULES: Final = f"""
 You are on the telephone: what you write is spoken to the caller, and what the caller says is recognised, with
@@ -120,6 +124,7 @@ class LlmBrain:
         memory: what is known of the caller; None for nothing.
         now: CLOCK_MONOTONIC.
         local_time: the time of day where the line is.
+        hooks: of the call.
     """
 
     def __init__(
@@ -135,7 +140,10 @@ class LlmBrain:
         memory: CallerMemory | None,
         now: Callable[[], float],
         local_time: Callable[[], datetime],
+        hooks: HooksOfCall = NONE,
     ) -> None:
+        self._hooks = hooks
+        self._talk: tuple[Said, ...] = ()
         self._model = model
         self._persona = persona
         self._manner = manner
@@ -144,7 +152,7 @@ class LlmBrain:
         self._local_time = local_time
         self._about = " ".join(fence("about_this_call", text, what=name) for name, text in about.items() if text)
         self._shared = _Shared(
-            ToolRuns(facts, slots.__setitem__, now), Summariser(model, manner.session, now), memory, slots
+            ToolRuns(facts, slots.__setitem__, now, hooks), Summariser(model, manner.session, now), memory, slots
         )
         self._history = History(
             persona.prompt.strip() + "\n" + _RULES.format(language=persona.language),
@@ -171,10 +179,14 @@ class LlmBrain:
     def tokens(self) -> int:
         return self._tokens
 
+    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+        self._shared.runs.on_lost = report
+
     def fork(self) -> LlmBrain:
         twin = copy.copy(self)
         twin._history = self._history.copy()
-        twin._said = _Said([replace(piece) for piece in self._said.pieces], self._said.told)
+        pieces = [replace(piece, reworded=dict(piece.reworded)) for piece in self._said.pieces]
+        twin._said = _Said(pieces, self._said.told)
         return twin
 
     async def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncGenerator[Step, None]:
@@ -193,16 +205,25 @@ class LlmBrain:
             async for step in steps:
                 yield step
 
+    def was_said(self, meant: str, said: str) -> None:
+        """The history keeps the words that are spoken, not those that the model wrote."""
+        for piece in self._said.pieces:
+            for index, clause in enumerate(piece.clauses):
+                if clause.strip() == meant and index not in piece.reworded:
+                    piece.reworded[index] = said
+                    return
+
     def was_heard(self, text: str) -> None:
         """The history keeps only what the caller has heard; what was not is marked as cut short."""
         words = text.split()
         last: Piece | None = None
         for piece in self._said.pieces:
-            meant = " ".join(piece.clauses).split()
+            meant = piece.spoken.split()
             piece.heard, words = " ".join(words[: len(meant)]), words[len(meant) :]
             if piece.number is not None:
                 whole = piece.complete and len(piece.heard.split()) == len(meant)
-                self._history.revise(piece.number, (piece.text if whole else _cut_short(piece.heard)).strip())
+                said = piece.spoken if piece.reworded else piece.text
+                self._history.revise(piece.number, (said if whole else _cut_short(piece.heard)).strip())
             if piece.heard:
                 last = piece
         if words and self._said.pieces:  # an apology, say: nothing of this brain's
@@ -220,7 +241,8 @@ class LlmBrain:
                 shared.thinking = None
             await shared.summariser.close()
             await shared.runs.close(_FINISH_TOOLS_S)
-            self._take_late_results()
+            for used in self._take_late_results():
+                shared.runs.on_lost(used.tool)
             if shared.memory is not None:
                 self._settle()
                 if self._history.turn > 1:
@@ -234,6 +256,7 @@ class LlmBrain:
     async def _begin(self, heard: Input, gate: Gate) -> AsyncGenerator[Step, None]:
         """Reply to something new."""
         self._settle()
+        self._talked("agent", " ".join(piece.heard for piece in self._said.pieces if piece.heard))
         for run in self._take_late_results():
             yield run
         self._history.begin_turn()
@@ -276,13 +299,15 @@ class LlmBrain:
                 request = self._request(text)
                 self._keys_event()
                 self._history.caller(text, f"{self._local_time():%H:%M}")
+                self._talked("caller", text)
                 if request is not None:
                     return [*self._at_pace(request), *self._speak([Say(clause) for clause in self._meant])]
                 return True
             case KeysEnded():
                 return self._keys_event()
-            case TransferFailed():
-                self._history.event("Nobody could be reached there: the caller is with you again")
+            case TransferFailed(denied):
+                why = f"This was not allowed: {fence('reason', denied)}" if denied else "Nobody could be reached there"
+                self._history.event(f"{why}: the caller is with you again")
                 return True
         return False
 
@@ -346,11 +371,24 @@ class LlmBrain:
             recorded=self._recorded,
             bridged=self._bridged,
             now=self._now,
+            context=self._context if self._hooks.wanted("before_llm") else None,
         )
         thinking.begin(gate)
         async with aclosing(self._follow(thinking)) as steps:
             async for step in steps:
                 yield step
+
+    async def _context(self) -> list[tuple[str, str]]:
+        """What plugins want the model to know for this reply."""
+        last = self._talk[-1] if self._talk else None
+        text = last.text if last is not None and last.by == "caller" else ""
+        said = self._talk[:-1] if text else self._talk
+        return await self._hooks.before_llm(ModelRequest(text, max(0, self._history.turn - 1), said))
+
+    def _talked(self, by: str, text: str) -> None:
+        """Something was said, which plugins may be told of."""
+        if text and self._hooks.wanted("before_llm"):
+            self._talk = (*self._talk[-_TOLD_TURNS:], Said(by, text))
 
     async def _answer(self, thinking: Thinking, heard: Input, gate: Gate) -> AsyncGenerator[Step, None]:
         """A tool has asked the caller something, and this may be the answer."""
@@ -361,10 +399,10 @@ class LlmBrain:
             return
         match heard:
             case Heard(text) if text and (request := self._request(text)) is not None:
-                for step in [*self._at_pace(request), *(Say(clause) for clause in self._meant)]:
-                    yield step
                 thinking.asked_again(self._meant)
                 self._said = _Said(thinking.pieces, told=False)
+                for step in [*self._at_pace(request), *(Say(clause) for clause in self._meant)]:
+                    yield step
             case Heard(text, _, accepted):
                 answer = Answer(words=text, accepted=accepted) if text else None
             case Key(digit):

@@ -128,6 +128,12 @@ _APOLOGIES: Final[Mapping[str, str]] = {
     "fr": "Je suis désolée, il y a eu un problème de mon côté. Veuillez réessayer.",
     "es": "Lo siento, algo ha fallado por mi parte. Por favor, inténtelo de nuevo.",
 }
+_NOT_UNDERSTOOD: Final[Mapping[str, str]] = {
+    "en": "I am sorry, I did not understand that. Could you say it in other words?",
+    "de": "Entschuldigung, das habe ich nicht verstanden. Können Sie es anders sagen?",
+    "fr": "Excusez-moi, je n'ai pas compris. Pouvez-vous le dire autrement ?",
+    "es": "Disculpe, no le he entendido. ¿Puede decirlo de otra manera?",
+}
 _FAREWELLS: Final[Mapping[str, str]] = {
     "en": "I am sorry, I cannot help you right now. Goodbye.",
     "de": "Es tut mir leid, ich kann Ihnen gerade nicht helfen. Auf Wiederhören.",
@@ -183,6 +189,11 @@ def fillers(language: str) -> tuple[str, ...]:
 def apology(language: str) -> str:
     """Said where a reply has failed, and the caller may try again."""
     return _APOLOGIES.get(_base(language), _APOLOGIES["en"])
+
+
+def not_understood(language: str) -> str:
+    """Said where nothing could be made of the caller's words."""
+    return _NOT_UNDERSTOOD.get(_base(language), _NOT_UNDERSTOOD["en"])
 
 
 def farewell(language: str) -> str:

@@ -39,12 +39,14 @@ from appliance.conversation.brain import (
 )
 from appliance.conversation.clauses import speakable
 from appliance.conversation.conversing import Conversation, SpokenReply, Workers
-from appliance.conversation.history import fence
+from appliance.conversation.history import context_of, fence
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.listening import Ears, HeardTurn
 from appliance.conversation.thinking import MAX_CALLS, MAX_ROUNDS, HandOver
-from appliance.conversation.tools import CallFacts, Running, ToolRuns, ToolSet, as_json
+from appliance.conversation.tools import MAX_ARGUMENTS, CallFacts, Running, ToolRuns, ToolSet, as_json
 from appliance.errors import EngineError, ToolError
 from appliance.events import ToolRun
+from appliance.hook_types import ModelRequest
 from appliance.ipc.messages import ChatMessage, Converse, ToolCall
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class RealtimeBrain:
         slots: what the record keeps; tools write into it.
         about: facts of the call for the model: name to text of a peer.
         now: CLOCK_MONOTONIC.
+        hooks: of the call.
 
     Attributes:
         on_caller_words: called with what the caller has said in this turn.
@@ -123,7 +126,9 @@ class RealtimeBrain:
         slots: dict[str, str],
         about: Mapping[str, str],
         now: Callable[[], float],
+        hooks: HooksOfCall = NONE,
     ) -> None:
+        self._hooks = hooks
         self._workers = workers
         self._slot = slot
         self._generation = generation
@@ -134,7 +139,7 @@ class RealtimeBrain:
         known = " ".join(fence("about_this_call", text, what=name) for name, text in about.items() if text)
         rules = _RULES.format(language=persona.language)
         self._instructions = "\n".join(filter(None, (persona.prompt.strip(), rules.strip(), known)))
-        self._runs = ToolRuns(facts, slots.__setitem__, now)
+        self._runs = ToolRuns(facts, slots.__setitem__, now, hooks)
         self._late = 0
         self._conversation: Conversation | None = None
         self._history: deque[ChatMessage] = deque(maxlen=_REMEMBERED)
@@ -159,6 +164,9 @@ class RealtimeBrain:
     def tokens(self) -> int:
         return 0
 
+    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+        self._runs.on_lost = report
+
     def fork(self) -> RealtimeBrain:
         """Itself: what was heard can be replied to once, so nothing is begun in advance."""
         return self
@@ -181,6 +189,9 @@ class RealtimeBrain:
         timeout_s = self._persona.expectation.key_timeout_s or _KEY_TIMEOUT_S
         yield Listen(replace(self._persona.expectation, key_timeout_s=timeout_s))
 
+    def was_said(self, meant: str, said: str) -> None:
+        """What the box says on such a line is told to the model as it was heard."""
+
     def was_heard(self, text: str) -> None:
         """The model remembers what was heard of its reply, and nothing else."""
         self._settle(text)
@@ -193,6 +204,8 @@ class RealtimeBrain:
             self._conversation = None
         try:
             await self._runs.close(_FINISH_TOOLS_S)
+            for used in self._take_late_results():
+                self._runs.on_lost(used.tool)
         except Exception:
             logger.exception("what was left to do after the call failed")
 
@@ -241,8 +254,12 @@ class RealtimeBrain:
                 model = digit == "#" and self._keys_event()
             case KeysEnded():
                 model = self._keys_event()
-            case TransferFailed():
-                self._tell("system", "[Nobody could be reached there: the caller is with you again]")
+            case TransferFailed(denied):
+                why = f"This was not allowed: {fence('reason', denied)}" if denied else "Nobody could be reached there"
+                self._tell("system", f"[{why}: the caller is with you again]")
+        if model and self._hooks.wanted("before_llm"):
+            for source, text in await self._hooks.before_llm(ModelRequest("")):
+                self._tell("system", f"[{context_of(text, source)}]")
         if model:
             async with aclosing(self._rounds(to_caller)) as steps:
                 async for step in steps:
@@ -368,7 +385,7 @@ class RealtimeBrain:
     def start_tool(self, call: ToolCall, reply: _Tools) -> Running:
         """Raises ToolError where the model has asked for something that there is not."""
         tool, arguments = self._tools.read(call)
-        return self._runs.start(tool, call, arguments, reply, OPEN)
+        return self._runs.start(self._tools, tool, call, arguments, reply, OPEN)
 
     def give_up(self, run: Running) -> str:
         """What the model is told of a tool whose reply is given up."""
@@ -379,8 +396,9 @@ class RealtimeBrain:
             self._conversation.add(ChatMessage("tool", result, (), call.id))
 
     def refused(self, call: ToolCall, result: str, problem: str) -> Used:
-        at = self._now()
-        return Used(ToolRun(call.name[:64], call.arguments, result, at, at, problem=problem))
+        at, source = self._now(), self._tools.source(call.name)
+        arguments = call.arguments[:MAX_ARGUMENTS]
+        return Used(ToolRun(call.name[:64], arguments, result, at, at, problem=problem, source=source))
 
     def filler(self, run: Running | None) -> str:
         """What bridges the next wait; "" for nothing."""

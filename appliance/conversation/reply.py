@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
-from appliance.conversation.brain import OPEN, Brain, Gate, Input, Step
+from appliance.conversation.brain import OPEN, Brain, Gate, Input, Say, Step
+from appliance.conversation.hooked import NONE, HooksOfCall
 
 
 class Reply:
@@ -19,18 +21,25 @@ class Reply:
     Args:
         gate: opens when the caller's turn is certain to be over.
         on_step: called with every step as it comes; must return at once.
+        hooks: asked how each piece is to be said, fillers aside.
 
     Attributes:
         failed: it has ended with an error, which :meth:`steps` raises.
     """
 
     def __init__(
-        self, brain: Brain, value: Input, gate: Gate = OPEN, on_step: Callable[[Step], None] = lambda step: None
+        self,
+        brain: Brain,
+        value: Input,
+        gate: Gate = OPEN,
+        on_step: Callable[[Step], None] = lambda step: None,
+        hooks: HooksOfCall = NONE,
     ) -> None:
         self.brain = brain
         self.value = value
         self.gate = gate
         self._on_step = on_step
+        self._hooks = hooks
         self._steps: deque[Step] = deque()
         self._news = asyncio.Event()
         self._done = False
@@ -62,13 +71,28 @@ class Reply:
         if error is not None:
             raise error
 
+    def _add(self, step: Step) -> None:
+        self._steps.append(step)
+        self._news.set()
+        self._on_step(step)
+
+    async def _as_said(self, say: Say) -> list[Say]:
+        """The piece in the words of the line's plugins."""
+        pieces = await self._hooks.reply_text(say.text)
+        if pieces == [say.text]:
+            return [say]
+        self.brain.was_said(say.text.strip(), " ".join(piece.strip() for piece in pieces))
+        return [replace(say, text=piece) for piece in pieces]
+
     async def _collect(self) -> None:
         steps = self.brain.reply(self.value, self.gate)
         try:
             async for step in steps:
-                self._steps.append(step)
-                self._news.set()
-                self._on_step(step)
+                if isinstance(step, Say) and not step.filler and self._hooks.wanted("reply_text"):
+                    for piece in await self._as_said(step):
+                        self._add(piece)
+                else:
+                    self._add(step)
         except Exception as error:
             self.failed, self._error = True, error
         finally:

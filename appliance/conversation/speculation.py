@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from appliance.conversation.brain import Brain, Gate, Heard, Say, Step
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.reply import Reply
 from appliance.conversation.speaker import Speaker
 from appliance.conversation.utterance import Utterance
@@ -63,20 +64,29 @@ class Draft:
         brain: the call's brain; asked through a fork of it.
         speaker: synthesises the first piece.
         now: CLOCK_MONOTONIC.
+        hooks: of the call.
 
     Attributes:
         utterance: the first piece; None as long as there is none.
         begun_at: when the brain was asked.
     """
 
-    def __init__(self, attempt: int, heard: Heard, brain: Brain, speaker: Speaker, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        attempt: int,
+        heard: Heard,
+        brain: Brain,
+        speaker: Speaker,
+        now: Callable[[], float],
+        hooks: HooksOfCall = NONE,
+    ) -> None:
         self.attempt = attempt
         self.heard = heard
         self.utterance: Utterance | None = None
         self.begun_at = now()
         self._speaker = speaker
         self._tokens = brain.tokens
-        self.reply = Reply(brain.fork(), heard, Gate(is_open=False), self._speak_first)
+        self.reply = Reply(brain.fork(), heard, Gate(is_open=False), self._speak_first, hooks)
 
     def fits(self, attempt: int, heard: object) -> bool:
         """Whether this is the reply to what was heard in the end."""
@@ -107,12 +117,16 @@ class Drafts:
     Args:
         budget: the box's.
         per_turn: how many may be begun for one turn of the caller; 0 for none.
+        hooks: of the call.
     """
 
-    def __init__(self, budget: SpeculationBudget, per_turn: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self, budget: SpeculationBudget, per_turn: int, now: Callable[[], float], hooks: HooksOfCall = NONE
+    ) -> None:
         self._budget = budget
         self._per_turn = per_turn
         self._now = now
+        self._hooks = hooks
         self._draft: Draft | None = None
         self._begun = self._tokens = 0
         self._speech_s = 0.0
@@ -122,7 +136,7 @@ class Drafts:
         self.discard()
         if self._begun < self._per_turn and self._budget.take(self._now()):
             self._begun += 1
-            self._draft = Draft(attempt, heard, brain, speaker, self._now)
+            self._draft = Draft(attempt, heard, brain, speaker, self._now, self._hooks)
 
     def discard(self) -> None:
         """What was begun is not wanted."""

@@ -7,7 +7,7 @@ bridged, and a tool which asks the caller something can wait for the answer whil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -87,7 +87,8 @@ class Piece:
     """Part of a reply: what the model wrote, the clauses it was cut into, and how much of them was ``heard``. Not
     ``complete``: there was to be more of it.
 
-    ``number`` is its place in the history; None for the words of a tool that still runs.
+    ``number`` is its place in the history; None for the words of a tool that still runs. ``reworded`` has the
+    words of those clauses, by place, that are said in others than the model's.
     """
 
     number: int | None
@@ -95,6 +96,12 @@ class Piece:
     clauses: list[str] = field(default_factory=list)
     heard: str = ""
     complete: bool = False
+    reworded: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def spoken(self) -> str:
+        """What is spoken of it, in the words that are spoken."""
+        return " ".join(filter(None, (self.reworded.get(at, clause) for at, clause in enumerate(self.clauses))))
 
 
 class Asking:
@@ -148,9 +155,9 @@ class Thinking:
 
     Args:
         history: what the model is shown; what it says and the tools give is added.
-        gate: whether the caller's turn is certain to be over.
         recorded: number of the newest message that the record has.
         bridged: waits of this call that were bridged by a filler; each has the next one.
+        context: finds what the model is to be shown as data, as (source, text); None for nothing.
     """
 
     def __init__(
@@ -164,10 +171,12 @@ class Thinking:
         recorded: int,
         bridged: int,
         now: Callable[[], float],
+        context: Callable[[], Awaitable[list[tuple[str, str]]]] | None = None,
     ) -> None:
         self._model = model
         self._tools = tools
         self._runs = runs
+        self._context = context
         self._manner = manner
         self.history = history
         self._recorded = recorded
@@ -249,6 +258,9 @@ class Thinking:
             self._steps.put_nowait(_Broken(error))
 
     async def _rounds(self) -> None:
+        if self._context is not None:
+            for source, text in await self._context():
+                self.history.context(text, source)
         for _ in range(MAX_ROUNDS):
             calls = await self._answer()
             if not calls:
@@ -316,9 +328,9 @@ class Thinking:
                 tool, arguments = self._tools.read(call)
             except ToolError as error:
                 results[call.id] = as_json({"error": str(error)})
-                self._steps.put_nowait(Used(_refused(call, results[call.id], str(error), self._now())))
+                self._steps.put_nowait(Used(self._refused(call, results[call.id], str(error))))
                 continue
-            self._running.append(self._runs.start(tool, call, arguments, self, self._gate))
+            self._running.append(self._runs.start(self._tools, tool, call, arguments, self, self._gate))
         bridging = self._manner.filler_after_s > 0 and self._manner.fillers
         bridge = asyncio.get_running_loop().create_task(self._bridge()) if bridging else None
         try:
@@ -340,6 +352,11 @@ class Thinking:
             for call in calls:
                 self.history.result(call, results[call.id])
             self._place_words_of_tools()
+
+    def _refused(self, call: ToolCall, result: str, problem: str) -> ToolRun:
+        name, at = call.name[:64], self._now()
+        source = self._tools.source(call.name)
+        return ToolRun(name, call.arguments[:MAX_ARGUMENTS], result, at, at, problem=problem, source=source)
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
@@ -428,7 +445,3 @@ def _numbered(calls: list[ToolCall], number: int) -> list[ToolCall]:
     """The calls with ids of ours, once in a conversation: some models give none, or always the same. Nine letters and
     digits, as the strictest templates want them."""
     return [ToolCall(f"c{number:05d}{index:03d}", call.name, call.arguments) for index, call in enumerate(calls)]
-
-
-def _refused(call: ToolCall, result: str, problem: str, at: float) -> ToolRun:
-    return ToolRun(call.name[:64], call.arguments[:MAX_ARGUMENTS], result, at, at, problem=problem)

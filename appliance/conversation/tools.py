@@ -8,6 +8,7 @@ the background, and its result is told to the model with the next turn.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +24,10 @@ from referencing.exceptions import Unresolvable
 
 from appliance.api.tools import Answer, OngoingCall, Question, Tool
 from appliance.conversation.brain import Gate
+from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.errors import ToolError
-from appliance.events import ToolRun
+from appliance.events import Confirmed, ToolRun
+from appliance.hook_types import Denied
 from appliance.ipc.messages import ToolCall, ToolSpec
 
 logger = logging.getLogger(__name__)
@@ -33,18 +36,28 @@ MAX_ARGUMENTS: Final = 8000
 MAX_RESULT: Final = 4000
 _MAX_MISTAKES: Final = 5
 _MAX_MISTAKE: Final = 200
+_MAX_OPEN: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNSAFE: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+
+
+BUILTIN: Final = "builtin"
+"""The source of the tools that every box has."""
 
 
 class ToolSet:
     """The tools of a line, in the order in which the model sees them.
 
+    Args:
+        tools: what there is.
+        sources: name of a tool to the plugin that it is from, where that is another than ``builtin``.
+
     Raises:
         ValueError: a tool cannot be offered as it is; says which, and why.
     """
 
-    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+    def __init__(self, tools: Iterable[Tool] = (), sources: Mapping[str, str] | None = None) -> None:
+        self._sources = dict(sources or {})
         self._tools: dict[str, Tool] = {}
         self._validators: dict[str, Draft202012Validator] = {}
         specs: list[ToolSpec] = []
@@ -87,16 +100,28 @@ class ToolSet:
             arguments = msgspec.json.decode(call.arguments or "{}")
         except (msgspec.DecodeError, RecursionError) as error:
             raise ToolError(f"the arguments are not JSON: {error}") from error
+        self.check(tool.name, arguments)
+        return tool, arguments
+
+    def source(self, name: str) -> str:
+        """The plugin that the tool called ``name`` is from; "" where there is none of that name."""
+        return self._sources.get(name, BUILTIN) if name in self._tools else ""
+
+    def check(self, name: str, arguments: object) -> None:
+        """Find out whether ``arguments`` fit the tool called ``name``.
+
+        Raises:
+            ToolError: they do not; says what would.
+        """
         if not isinstance(arguments, dict):
             raise ToolError("the arguments must be a JSON object")
         try:
-            mistakes = sorted(self._validators[tool.name].iter_errors(arguments), key=lambda one: str(one.json_path))
+            mistakes = sorted(self._validators[name].iter_errors(arguments), key=lambda one: str(one.json_path))
         except Unresolvable as error:
             raise ToolError("the tool's schema refers to something that is not in it") from error
         if mistakes:
             told = "; ".join(_told(mistake) for mistake in mistakes[:_MAX_MISTAKES])
             raise ToolError(f"the arguments do not fit the tool: {told}")
-        return tool, arguments
 
 
 @lru_cache(maxsize=1024)
@@ -128,12 +153,15 @@ def as_json(value: object) -> str:
     Raises:
         ToolError: it is nothing that JSON can say.
     """
-    try:
-        text = msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
-        raise ToolError(f"its result is not JSON: {error}") from error
-    text = text.translate(_UNSAFE)
+    text = _as_text(value).translate(_UNSAFE)
     return text if len(text) <= MAX_RESULT else f"{text[:MAX_RESULT]} ... (cut: {len(text)} characters)"
+
+
+def _as_text(value: object) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ToolError(f"its result is not JSON: {error}") from error
 
 
 class Reply(Protocol):
@@ -164,7 +192,10 @@ class _Call:
         self._run = run
         self.call_id, self.line = facts.call_id, facts.line
         self.caller, self.called = facts.caller, facts.called
-        self.idempotency_key = ""
+
+    @property
+    def idempotency_key(self) -> str:
+        return self._run.key
 
     def say(self, text: str) -> None:
         if self._run.reply is not None and text:
@@ -200,17 +231,39 @@ class _Call:
 
 
 class Running:
-    """One use of a tool. ``result`` is JSON for the model once the task is done; ``problem`` says what went wrong."""
+    """One use of a tool. ``result`` is JSON for the model once the task is done; ``problem`` says what went wrong.
 
-    def __init__(self, tool: Tool, call: ToolCall, reply: Reply, note: Callable[[str, str], None]) -> None:
+    Args:
+        tools: where the tool is from.
+        keys: gives the run its number.
+        hooks: of the call.
+        note: keeps a slot in the call's record.
+    """
+
+    def __init__(
+        self,
+        tool: Tool,
+        call: ToolCall,
+        reply: Reply,
+        *,
+        tools: ToolSet,
+        keys: _Keys,
+        hooks: HooksOfCall,
+        note: Callable[[str, str], None],
+    ) -> None:
         self.tool = tool
         self.call = call
         self.reply: Reply | None = reply
         self.note = note
         self.begun = False
         self.start_at = self.end_at = 0.0
-        self.result = self.problem = ""
+        self.result = self.problem = self.key = ""
+        self.confirmed = Confirmed.NOT_NEEDED
         self.task: asyncio.Task[None] | None = None
+        self._tools = tools
+        self._keys = keys
+        self._hooks = hooks
+        self._arguments = call.arguments
         self._timeout: asyncio.Timeout | None = None
 
     @property
@@ -221,20 +274,32 @@ class Running:
     @property
     def record(self) -> ToolRun:
         return ToolRun(
-            self.tool.name, self.call.arguments, self.result, self.start_at, self.end_at, problem=self.problem
+            self.tool.name,
+            self._arguments,
+            self.result,
+            self.start_at,
+            self.end_at,
+            problem=self.problem,
+            source=self._tools.source(self.tool.name),
+            confirmed=self.confirmed,
+            key=self.key,
         )
 
     async def run(self, arguments: Mapping[str, Any], call: OngoingCall, gate: Gate, now: Callable[[], float]) -> None:
         """Run it to its end; raises nothing but CancelledError."""
         tool = self.tool
-        if tool.side_effects or tool.confirm:
+        if tool.side_effects or tool.confirm or self._hooks.wanted("before_tool"):
             await gate.passed()
-        self.begun, self.start_at = True, now()
+        self.start_at = now()
         try:
+            arguments = await self._allowed(arguments)
+            self.key = self._keys.begin(tool.name, arguments)
+            self.begun = True
             if tool.confirm:
-                await self._confirmed(arguments)
+                await self._confirm(arguments)
             async with asyncio.timeout(tool.timeout_s) as self._timeout:
-                self.result = as_json(await tool.run(arguments, call))
+                result = await tool.run(arguments, call)
+            self.result = as_json(await self._seen(arguments, result))
         except TimeoutError:
             self.problem = f"no result within {tool.timeout_s:g} s"
         except ToolError as error:
@@ -250,16 +315,70 @@ class Running:
             self._timeout = None
             if self.problem:
                 self.result = as_json({"error": self.problem})
+            elif self.key:
+                self._keys.done(self.key)
 
-    async def _confirmed(self, arguments: Mapping[str, Any]) -> None:
+    async def _allowed(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments as plugins want them.
+
+        Raises:
+            ToolError: they do not want it to run, or want something that does not fit it.
+        """
+        if not self._hooks.wanted("before_tool"):
+            return arguments
+        allowed = await self._hooks.before_tool(self.tool.name, arguments)
+        if isinstance(allowed, Denied):
+            raise ToolError(f"this is not allowed: {allowed.reason[:_MAX_MISTAKE]}")
+        if allowed != arguments:
+            allowed = dict(allowed)
+            self._arguments = _as_text(allowed)
+            self._tools.check(self.tool.name, allowed)
+        return allowed
+
+    async def _seen(self, arguments: Mapping[str, Any], result: Any) -> Any:
+        """The result as plugins want the model to see it."""
+        if not self._hooks.wanted("after_tool"):
+            return result
+        return await self._hooks.after_tool(self.tool.name, arguments, msgspec.json.decode(_as_text(result)))
+
+    async def _confirm(self, arguments: Mapping[str, Any]) -> None:
         question = re.sub(r"\{(\w+)\}", lambda match: str(arguments.get(match[1], "")), self.tool.confirm)
+        self.confirmed = Confirmed.NOBODY
         assert self.reply is not None
         if not await self.reply.agrees(question):
             raise ToolError("the caller did not say yes, so it has not been done")
+        self.confirmed = Confirmed.CALLER
 
     def untimed(self) -> _Untimed:
         """A stretch that does not count towards the tool's time-out: the caller is thinking."""
         return _Untimed(self._timeout)
+
+
+class _Keys:
+    """Numbers what is done in one call, for systems that must not do it twice.
+
+    What did not succeed and is asked for again, with the same arguments, is the same thing: it may have been done.
+    """
+
+    def __init__(self, call_id: str) -> None:
+        self._call_id = call_id
+        self._count = 0
+        self._open: dict[tuple[str, str], str] = {}
+
+    def begin(self, tool: str, arguments: Mapping[str, Any]) -> str:
+        """The key of a use of ``tool`` that begins now."""
+        what = (tool, json.dumps(arguments, sort_keys=True, default=str))
+        key = self._open.get(what)
+        if key is None:
+            self._count += 1
+            key = self._open[what] = f"{self._call_id}-{self._count}"
+            if len(self._open) > _MAX_OPEN:
+                del self._open[next(iter(self._open))]
+        return key
+
+    def done(self, key: str) -> None:
+        """It has succeeded: the next of the kind is another."""
+        self._open = {what: other for what, other in self._open.items() if other != key}
 
 
 class _Untimed:
@@ -284,19 +403,35 @@ class ToolRuns:
         facts: which call it is.
         note: keeps a slot in the call's record.
         now: CLOCK_MONOTONIC.
+        hooks: asked before and after each run.
+
+    Attributes:
+        on_lost: called with the record of a run that no reply has a place for: one that was stopped half-way, or that
+            was finished after the last reply.
     """
 
-    def __init__(self, facts: CallFacts, note: Callable[[str, str], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        facts: CallFacts,
+        note: Callable[[str, str], None],
+        now: Callable[[], float],
+        hooks: HooksOfCall = NONE,
+    ) -> None:
         self._facts = facts
         self._note = note
         self._now = now
+        self._hooks = hooks
+        self._keys = _Keys(facts.call_id)
         self._left: set[Running] = set()
         self.late: list[Running] = []
         """Those that were finished after their reply had been given up, in order."""
+        self.on_lost: Callable[[ToolRun], None] = lambda run: None
 
-    def start(self, tool: Tool, call: ToolCall, arguments: Mapping[str, Any], reply: Reply, gate: Gate) -> Running:
+    def start(
+        self, tools: ToolSet, tool: Tool, call: ToolCall, arguments: Mapping[str, Any], reply: Reply, gate: Gate
+    ) -> Running:
         """Begin it, or have it begin as soon as the gate opens."""
-        run = Running(tool, call, reply, self._note)
+        run = Running(tool, call, reply, tools=tools, keys=self._keys, hooks=self._hooks, note=self._note)
         work = run.run(arguments, _Call(run, self._facts), gate, self._now)
         run.task = asyncio.get_running_loop().create_task(work, name=f"tool {tool.name}")
         return run
@@ -306,6 +441,8 @@ class ToolRuns:
         run.reply = None
         assert run.task is not None
         if run.may_be_cancelled:
+            if run.begun and run.tool.side_effects:
+                run.task.add_done_callback(lambda _: self.on_lost(run.record))
             run.task.cancel()
             return False
         self._left.add(run)

@@ -34,6 +34,7 @@ from appliance.events import (
     RecordingFinished,
     RecordingStarted,
     ToolRun,
+    TurnAmended,
     TurnFinished,
     TurnProgress,
 )
@@ -266,6 +267,8 @@ class CallStore:
                 self.recording_started(event)
             case TurnFinished():
                 self.turn(event)
+            case TurnAmended():
+                self.turn(event.turn)
             case LineMeasured():
                 self.line_measured(event)
             case CallEnded():
@@ -276,6 +279,16 @@ class CallStore:
                 self.call_traced(event)
             case CallStarted() | TurnProgress():
                 pass
+
+    async def stored(self, call_id: str) -> dict[str, Any] | None:
+        """A call as :meth:`CallRecord.as_json` has it, once all that was said of it so far is on record.
+
+        Raises:
+            StoreError: the record cannot be written or read.
+        """
+        await self._writer.reached(call_id)
+        record = await self.get(call_id)
+        return None if record is None else record.as_json()
 
     async def flush(self) -> None:
         """Wait until everything said so far is committed."""
@@ -498,6 +511,9 @@ def _tool(turn: TurnFinished, tool: ToolRun) -> dict[str, Any]:
         "arguments": _clean(tool.arguments),
         "result": _clean(tool.result),
         "problem": _clean(tool.problem),
+        "source": _clean(tool.source),
+        "confirmed": tool.confirmed.value,
+        "key": _clean(tool.key),
         "start_ms": round((tool.start_at - zero) * 1000, 1),
         "end_ms": round((tool.end_at - zero) * 1000, 1),
     }

@@ -63,7 +63,15 @@ class NewTurn:
         return str(self.row["call_id"])
 
 
-Write: TypeAlias = NewCall | ChangedCall | NewTurn
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Nothing to write: ``committed`` is resolved when all that was put before it is on disk."""
+
+    call_id: str
+    committed: asyncio.Future[None]
+
+
+Write: TypeAlias = NewCall | ChangedCall | NewTurn | Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ def merge(writes: list[Write]) -> Batch:
                 target.update(row)
             case NewTurn(row=row):
                 batch.turns[write.call_id, int(row["number"])] = dict(row)
+            case Mark():
+                pass
     return batch
 
 
@@ -180,6 +190,18 @@ class Writer:
             return
         self._put(write)
 
+    async def reached(self, call_id: str) -> None:
+        """Wait until all that was put so far is on disk.
+
+        Raises:
+            StoreError: the writer is closed, or was before that.
+        """
+        if self._task is None:
+            raise StoreError("the call record is closed")
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(Mark(call_id, committed))
+        await committed
+
     async def flush(self) -> None:
         """Wait until all that was put is committed."""
         self._urgent.set()
@@ -200,8 +222,8 @@ class Writer:
             self.stats.dropped += len(self._queue)
             log.error("closing with %d writes of the call record lost: %s", len(self._queue), self.stats.failing)
             for write in self._queue:
-                if isinstance(write, NewCall) and write.committed is not None and not write.committed.done():
-                    write.committed.set_exception(StoreError("the call record was closed before the call was in it"))
+                if (waiting := _waits(write)) is not None:
+                    waiting.set_exception(StoreError("the call record was closed before the call was in it"))
             self._queue.clear()
 
     def _put(self, write: Write) -> None:
@@ -263,9 +285,8 @@ class Writer:
             log.warning("the call record is being written again")
             self.stats.failing = ""
         for _ in range(count):
-            write = self._queue.popleft()
-            if isinstance(write, NewCall) and write.committed is not None and not write.committed.done():
-                write.committed.set_result(None)
+            if (waiting := _waits(self._queue.popleft())) is not None:
+                waiting.set_result(None)
         self.stats.pending = len(self._queue)
 
     def _drop_first(self, error: Exception) -> None:
@@ -273,8 +294,14 @@ class Writer:
         self.stats.dropped += 1
         self.stats.pending = len(self._queue)
         log.error("call %s: the database refuses a row of the record: %s", write.call_id, _reason(error))
-        if isinstance(write, NewCall) and write.committed is not None and not write.committed.done():
-            write.committed.set_exception(StoreError(f"the call record refuses the call: {_reason(error)}"))
+        if (waiting := _waits(write)) is not None:
+            waiting.set_exception(StoreError(f"the call record refuses the call: {_reason(error)}"))
+
+
+def _waits(write: Write) -> asyncio.Future[None] | None:
+    """Who waits until ``write`` is on disk."""
+    waiting = write.committed if isinstance(write, NewCall | Mark) else None
+    return None if waiting is None or waiting.done() else waiting
 
 
 def _is_hopeless(error: Exception) -> bool:

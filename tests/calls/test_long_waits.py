@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from appliance.api.tools import Arguments, OngoingCall, Tool
-from appliance.calls import brains
+from appliance.calls import builtin_tools
 from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
 from appliance.events import InputBy
@@ -42,7 +42,7 @@ def test_a_tool_that_takes_very_long_is_bridged_again_and_again(monkeypatch: Any
         return {"found": 3}
 
     look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run, timeout_s=20.0)
-    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+    monkeypatch.setattr(builtin_tools, "builtin_tools", lambda *of_the_call: [look])
 
     async def call() -> None:
         made = VirtualCall(llm_line(), llm=True)
@@ -170,7 +170,7 @@ def test_a_model_that_takes_long_in_the_middle_of_its_reply_is_bridged(monkeypat
         return {"found": 3}
 
     look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run)
-    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+    monkeypatch.setattr(builtin_tools, "builtin_tools", lambda *of_the_call: [look])
 
     async def call() -> None:
         made = VirtualCall(llm_line(), llm=True)
@@ -234,7 +234,7 @@ def test_two_who_bridge_the_same_wait_do_not_both_say_so(monkeypatch: Any) -> No
         return {"found": 3}
 
     look = Tool(name="look", description="Look it up.", parameters={"type": "object"}, run=run)
-    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [look])
+    monkeypatch.setattr(builtin_tools, "builtin_tools", lambda *of_the_call: [look])
 
     async def call() -> None:
         made = VirtualCall(llm_line(), llm=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.api.tools import Arguments, OngoingCall, Tool
-from appliance.calls import brains
+from appliance.calls import builtin_tools
 from appliance.dialplan.schema import Line
 from appliance.ipc.messages import Generate, Token, ToolCall
 from tests.calls.virtual_call import VirtualCall
@@ -36,7 +36,7 @@ WHEN = {
 
 @pytest.mark.parametrize("when", list(WHEN))
 def test_nothing_remains_of_a_call_that_ends_while(when: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(brains, "builtin_tools", lambda *of_the_call: [LOOK])
+    monkeypatch.setattr(builtin_tools, "builtin_tools", lambda *of_the_call: [LOOK])
 
     async def call() -> None:
         line = Line.model_validate({"name": "helper", "agent": "llm", "prompt": "Be kind.", "greeting": "Hello there."})

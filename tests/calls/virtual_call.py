@@ -38,6 +38,7 @@ from appliance.ipc.messages import (
 )
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ, AudioRings
 from appliance.media.playout import Playout
+from appliance.plugins.hooks import NO_HOOKS, Hooks
 from appliance.signalling.leg import CallInfo, HangupCause
 
 QUIET = (-80.0, 0.02)
@@ -229,7 +230,15 @@ class VirtualCall:
     """One call on ``line``; use inside ``run_virtual``."""
 
     def __init__(
-        self, line: Line, *, llm: bool = False, speech: Any = None, transfers: Any = None, trunks: Any = None
+        self,
+        line: Line,
+        *,
+        llm: bool = False,
+        speech: Any = None,
+        transfers: Any = None,
+        trunks: Any = None,
+        hooks: Hooks = NO_HOOKS,
+        records: Any = None,
     ) -> None:
         self.rings = AudioRings.create(1)
         self.media = Media(self.rings)
@@ -256,6 +265,8 @@ class VirtualCall:
             recordings=Path("unused"),
             trunks=trunks,
             transfers=transfers,
+            hooks=hooks,
+            records=records,
         )
         self.session = CallSession(self.leg, line, services)
         self.task = asyncio.create_task(self.session.run())
