@@ -14,6 +14,7 @@
     │   └── StaleSlot            the call that owned this media slot is over, or its audio has been overwritten
     ├── EngineError              an engine could not do what was asked; ``retryable`` says whether another worker may
     ├── ToolError                a tool could not do what the model asked; the model is told the message
+    ├── PluginError              a plugin cannot be imported or used
     ├── ModelFileError           a model file is missing, corrupt or cannot be fetched
     ├── MediaError               no RTP port, no free slot
     ├── DialError                a number may not be dialled, or the call did not come about; ``status`` as SIP says it
@@ -123,6 +124,10 @@ class EngineError(ApplianceError):
 
 class ToolError(ApplianceError):
     """A tool could not do what the language model asked. The message is for the model: what is wrong, what would do."""
+
+
+class PluginError(ApplianceError):
+    """A plugin cannot be imported, or its host cannot be reached."""
 
 
 class ModelFileError(ApplianceError):

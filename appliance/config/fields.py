@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -54,6 +54,19 @@ def _options_out(value: Any, info: SerializationInfo) -> Any:
 
 def _reveals(info: SerializationInfo) -> bool:
     return isinstance(info.context, dict) and info.context.get("reveal") is True
+
+
+def _by_name(value: Any) -> Any:
+    """A list of names as a mapping to no values."""
+    if isinstance(value, dict):
+        return {key: {} if item is None or item is True else item for key, item in value.items()}
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        return value
+    for item in items:
+        if not isinstance(item, str):
+            raise fault("must list names of plugins", "to give one values, write a mapping: `NAME: {key: value}`")
+    return {item: {} for item in items}
 
 
 def _network(value: Any) -> Any:
@@ -115,4 +128,8 @@ NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
 Options: TypeAlias = Annotated[
     dict[str, Any], BeforeValidator(_options_in), PlainSerializer(_options_out, when_used="json")
 ]
+PluginValues: TypeAlias = Annotated[dict[Name, Options], BeforeValidator(_by_name)]
+"""Names of plugins, with or without values."""
+LinePlugins: TypeAlias = Annotated[dict[Name, Options | Literal[False]], BeforeValidator(_by_name)]
+"""The same of a line, where false switches one of the box's off."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400)]

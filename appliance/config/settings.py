@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from appliance.config.egress import HostPattern, engine_mistakes
-from appliance.config.fields import Address, Host, Name, NetworkField, Options, Port, Seconds, gathered, unavailable
+from appliance.config.fields import Address, Host, Name, NetworkField, Options, PluginValues, Port, Seconds, gathered
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import (
@@ -55,12 +55,6 @@ def _shipped_trunks() -> dict[str, SipTrunk | CarrierTrunk]:
         "local": SipTrunk(kind="sip", allow=(_LOOPBACK,)),
         "phone": CarrierTrunk(kind="browser", allow=(_LOOPBACK,)),
     }
-
-
-def _no_plugins(value: tuple[str, ...]) -> tuple[str, ...]:
-    if value:
-        raise unavailable("plugin", value[0], "leave plugins.enabled empty")
-    return value
 
 
 class HttpListener(Section):
@@ -251,20 +245,33 @@ class Dialplans(Section):
 
 
 class Plugins(Section):
-    """Plugins."""
+    """Plugins: Python files and packages, and YAML files. [Plugins](plugins/README.md) has the whole of it."""
 
     paths: tuple[Path, ...] = Field(
         default_factory=lambda: (shipped_dir("plugins"),),
-        description="Folders or files of plugins, relative to this file.",
+        description="Folders or files of plugins, relative to this file. The shipped ones are found besides.",
     )
-    enabled: Annotated[tuple[Name, ...], AfterValidator(_no_plugins)] = Field(
-        default=(), description="Plugins to load, by name. Not available in this version."
+    enabled: PluginValues = Field(
+        default={},
+        description="Plugins of every line: a list of names, or a mapping of each name to the plugin's values. A line "
+        "names others under its own `plugins`.",
     )
-    allow_hosts: tuple[HostPattern, ...] = Field(
+    memory_mb: int = Field(
+        default=1024,
+        ge=128,
+        le=65536,
+        description="Address space that all Python plugins share; more is refused to them as MemoryError.",
+    )
+    hang_s: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=60,
+        description="The plugin host is killed and started again when it gives no sign of life for so long.",
+    )
+    media: tuple[Name, ...] = Field(
         default=(),
-        max_length=1000,
-        description="Hosts in private networks, or on this machine, that every YAML plugin may speak to, beside its "
-        "own `allow_hosts`.",
+        description="Plugins whose noise suppression, voice detectors and streams may run beside the audio, in the "
+        "media process: trusted not to be slow, for every call stutters with them.",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from appliance.dialplan.schema import Line
 from appliance.dialplan.surroundings import Surroundings, misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
+from appliance.plugins.describe import PluginChecker
 
 MAX_FILES = 1000
 
@@ -100,13 +102,14 @@ def load_lines(settings: Settings, around: Surroundings | None = None) -> Dialpl
     return load_dialplans(settings.dialplans.paths, around or surroundings_of(settings))
 
 
-def surroundings_of(settings: Settings) -> Surroundings:
-    """What the settings say of the box that lines answer on.
+def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) -> Surroundings:
+    """What the settings say of the box that lines answer on. ``plugins`` looks into plugins; None makes one that does.
 
     Raises:
         ModelFileError: the recogniser's dictionary is missing.
     """
     embedded = settings.engines.asr.provider == "pocketsphinx"
+    checker = plugins or PluginChecker(settings.plugins)
     return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
         trunks=tuple(settings.trunks),
@@ -115,7 +118,14 @@ def surroundings_of(settings: Settings) -> Surroundings:
         speech=settings.engines.speech.provider != "none",
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
+        tools=lambda line: checker.tools_of(line.name, line.plugins),
+        checks=(partial(_plugin_problems, checker),),
     )
+
+
+def _plugin_problems(checker: PluginChecker, line: Line, written: Mapping[str, Any]) -> Iterator[Problem]:
+    for path, what, hint in checker.line_problems(line.plugins):
+        yield Problem(("plugins", *path), what, hint)
 
 
 def _files(paths: Sequence[Path], mistakes: list[Mistake]) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from appliance.config.fields import LinePlugins
 from appliance.config.validation import Section, fault
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -401,6 +402,11 @@ class Line(Section):
         default=None,
         description="With `agent: llm`: what the model may do, by name; `hang_up` always. Unless given: all that need "
         "nothing else, `transfer` with `transfers`, `remember` with `memory`; never `send_digits`.",
+    )
+    plugins: LinePlugins = Field(
+        default={},
+        description="Plugins of this line, beside those that the box enables for all: a list of names, or a mapping of "
+        "each name to values, which are laid over the box's key by key; `NAME: false` switches one off on this line.",
     )
     transfers: dict[Name, Annotated[TransferChoice, BeforeValidator(_target)]] = Field(
         default={},

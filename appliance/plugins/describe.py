@@ -1,0 +1,206 @@
+"""Asking about plugins without running any of their code in this process: ``check``, ``plugins``, ``route-test``.
+
+A child process imports them, answers, and is gone with whoever asked. It is killed where it takes too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from appliance.config.settings import Plugins
+from appliance.config.validation import nearest
+from appliance.plugins.discovery import Source, find_sources
+from appliance.plugins.plan import PluginInfo, Values, concealed, effective
+
+MODULE: Final = "appliance.plugins.host"
+TIMEOUT_S: Final = 20.0
+_MAX_ANSWER: Final = 16_000_000
+
+Problem = tuple[tuple[str | int, ...], str, str]
+"""Path of a value, what is wrong, what would be right."""
+
+
+class Question(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line to the child: ``about`` is describe, values or tools."""
+
+    about: str
+    source: Source
+    line: str = ""
+    values: dict[str, Any] = {}
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line back."""
+
+    info: PluginInfo | None = None
+    problems: tuple[tuple[tuple[str | int, ...], str, str], ...] = ()
+    tools: tuple[str, ...] = ()
+    failed: str = ""
+
+
+class _Child:
+    """The process that imports the plugins; started when something is asked."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self._memory_mb = memory_mb
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+
+    def ask(self, question: Question, timeout_s: float) -> Reply:
+        """The answer; ``failed`` where there is none, and the next question goes to a new process."""
+        try:
+            process = self._started()
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
+            return msgspec.json.decode(self._line(process, time.monotonic() + timeout_s), type=Reply)
+        except TimeoutError:
+            self.stop()
+            return Reply(failed=f"does not come back within {timeout_s:g} s; import and do nothing slow at its start")
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            code = self.stop()
+            how = f"killed by signal {-code}" if code < 0 else f"status {code}"
+            return Reply(failed=f"ends the process that imports it ({how})" + ("" if code else f": {error}"))
+
+    def stop(self) -> int:
+        process, self._process, self._read = self._process, None, b""
+        return 0 if process is None else _ended(process)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._read = b""
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, "--describe", "--memory-mb", str(self._memory_mb)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            weakref.finalize(self, _ended, self._process)
+        return self._process
+
+    def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
+        assert process.stdout is not None
+        while b"\n" not in self._read:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or len(self._read) > _MAX_ANSWER:
+                raise TimeoutError
+            if not select.select([process.stdout], [], [], left_s)[0]:
+                continue
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                raise EOFError
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Kill it with all that it started; its exit status."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+        process.wait(0.5)
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+class PluginChecker:
+    """What there is of plugins, and whether what the operator wrote fits them. Answers are kept.
+
+    Args:
+        settings: ``plugins`` of ``appliance.yaml``.
+        timeout_s: a plugin that takes longer to import or to answer is a mistake.
+    """
+
+    def __init__(self, settings: Plugins, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.enabled: Mapping[str, Values] = settings.enabled
+        self.sources = find_sources(settings.paths)
+        self._timeout_s = timeout_s
+        self._child = _Child(settings.memory_mb)
+        self._infos: dict[str, PluginInfo] = {}
+        self._checked: dict[tuple[str, bytes], tuple[Problem, ...]] = {}
+        self._tools: dict[tuple[str, str, bytes], tuple[str, ...]] = {}
+
+    def close(self) -> None:
+        """End the child process, if there is one. It is started again where something is asked."""
+        self._child.stop()
+
+    def info(self, name: str) -> PluginInfo | None:
+        """What the plugin is; None where there is none of the name. A YAML plugin is not looked into."""
+        source = self.sources.get(name)
+        if source is None:
+            return None
+        if name not in self._infos:
+            info = PluginInfo(name=name, source=source)
+            if source.python:
+                reply = self._child.ask(Question("describe", source), self._timeout_s)
+                info = reply.info or PluginInfo(name=name, source=source, problem=f"plugin {name!r} {reply.failed}")
+            self._infos[name] = info
+        return self._infos[name]
+
+    def box_problems(self) -> list[Problem]:
+        """What is wrong with ``plugins.enabled``; paths begin with the plugin's name."""
+        found: list[Problem] = []
+        for name, values in self.enabled.items():
+            found += self._problems(name, values)
+        return found
+
+    def line_problems(self, plugins: Mapping[str, Values | Literal[False]]) -> list[Problem]:
+        """What is wrong with a line's ``plugins``; paths begin with the plugin's name."""
+        found: list[Problem] = []
+        for name, own in plugins.items():
+            if own is False:
+                if name not in self.enabled:
+                    hint = nearest(name, self.enabled) or "remove it"
+                    found.append(((name,), "switches off a plugin that the box does not enable", hint))
+                continue
+            found += self._problems(name, {**self.enabled.get(name, {}), **own})
+        return found
+
+    def tools_of(self, line: str, plugins: Mapping[str, Values | Literal[False]]) -> tuple[str, ...]:
+        """Names of the tools that Python plugins offer on a line; those that cannot be asked have none."""
+        names: dict[str, None] = {}
+        for name, values in effective(self.enabled, plugins).items():
+            info = self.info(name)
+            if info is None or info.problem or "tools" not in info.hooks:
+                continue
+            written = concealed(values)
+            key = (name, line, msgspec.json.encode(written))
+            if key not in self._tools:
+                reply = self._child.ask(Question("tools", info.source, line, written), self._timeout_s)
+                self._tools[key] = reply.tools
+            names |= dict.fromkeys(self._tools[key])
+        return tuple(names)
+
+    def _problems(self, name: str, values: Values) -> Sequence[Problem]:
+        info = self.info(name)
+        if info is None:
+            return [
+                ((name,), f"there is no plugin {name!r}", nearest(name, self.sources) or "see `appliance plugins list`")
+            ]
+        if not info.source.python:
+            return []
+        if info.problem:
+            what, _, hint = info.problem.partition("; ")
+            return [((name,), what, hint)]
+        written = concealed(values)
+        key = (name, msgspec.json.encode(written))
+        if key not in self._checked:
+            reply = self._child.ask(Question("values", info.source, values=written), self._timeout_s)
+            problems = reply.problems or ((((), f"plugin {name!r} {reply.failed}", ""),) if reply.failed else ())
+            self._checked[key] = tuple(((name, *path), what, hint) for path, what, hint in problems)
+        return self._checked[key]

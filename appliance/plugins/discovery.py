@@ -1,0 +1,89 @@
+"""Which plugins there are, by name. Nothing of theirs is imported or read.
+
+In order, the first to have a name wins: files and folders of ``plugins.paths``, the shipped ones, installed packages
+(entry points ``appliance.plugins``).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from appliance.config.shipped import shipped_dir
+
+logger = logging.getLogger(__name__)
+
+GROUP: Final = "appliance.plugins"
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_PLUGINS: Final = 1000
+_STARTS: Final = ("plugin.py", "__init__.py")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a plugin is.
+
+    Attributes:
+        name: what operators call it.
+        kind: ``file``, ``package`` (a folder), ``entry_point`` or ``yaml``.
+        where: the file that is imported or read; of an entry point, ``module`` or ``module:object``.
+        shipped: it came with the appliance.
+    """
+
+    name: str
+    kind: str
+    where: str
+    shipped: bool = False
+
+    @property
+    def python(self) -> bool:
+        return self.kind != "yaml"
+
+
+def find_sources(paths: Sequence[Path], *, installed: bool = True) -> dict[str, Source]:
+    """The plugins below ``paths`` (files and folders), the shipped ones and, unless told otherwise, installed ones.
+
+    Files and folders whose names begin with a dot or an underscore, or cannot be a plugin's name, are passed over.
+    """
+    found: dict[str, Source] = {}
+    shipped = shipped_dir("plugins")
+    for path in (*paths, *(() if shipped in paths else (shipped,))):
+        _take(found, _below(path, path == shipped))
+    if installed:
+        _take(found, (Source(entry.name, "entry_point", entry.value) for entry in entry_points(group=GROUP)))
+    return found
+
+
+def _take(found: dict[str, Source], sources: Iterable[Source]) -> None:
+    for source in sources:
+        if not _NAME.fullmatch(source.name) or len(found) >= _MAX_PLUGINS:
+            continue
+        other = found.setdefault(source.name, source)
+        if other is not source:
+            logger.info("plugin %s at %s is hidden by the one at %s", source.name, source.where, other.where)
+
+
+def _below(path: Path, shipped: bool) -> Iterable[Source]:
+    try:
+        entries = sorted(path.iterdir()) if path.is_dir() and not _start(path) else [path]
+    except OSError as error:
+        logger.warning("%s cannot be searched for plugins: %s", path, error.strerror)
+        return
+    for entry in entries:
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.suffix == ".py" and entry.is_file():
+            yield Source(entry.stem, "file", str(entry.absolute()), shipped)
+        elif entry.suffix in (".yaml", ".yml") and entry.is_file():
+            yield Source(entry.stem, "yaml", str(entry.absolute()), shipped)
+        elif entry.is_dir() and (start := _start(entry)):
+            yield Source(entry.name, "package", str(start.absolute()), shipped)
+
+
+def _start(folder: Path) -> Path | None:
+    return next((folder / name for name in _STARTS if (folder / name).is_file()), None)

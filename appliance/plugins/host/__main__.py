@@ -1,0 +1,37 @@
+"""``python -m appliance.plugins.host``: started by the supervisor, or with ``--describe`` to answer questions."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import threading
+
+_STACK_BYTES = 2 << 20
+
+
+def limit_memory(memory_mb: int) -> None:
+    """Refuse more address space than that to this process, and take little of it for each thread."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    threading.stack_size(_STACK_BYTES)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="appliance-plugins", description="Started by the appliance.")
+    parser.add_argument("--settings-fd", type=int)
+    parser.add_argument("--describe", action="store_true", help="answer questions on standard input")
+    parser.add_argument("--memory-mb", type=int, default=1024)
+    arguments = parser.parse_args()
+    if arguments.describe:
+        from appliance.plugins.host.describing import serve
+
+        limit_memory(arguments.memory_mb)
+        serve()
+        return 0
+    from appliance.plugins.host.process import run
+
+    return run(arguments.settings_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

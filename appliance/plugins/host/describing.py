@@ -1,0 +1,143 @@
+"""Answers questions about plugins on standard input, one JSON document a line, until it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from appliance.api import Call, Command, Provider, Route, StreamKind, Tool
+from appliance.errors import PluginError
+from appliance.plugins.describe import Question, Reply
+from appliance.plugins.discovery import Source
+from appliance.plugins.hook_table import HOOKS
+from appliance.plugins.loading import Implementation, Plugin, load
+from appliance.plugins.plan import PluginInfo, revealed
+
+T = TypeVar("T")
+
+_PROVIDERS = "_providers"
+
+
+def serve() -> None:
+    """Answer until standard input ends. What plugins print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    plugins: dict[Source, Plugin | PluginError] = {}
+    for line in sys.stdin.buffer:
+        question = msgspec.json.decode(line, type=Question)
+        source = question.source
+        if source not in plugins:
+            try:
+                plugins[source] = load(source)
+            except PluginError as error:
+                plugins[source] = error
+        answers.write(msgspec.json.encode(_answer(question, plugins[source])) + b"\n")
+        answers.flush()
+
+
+def _answer(question: Question, plugin: Plugin | PluginError) -> Reply:
+    if isinstance(plugin, PluginError):
+        info = PluginInfo(name=question.source.name, source=question.source, problem=str(plugin))
+        return Reply(info=info, failed="cannot be used")
+    if question.about == "values":
+        return Reply(problems=tuple(plugin.value_problems(revealed(question.values))))
+    if question.about == "tools":
+        return Reply(tools=_tools(plugin, question))
+    return Reply(info=describe(plugin))
+
+
+def describe(plugin: Plugin) -> PluginInfo:
+    """All that can be said of a plugin; its listing hooks are called."""
+    problems: list[str] = []
+
+    def listed(hook: str, each: Callable[[Any], T], *, mapping: bool = False) -> tuple[T, ...]:
+        implementation = plugin.hooks.get(hook)
+        if implementation is None:
+            return ()
+        try:
+            result: Any = called(implementation) or ({} if mapping else ())
+            return tuple(each(item) for item in (result.items() if mapping else result))
+        except Exception as error:
+            problems.append(f"appliance_{hook} failed: {type(error).__name__}: {error}")
+            return ()
+
+    providers = {
+        hook.removesuffix(_PROVIDERS): listed(hook, _named, mapping=True)
+        for hook in plugin.hooks
+        if hook.endswith(_PROVIDERS)
+    }
+    routes = listed("http_routes", lambda route: route_name(plugin.name, route))
+    commands = listed("cli_commands", _command)
+    stores = listed("recording_stores", _named, mapping=True)
+    schema = ""
+    if plugin.values is not None:
+        try:
+            schema = json.dumps(plugin.values.model_json_schema())
+        except Exception as error:
+            problems.append(f"Values has no JSON schema: {type(error).__name__}: {error}")
+    order = [*HOOKS, *sorted(plugin.hooks)]
+    return PluginInfo(
+        name=plugin.name,
+        source=plugin.source,
+        summary=plugin.summary,
+        version=plugin.version,
+        api=plugin.api,
+        values=schema,
+        hooks=tuple(dict.fromkeys(hook for hook in order if hook in plugin.hooks)),
+        providers=providers,
+        routes=routes,
+        commands=commands,
+        stores=stores,
+        problem=f"plugin {plugin.name!r}: {'; '.join(problems)}" if problems else "",
+    )
+
+
+def route_name(plugin: str, route: object) -> str:
+    """``METHOD /plugins/NAME/path``.
+
+    Raises:
+        TypeError: it is no route, or its path cannot be one.
+    """
+    if not isinstance(route, Route):
+        raise TypeError(f"{route!r} is not an appliance.api.Route")
+    if not route.path.startswith("/") or any(char in route.path for char in "{}?# "):
+        raise TypeError(f"{route.path!r} is not a path: it begins with / and has no patterns, query or spaces")
+    if route.method.upper() not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        raise TypeError(f"{route.method!r} is no method of HTTP")
+    return f"{route.method.upper()} /plugins/{plugin}{route.path}"
+
+
+def called(implementation: Implementation, **given: Any) -> Any:
+    """What a hook returns that is called outside of any call, be it plain or ``async``."""
+    result = implementation.function(*(given[name] for name in implementation.arguments))
+    return asyncio.run(result) if implementation.is_async else result
+
+
+def _named(item: tuple[str, Any]) -> str:
+    name, value = item
+    if not isinstance(name, str) or not (callable(value) or isinstance(value, Provider | StreamKind)):
+        raise TypeError(f"{name!r} is a {type(value).__name__}")
+    return name
+
+
+def _command(command: object) -> tuple[str, str]:
+    if not isinstance(command, Command):
+        raise TypeError(f"{command!r} is not an appliance.api.Command")
+    return command.name, command.summary
+
+
+def _tools(plugin: Plugin, question: Question) -> tuple[str, ...]:
+    implementation = plugin.hooks.get("tools")
+    if implementation is None:
+        return ()
+    try:
+        call = Call("", line=question.line, values=plugin.validated(revealed(question.values)))
+        return tuple(tool.name for tool in called(implementation, call=call) or () if isinstance(tool, Tool))
+    except Exception:
+        return ()
