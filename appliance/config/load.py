@@ -78,7 +78,7 @@ def examine_settings(
 ) -> tuple[Settings | None, list[Mistake]]:
     """As :func:`load_settings`, but with what could be made of the settings beside the mistakes."""
     beside = path.parent / SECRETS_FILE if path is not None else None
-    secrets = Secrets(beside, os.environ if environ is None else environ)
+    secrets = SecretSource(beside, os.environ if environ is None else environ)
     document = Document(_EMBEDDED, {}) if path is None else read_document(path, secrets=secrets)
     mistakes = document.mistakes
     if document.data is None and not mistakes:
@@ -255,12 +255,12 @@ def _defaults() -> Any:
     return dumped
 
 
-def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Secrets:
+def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> SecretSource:
     """Where ``!secret`` of dialplans and plugins is looked up: where that of the settings is."""
-    return Secrets(settings.secrets_file, os.environ if environ is None else environ)
+    return SecretSource(settings.secrets_file, os.environ if environ is None else environ)
 
 
-class Secrets:
+class SecretSource:
     """Looks a name up in the environment, then in a file of ``NAME: value`` lines.
 
     Args:
