@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from appliance.calls.session import CallSession, Services
-from appliance.dialplan.matcher import Circumstances, match
+from appliance.dialplan.matcher import Arrival
+from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.events import Disposition
 from appliance.hookspecs import IdentityClaim
@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S: Final = 5
 _END_TIMEOUT_S: Final = 6.0
+_REASONS: Final = 5
 
 
 class CallRegistry:
     """Admits calls and runs a session for each.
 
     Args:
-        lines: of the dialplan, in order.
+        routing: chooses the line of each call. A new one may be put in its place (:attr:`routing`) at any time.
         services: what every call uses.
         max_calls, max_cps: what the box takes on; one more is answered 503 with Retry-After.
         hooks: asked whether a signed caller is who it says.
@@ -35,25 +36,26 @@ class CallRegistry:
 
     def __init__(
         self,
-        lines: Sequence[Line],
+        routing: Routing,
         services: Services,
         *,
         max_calls: int,
         max_cps: float,
         hooks: CallHooks | None = None,
     ) -> None:
-        self._lines = lines
+        self.routing = routing
         self._services = services
         self._max_calls = max_calls
         self._max_cps = max_cps
         self._hooks = hooks
         self._recent: deque[float] = deque()
         self._sessions: dict[CallSession, asyncio.Task[None]] = {}
+        self._on_line: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self.accepting = False
         self.refused: Counter[str] = Counter()
-        """Calls that no session was made for, by cause: "no_line" or "no_room"."""
+        """Calls that no session was made for, by cause: "no_line", "by_line" (one that refuses) or "no_room"."""
 
     @property
     def active(self) -> int:
@@ -70,17 +72,18 @@ class CallRegistry:
             self._refuse(leg, "no_room", 503, "Service Unavailable")
             return
         info = leg.info = self._verified(leg.info)
-        line, reasons = match(self._lines, info.trunk, info.called, info.calling, _circumstances(info))
-        if line is None:
+        arrival = self._arrival(info)
+        line = self.routing.decide(arrival)
+        if line is None or line.refuse is not None:
             self._give_back(info.trunk)
-            logger.warning("no line answers %s on trunk %s: %s", leg.info.called, leg.info.trunk, "; ".join(reasons))
-            self._refuse(leg, "no_line", 404, "Not Found")
+            self._turn_away(leg, arrival, line)
             return
         session = CallSession(leg, line, self._services)
         task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
         self._sessions[session] = task
+        self._on_line[line.name] += 1
         self._empty.clear()
-        task.add_done_callback(lambda _: self._ended(session))
+        task.add_done_callback(lambda _: self._ended(session, line))
         logger.info("call %s from %s to %s on line %s", session.call_id, leg.info.calling, leg.info.called, line.name)
 
     async def drain(self, deadline_s: float) -> None:
@@ -137,8 +140,37 @@ class CallRegistry:
         if trunks is not None and trunks.by_name(name) is not None:
             trunks.give_back(name)
 
-    def _ended(self, session: CallSession) -> None:
+    def _arrival(self, info: CallInfo) -> Arrival:
+        return Arrival(
+            trunk=info.trunk,
+            called=info.called,
+            calling=info.calling,
+            at=self._services.clock.utc().astimezone(),
+            diverted=tuple(entry.number for entry in info.about.diversions),
+            verstat=info.about.verstat,
+            headers=info.offered,
+            accept_language=info.headers.get("Accept-Language", ""),
+            on_line=self._on_line,
+            load=100 * len(self._sessions) / self._max_calls,
+        )
+
+    def _turn_away(self, leg: Leg, arrival: Arrival, line: Line | None) -> None:
+        """Refuse a call that no line answers, or that its line refuses."""
+        info = leg.info
+        if line is not None and line.refuse is not None:
+            logger.info("line %s refuses %s, from %s on trunk %s", line.name, info.called, info.calling, info.trunk)
+            self._refuse(leg, "by_line", line.refuse.status, line.refuse.reason)
+            return
+        reasons = "; ".join(map(str, self.routing.passed_over(arrival, _REASONS)))
+        more = len(self.routing.lines) - _REASONS
+        if more > 0:
+            reasons += f"; so {more} others: appliance route-test says more"
+        logger.warning("no line answers %s on trunk %s: %s", info.called, info.trunk, reasons)
+        self._refuse(leg, "no_line", 404, "Not Found")
+
+    def _ended(self, session: CallSession, line: Line) -> None:
         del self._sessions[session]
+        self._on_line -= Counter((line.name,))
         self._give_back(session.trunk)
         if not self._sessions:
             self._empty.set()
@@ -163,9 +195,3 @@ class CallRegistry:
     def _refuse(self, leg: Leg, cause: str, status: int, reason: str) -> None:
         self.refused[cause] += 1
         leg.reject(status, reason, retry_after_s=_RETRY_AFTER_S if status == 503 else None)
-
-
-def _circumstances(info: CallInfo) -> Circumstances:
-    about = info.about
-    diverted = tuple(entry.number for entry in about.diversions)
-    return Circumstances(diverted, about.verstat, info.offered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Any, Literal, TypeAlias
 
+import phonenumbers
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -105,6 +106,13 @@ def _host(value: str) -> str:
     return value
 
 
+def _region(value: str) -> str:
+    if value not in phonenumbers.SUPPORTED_REGIONS:
+        hint = "write GB" if value == "UK" else "write its two capitals as in ISO 3166, such as DE, GB or US"
+        raise fault(f"{value!r} is not a country", hint)
+    return value
+
+
 def gathered(data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """``data`` with all that are no keys of ``model`` moved into its ``options``."""
     own = {key: value for key, value in data.items() if key in model.model_fields}
@@ -124,6 +132,8 @@ Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
+Region: TypeAlias = Annotated[str, AfterValidator(_region)]
+Language: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$")]
 NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
 Options: TypeAlias = Annotated[
     dict[str, Any], BeforeValidator(_options_in), PlainSerializer(_options_out, when_used="json")

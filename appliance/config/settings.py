@@ -11,7 +11,18 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from appliance.config.egress import HostPattern, engine_mistakes
-from appliance.config.fields import Address, Host, Name, NetworkField, Options, PluginValues, Port, Seconds, gathered
+from appliance.config.fields import (
+    Address,
+    Host,
+    Name,
+    NetworkField,
+    Options,
+    PluginValues,
+    Port,
+    Region,
+    Seconds,
+    gathered,
+)
 from appliance.config.marks import Document, dotted
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import (
@@ -241,6 +252,11 @@ class Dialplans(Section):
         default_factory=lambda: (shipped_dir("dialplans"),),
         min_length=1,
         description="Folders or files of dialplans, relative to this file.",
+    )
+    region: Region | None = Field(
+        default=None,
+        description="Country that numbers without country code are from, such as `DE`, where neither the line nor the "
+        "trunk says; see docs/dialplans.md.",
     )
 
 

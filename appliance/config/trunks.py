@@ -8,10 +8,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
-import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from appliance.config.fields import Host, Name, Network, NetworkField, Options, Port, Secret, gathered, unavailable
+from appliance.config.fields import (
+    Host,
+    Language,
+    Name,
+    Network,
+    NetworkField,
+    Options,
+    Port,
+    Region,
+    Secret,
+    gathered,
+    unavailable,
+)
 from appliance.config.validation import Section, fault, nearest
 
 Codec: TypeAlias = Literal["pcmu", "pcma", "g722", "opus"]
@@ -120,13 +131,6 @@ def _template(value: str) -> str:
     return value
 
 
-def _region(value: str) -> str:
-    if value not in phonenumbers.SUPPORTED_REGIONS:
-        hint = "write GB" if value == "UK" else "write its two capitals as in ISO 3166, such as DE, GB or US"
-        raise fault(f"{value!r} is not a country", hint)
-    return value
-
-
 def _prepended(value: str) -> str:
     if not re.fullmatch(r"\+?[0-9*#]{0,16}", value):
         raise fault(f"{value!r} cannot begin a number", "write digits, * and #, with + in front if at all, up to 16")
@@ -192,10 +196,13 @@ class Trunk(Section):
     allow_kinds: Annotated[tuple[NumberKind, ...], BeforeValidator(one_or_many)] = Field(
         default=(), description="Costly or special numbers that may be dialled if a prefix fits; all others are not."
     )
-    region: Annotated[str, AfterValidator(_region)] | None = Field(
+    region: Region | None = Field(
         default=None,
-        description="Country whose numbers are dialled without a country code, such as `DE`. Without it, costly "
-        "numbers are known by their country code only.",
+        description="Country whose numbers come and are dialled without a country code, such as `DE`. Without it, "
+        "costly numbers are known by their country code only.",
+    )
+    language: Language | None = Field(
+        default=None, description="What those who call on this trunk speak, for `match.language` of lines."
     )
     caller_id: str | None = Field(default=None, max_length=64, description="Number or name shown to those called.")
     headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(

@@ -32,6 +32,7 @@ _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARI
 _FILTERS = ("digits",)
 _TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
 _ASKING_TOOLS = ("collect_digits", "remember")
+_REFUSING_KEYS = ("name", "description", "match", "refuse", "timezone", "region")
 _MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
 
 
@@ -102,7 +103,10 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
 
 def _agent(draft: Draft) -> Iterator[Problem]:
     line, wrong = draft.line, draft.wrong_keys
-    if line.agent == "flow":
+    if line.refuse is not None:
+        for key in sorted(line.model_fields_set - set(_REFUSING_KEYS)):
+            yield Problem((key,), "has no effect on a line that refuses calls", "remove it, or refuse")
+    elif line.agent == "flow":
         if not draft.order and "flow" not in wrong:
             yield Problem(("flow",), "is missing", "give the line steps, or set agent: llm")
         for key in _MODEL_KEYS:

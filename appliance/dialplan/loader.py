@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
 from appliance.config.validation import locate, look_up, validate
 from appliance.dialplan.checks import Draft, Problem, problems
+from appliance.dialplan.number_files import NumberFiles
+from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.dialplan.surroundings import Surroundings, misfits
 from appliance.engines.lexicon import Lexicon
@@ -28,12 +30,13 @@ class Dialplan:
     """All lines in the order in which they are tried.
 
     ``sources`` tells where each line was written, as ``file:line``. ``warnings`` are what an operator should know but
-    what keeps no call from being answered as written.
+    what keeps no call from being answered as written. ``numbers`` are the files of numbers that lines match on.
     """
 
     lines: tuple[Line, ...]
     sources: dict[str, str]
     warnings: tuple[Mistake, ...] = ()
+    numbers: NumberFiles = field(default_factory=NumberFiles)
 
     def line(self, name: str) -> Line | None:
         """The line of that name."""
@@ -55,6 +58,7 @@ def load_dialplans(paths: Sequence[Path], around: Surroundings | None = None) ->
     warnings: list[Mistake] = []
     lines: list[Line] = []
     sources: dict[str, str] = {}
+    numbers = NumberFiles()
     catch_all = ""
     files = _files(paths, mistakes)
     for path in files:
@@ -65,6 +69,7 @@ def load_dialplans(paths: Sequence[Path], around: Surroundings | None = None) ->
             mistakes += wrong
             if line is None:
                 continue
+            mistakes += numbers.add(line, document, root)
             file, number = document.origin(root)
             if line.name in sources:
                 hint = "give each line a name of its own"
@@ -85,7 +90,7 @@ def load_dialplans(paths: Sequence[Path], around: Surroundings | None = None) ->
     if not catch_all:
         what, hint = "no line answers every call; others are refused with 404", "add a last line without match"
         warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
-    return Dialplan(tuple(lines), sources, tuple(warnings))
+    return Dialplan(tuple(lines), sources, tuple(warnings), numbers)
 
 
 def load_lines(settings: Settings, around: Surroundings | None = None) -> Dialplan:
@@ -120,6 +125,18 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         open_vocabulary=not embedded,
         tools=lambda line: checker.tools_of(line.name, line.plugins),
         checks=(partial(_plugin_problems, checker),),
+    )
+
+
+def routing_of(plan: Dialplan, settings: Settings) -> Routing:
+    """The choice among the lines of ``plan``, on the box that ``settings`` are of."""
+    trunks = settings.trunks.items()
+    return Routing(
+        plan.lines,
+        lists=plan.numbers.found,
+        region=settings.dialplans.region or "",
+        trunk_regions={name: trunk.region for name, trunk in trunks if trunk.region},
+        trunk_languages={name: trunk.language for name, trunk in trunks if trunk.language},
     )
 
 

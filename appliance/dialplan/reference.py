@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from appliance.config.reference import section
+from appliance.dialplan.match import Match, NumbersFrom, Regex
 from appliance.dialplan.schema import (
     AskStep,
     BranchStep,
@@ -16,10 +17,10 @@ from appliance.dialplan.schema import (
     GotoStep,
     HangUpStep,
     Line,
-    Match,
     Memory,
     NoInput,
     NoMatch,
+    Refusal,
     SayStep,
     Spoken,
     TransferChoice,
@@ -36,6 +37,9 @@ _BEGIN = "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit appl
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A line", Line),
     ("`match`", Match),
+    ("`{regex: ...}`, in `match`", Regex),
+    ("`{file: ...}`, in `match`", NumbersFrom),
+    ("`refuse`", Refusal),
     ("`voice`", Voice),
     ("`greeting`", Spoken),
     ("`turn`", Turn),

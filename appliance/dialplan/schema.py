@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from appliance.config.fields import LinePlugins
+from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault
+from appliance.dialplan.match import Match, one_or_many
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 
-Language: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$")]
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Respelling: TypeAlias = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
 
@@ -26,16 +26,6 @@ BUILTIN_TOOLS = ("transfer", "hang_up", "collect_digits", "take_message", "stop_
 """What a language model can be given without a plugin."""
 
 
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-def _pattern(value: str) -> str:
-    if not value or "*" in value[:-1]:
-        raise fault(f"{value!r} is not a number or a prefix", "write it in full, or as +49* with the star at the end")
-    return value
-
-
 def _choices(value: Any) -> Any:
     if isinstance(value, list):
         odd = [item for item in value if not isinstance(item, str | int | float) or isinstance(item, bool)]
@@ -43,7 +33,7 @@ def _choices(value: Any) -> Any:
             raise fault("holds something that is not a phrase", "put words like true or null in quotes")
         return {str(item): (item,) for item in value}
     if isinstance(value, dict):
-        return {key: _one_or_many(phrases) for key, phrases in value.items()}
+        return {key: one_or_many(phrases) for key, phrases in value.items()}
     return value
 
 
@@ -71,36 +61,8 @@ def _terminator(value: str) -> str:
     return value
 
 
-Patterns: TypeAlias = Annotated[
-    tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_one_or_many), Field(min_length=1)
-]
 NextSteps: TypeAlias = Annotated[dict[str, str], BeforeValidator(_next)]
 Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4000, strip_whitespace=True)]
-
-
-class Match(Section):
-    """Which calls a line answers. What is left out matches everything; of a list, one has to match."""
-
-    trunk: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)] | None = Field(
-        default=None, description="Name of the trunk in appliance.yaml, or a list of names."
-    )
-    called: Patterns | None = Field(
-        default=None, description="The number dialled: exact, or a prefix such as `+49*`; or a list."
-    )
-    calling: Patterns | None = Field(
-        default=None, description="The caller's number: exact, or a prefix such as `+49*`; or a list."
-    )
-    diverted: Patterns | None = Field(
-        default=None, description="A number the call was sent on from (Diversion, History-Info): exact, or a prefix."
-    )
-    verstat: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)] | None = Field(
-        default=None,
-        description="The network's verdict on the caller's number, such as `TN-Validation-Passed`; `''` for none.",
-    )
-    headers: dict[str, Patterns] = Field(
-        default={},
-        description="Headers that the trunk's `headers_in` lists: name to a value, exact, or a prefix such as `gold*`.",
-    )
 
 
 class Voice(Section):
@@ -378,12 +340,31 @@ _TaggedStep: TypeAlias = Annotated[
 ]
 
 
+def _refusal(value: Any) -> Any:
+    return {"status": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Refusal(Section):
+    """What calls are told that are not answered."""
+
+    status: Literal[403, 404, 410, 480, 484, 486, 503, 600, 603, 604, 607, 608] = Field(
+        description="As SIP has it: 403 forbidden, 404 no such number, 410 no longer in service, 480 not available "
+        "now, 486 busy, 503 try again later, 603 declined, 607 unwanted, 608 rejected as spam ..."
+    )
+    reason: Annotated[str, StringConstraints(pattern=r"^[ -~]{0,100}$", strip_whitespace=True)] = Field(
+        default="", description="Words beside it; unless given, those that SIP has for the status."
+    )
+
+
 class Line(Section):
     """Who answers a number, and what the conversation there is."""
 
     name: Name = Field(description="The line's name in records, metrics and logs.")
     description: str = Field(default="", description="For people.")
     match: Match = Field(default=Match(), description="Which calls it answers; without it, every call.")
+    refuse: Annotated[Refusal, BeforeValidator(_refusal)] | None = Field(
+        default=None, description="Refuses the calls that match, instead of answering: a status, or a mapping."
+    )
     language: Language = Field(default="en-us", description="Language spoken, such as `en-us`.")
     voice: Voice = Field(default=Voice(), description="How the agent sounds.")
     disclosure: Text | None = Field(
@@ -437,6 +418,11 @@ class Line(Section):
     timezone: str | None = Field(
         default=None, description="Where the line is, such as `Europe/Berlin`; unless given, where the box is."
     )
+    region: Region | None = Field(
+        default=None,
+        description="Country that numbers without country code are from in `match`, such as `DE`; unless given, "
+        "`dialplans.region` of appliance.yaml.",
+    )
     flow: dict[Name, _TaggedStep] = Field(
         default={},
         description="With `agent: flow`: steps by name. The first one is where the call begins. With `agent: llm`: "
@@ -472,7 +458,4 @@ class Line(Section):
     @property
     def catches_all(self) -> bool:
         """Whether every call matches."""
-        match = self.match
-        free = match.trunk is None or "*" in match.trunk
-        free = free and match.diverted is None and match.verstat is None and not match.headers
-        return free and all(numbers is None or "*" in numbers for numbers in (match.called, match.calling))
+        return self.match.anything

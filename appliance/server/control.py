@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any, Final
 
 import uvloop
@@ -31,8 +30,7 @@ from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
-from appliance.dialplan.loader import load_lines
-from appliance.dialplan.schema import Line
+from appliance.dialplan.loader import Dialplan, load_lines, routing_of
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
@@ -110,7 +108,8 @@ class Control:
         """Start in the order that nothing is offered before it works; stop in the reverse order."""
         settings = self._settings
         await self._link.open(settings.runtime_dir)
-        lines = self._load_lines()
+        plan = self._load_lines()
+        lines = plan.lines
         store = CallStore(settings.store.url)
         await store.open()
         interrupted = await store.interrupt_open_calls("the appliance stopped without ending the call")
@@ -158,8 +157,10 @@ class Control:
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
             warm_up=warm_up,
         )
+        routing = routing_of(plan, settings)
+        routing.prepare(self._clock.utc())
         registry = CallRegistry(
-            lines,
+            routing,
             services,
             max_calls=settings.limits.max_calls,
             max_cps=settings.limits.max_cps,
@@ -170,7 +171,7 @@ class Control:
         endpoint = self._endpoint = await self._listen(registry, trunks)
         log.traces = CallTraces(endpoint.trace, store.observe)
         desk = self._desk = self._carriers(registry, trunks, media)
-        http = await self._serve_http(desk, lines)
+        http = await self._serve_http(desk, registry)
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
@@ -200,11 +201,11 @@ class Control:
         await store.close()
         self._link.close()
 
-    def _load_lines(self) -> tuple[Line, ...]:
+    def _load_lines(self) -> Dialplan:
         plan = load_lines(self._settings)
         for warning in plan.warnings:
             logger.warning("%s", warning)
-        return plan.lines
+        return plan
 
     def _pools(self) -> dict[str, EnginePool]:
         registry, asr = provider_registry(), self._settings.engines.asr
@@ -268,12 +269,12 @@ class Control:
         media.on_stream_offered = desk.offered
         return desk
 
-    async def _serve_http(self, desk: StreamDesk, lines: Sequence[Line]) -> web.AppRunner:
+    async def _serve_http(self, desk: StreamDesk, registry: CallRegistry) -> web.AppRunner:
         where = self._settings.listen.http
         app = make_app(self._status)
         desk.add_routes(app)
         phones = {name: one for name in self._settings.trunks if isinstance(one := desk.carrier(name), BrowserCarrier)}
-        app.router.add_routes(PhonePages(phones, lines, self._watch).routes())
+        app.router.add_routes(PhonePages(phones, lambda: registry.routing, self._watch).routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:

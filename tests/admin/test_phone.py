@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from appliance.admin.phone import PhonePages
 from appliance.admin.phone.lines import reaches
 from appliance.calls.watch import CallWatch
+from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.events import (
     CallAnswered,
@@ -88,7 +89,7 @@ async def made(trunks: tuple[str, ...]) -> AsyncIterator[Phone]:
     watch = CallWatch(frozenset({"browser"}))
     carriers = {name: BrowserCarrier(BrowserOptions(), box) for name, box in boxes.items()}
     application = web.Application()
-    application.router.add_routes(PhonePages(carriers, LINES, watch).routes())
+    application.router.add_routes(PhonePages(carriers, lambda: Routing(LINES), watch).routes())
     async with TestClient(TestServer(application)) as client:
         yield Phone(boxes, watch, client)
 
@@ -166,7 +167,8 @@ async def test_the_lines(phone: Phone) -> None:
 
 
 def test_a_prefix_is_made_a_number() -> None:
-    first, second = reaches((line("one", called="+4930100*"), line("all", called="+4930*")), "phone", "browser")
+    routing = Routing((line("one", called="+4930100*"), line("all", called="+4930*")))
+    first, second = reaches(routing, "phone", "browser", NOW)
     assert (first.number, second.number) == ("+4930100", "+4930")
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from appliance.api import hookimpl
 from appliance.calls.registry import CallRegistry
+from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.hookspecs import IdentityClaim
 from appliance.plugins.call_hooks import CallHooks
 from appliance.signalling.headers import CallHeaders, Passport
 from appliance.signalling.trunks import TrunkRule, TrunkTable
-from tests.calls.virtual_call import Leg
+from tests.calls.virtual_call import Leg, VirtualClock
 
 
 def line(**wanted: Any) -> Line:
@@ -23,8 +24,8 @@ def line(**wanted: Any) -> Line:
 
 
 def admit(leg: Leg, hooks: CallHooks | None = None, trunks: TrunkTable | None = None, **wanted: Any) -> CallRegistry:
-    services: Any = SimpleNamespace(trunks=trunks)
-    registry = CallRegistry([line(**wanted)], services, max_calls=10, max_cps=10, hooks=hooks)
+    services: Any = SimpleNamespace(trunks=trunks, clock=VirtualClock())
+    registry = CallRegistry(Routing([line(**wanted)]), services, max_calls=10, max_cps=10, hooks=hooks)
     registry.accepting = True
     registry.admit(leg)
     return registry

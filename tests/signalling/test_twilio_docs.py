@@ -12,7 +12,7 @@ import yaml
 from appliance.cli.check import trunk_mistakes
 from appliance.config import Settings, load_settings
 from appliance.config.trunks import SipTrunk
-from appliance.dialplan.schema import Match
+from appliance.dialplan.match import Match
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.twilio_options import TwilioOptions
 from appliance.signalling.twilio_status import final_status, refusal

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
-from appliance.dialplan.matcher import match
+from appliance.dialplan.matcher import Arrival
+from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
+
+MAX_LINES: Final = 500
+"""No page shows more."""
 
 _USUAL = ("100", "200", "300", "0")
 
@@ -20,27 +26,28 @@ class Reach:
     why: str = ""
 
 
-def reaches(lines: Sequence[Line], trunk: str, calling: str) -> list[Reach]:
-    """Of each line, a number that a call of ``calling`` on ``trunk`` reaches it by."""
-    return [_reach(lines, line, trunk, calling) for line in lines]
+def reaches(routing: Routing, trunk: str, calling: str, at: datetime) -> list[Reach]:
+    """Of each line that answers, a number that a call of ``calling`` on ``trunk`` reaches it by at the time ``at``."""
+    lines = [line for line in routing.lines if line.refuse is None]
+    return [_reach(routing, line, Arrival(trunk, "", calling, at)) for line in lines[:MAX_LINES]]
 
 
-def _reach(lines: Sequence[Line], line: Line, trunk: str, calling: str) -> Reach:
+def _reach(routing: Routing, line: Line, arrival: Arrival) -> Reach:
     found = why = ""
     for number in _numbers(line):
-        answering, reasons = match(lines, trunk, number, calling)
+        call = arrival.to(number)
+        answering = routing.decide(call)
         if answering is line:
             return Reach(line, number)
-        prefix = f"line {line.name!r}: "
-        own = next((reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix)), "")
-        found = own or found
+        found = "; ".join(routing.why_not(line, call)) or found
         why = f"line {answering.name!r} answers first" if answering is not None else ""
     return Reach(line, "", found or why)
 
 
 def _numbers(line: Line) -> Iterator[str]:
     """Numbers that may reach the line, the likeliest first."""
-    patterns = line.match.called or ("*",)
+    wanted = line.match.called
+    patterns = [pattern for pattern in wanted if isinstance(pattern, str)] if wanted is not None else ["*"]
     for pattern in patterns:
         if not pattern.endswith("*"):
             yield pattern

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from importlib.resources import files
 from typing import Final
 
@@ -21,7 +22,7 @@ from aiohttp import web
 from appliance.admin.phone.lines import reaches
 from appliance.admin.phone.told import told
 from appliance.calls.watch import CallWatch
-from appliance.dialplan.schema import Line
+from appliance.dialplan.routing import Routing
 from appliance.signalling.browser import CALLING, BrowserCarrier, Refused, refusal
 
 PAGE: Final = "index.html"
@@ -45,13 +46,15 @@ class PhonePages:
 
     Args:
         carriers: the trunks of kind ``browser``, by name; the first is the one that the page calls on.
-        lines: of the dialplan.
+        routing: gives the lines that calls are chosen from now.
         watch: has the calls' events.
     """
 
-    def __init__(self, carriers: Mapping[str, BrowserCarrier], lines: Sequence[Line], watch: CallWatch) -> None:
+    def __init__(
+        self, carriers: Mapping[str, BrowserCarrier], routing: Callable[[], Routing], watch: CallWatch
+    ) -> None:
         self._carriers = carriers
-        self._lines = lines
+        self._routing = routing
         self._watch = watch
         self._files = _read_files()
 
@@ -121,7 +124,7 @@ class PhonePages:
                 "language": reach.line.language,
                 "record": reach.line.record,
             }
-            for reach in reaches(self._lines, carrier.trunk, CALLING)
+            for reach in reaches(self._routing(), carrier.trunk, CALLING, datetime.now().astimezone())
         ]
         return web.json_response({"trunk": carrier.trunk, "lines": lines}, headers={"Cache-Control": "no-store"})
 
