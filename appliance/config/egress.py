@@ -148,14 +148,21 @@ def engine_mistakes(
         engines: kind to the settings of the engine.
         egress: the setting; None for any host.
     """
+    for kind, engine in engines.items():
+        yield from address_mistakes(dict(_urls(engine.options, ("engines", kind, "options"))), egress)
+
+
+def address_mistakes(
+    urls: Mapping[tuple[str | int, ...], str], egress: Iterable[str] | None
+) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Those of ``urls`` (by path) whose host is neither this machine nor on the list: (path, what, hint) each."""
     if egress is None:
         return
     listed = Hosts.of(egress)
-    for kind, engine in engines.items():
-        for path, url in _urls(engine.options, ("engines", kind, "options")):
-            host = urlsplit(url).hostname or ""
-            if not is_loopback(host) and not listed.names_host(host):
-                yield path, f"is at {host}, which egress does not list", f"add {host} to egress, or use another server"
+    for path, url in urls.items():
+        host = urlsplit(url).hostname or ""
+        if not is_loopback(host) and not listed.names_host(host):
+            yield path, f"is at {host}, which egress does not list", f"add {host} to egress, or use another server"
 
 
 def _urls(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

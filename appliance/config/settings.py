@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from appliance.config.egress import HostPattern, engine_mistakes
+from appliance.config.egress import HostPattern, address_mistakes, engine_mistakes
 from appliance.config.fields import (
     Address,
     Host,
@@ -24,6 +24,7 @@ from appliance.config.fields import (
     gathered,
 )
 from appliance.config.marks import Document, dotted
+from appliance.config.mcp import McpServer
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import (
     AnyTrunk,
@@ -289,6 +290,15 @@ class Plugins(Section):
         description="Plugins whose noise suppression, voice detectors and streams may run beside the audio, in the "
         "media process: trusted not to be slow, for every call stutters with them.",
     )
+    allow_hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="Hosts in private networks, or on this machine, that every YAML plugin may speak to, beside its "
+        "own `allow_hosts`.",
+    )
+    mcp: dict[Name, McpServer] = Field(
+        default={}, max_length=20, description="MCP servers whose tools the language models of lines may use, by name."
+    )
 
 
 class Settings(Section):
@@ -402,6 +412,10 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         found.append((("engines", "tts", "provider"), "is none: nothing could be said", "set one, espeak for instance"))
     found += _unreachable_audio(settings)
     found += engine_mistakes(dict(settings.engines), settings.egress)
+    urls: dict[tuple[str | int, ...], str] = {
+        ("plugins", "mcp", name, "url"): server.url for name, server in settings.plugins.mcp.items() if server.url
+    }
+    found += address_mistakes(urls, settings.egress)
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
         (("listen", "sip", index, "port"), "udp" if one.transport == "udp" else "tcp", one.host, one.port)
