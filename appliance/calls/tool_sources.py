@@ -121,7 +121,7 @@ class ToolSources:
         for name, ask in zip(self._names, self._ask, strict=True):
             try:
                 for tools in ask(call=call):
-                    yield from (Offered(name, tool) for tool in tools)
+                    yield from (tool if isinstance(tool, Offered) else Offered(name, tool) for tool in tools)
             except Exception:
                 logger.exception("line %s: the tools of plugin %s are left out", call.line, name)
 

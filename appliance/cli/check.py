@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config import Settings, examine_settings
+from appliance.config.load import secrets_of
 from appliance.dialplan.loader import Dialplan, load_lines, surroundings_of
 from appliance.engines.builtin import provider_registry
 from appliance.errors import ConfigError, Mistake
@@ -75,7 +76,7 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
     if settings is not None:
         mistakes += _engine_mistakes(settings)
         mistakes += trunk_mistakes(settings, carrier_registry())
-        plugins = PluginChecker(settings.plugins)
+        plugins = PluginChecker(settings.plugins, secrets=secrets_of(settings))
         mistakes += plugin_mistakes(settings, plugins)
         try:
             dialplan = load_lines(settings, surroundings_of(settings, plugins))
@@ -83,6 +84,7 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
             mistakes += error.mistakes
         finally:
             plugins.close()
+        mistakes += plugins.file_mistakes()
     return Report(settings, dialplan, tuple(sorted(mistakes)))
 
 

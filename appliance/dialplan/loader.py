@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config import Settings
-from appliance.config.load import display_name, read_document
+from appliance.config.load import display_name, read_document, secrets_of
 from appliance.config.marks import Document, dotted
 from appliance.config.marks import Path as KeyPath
 from appliance.config.validation import locate, look_up, validate
@@ -114,7 +114,7 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         ModelFileError: the recogniser's dictionary is missing.
     """
     embedded = settings.engines.asr.provider == "pocketsphinx"
-    checker = plugins or PluginChecker(settings.plugins)
+    checker = plugins or PluginChecker(settings.plugins, secrets=secrets_of(settings))
     return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
         trunks=tuple(settings.trunks),

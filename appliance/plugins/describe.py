@@ -6,6 +6,7 @@ A child process imports them, answers, and is gone with whoever asked. It is kil
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -14,12 +15,17 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
+from appliance.config.marks import Secrets
 from appliance.config.settings import Plugins
 from appliance.config.validation import nearest
+from appliance.errors import Mistake
+from appliance.plugins.declarative.loader import DeclarativePlugin, Found, examine_declarative
 from appliance.plugins.discovery import Source, find_sources
 from appliance.plugins.plan import PluginInfo, Values, concealed, effective
 
@@ -123,13 +129,16 @@ class PluginChecker:
 
     Args:
         settings: ``plugins`` of ``appliance.yaml``.
+        secrets: looks up ``!secret NAME`` of YAML plugins.
         timeout_s: a plugin that takes longer to import or to answer is a mistake.
     """
 
-    def __init__(self, settings: Plugins, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, settings: Plugins, *, secrets: Secrets | None = None, timeout_s: float = TIMEOUT_S) -> None:
         self.enabled: Mapping[str, Values] = settings.enabled
         self.sources = find_sources(settings.paths)
         self._timeout_s = timeout_s
+        self._secrets = secrets
+        self._used: set[str] = set()
         self._child = _Child(settings.memory_mb)
         self._infos: dict[str, PluginInfo] = {}
         self._checked: dict[tuple[str, bytes], tuple[Problem, ...]] = {}
@@ -139,8 +148,23 @@ class PluginChecker:
         """End the child process, if there is one. It is started again where something is asked."""
         self._child.stop()
 
+    @cached_property
+    def yaml(self) -> Found:
+        """The YAML plugins, read when they are first asked for."""
+        files = [Path(source.where) for source in self.sources.values() if not source.python]
+        return examine_declarative(files, self._secrets)
+
+    @property
+    def used_yaml(self) -> dict[str, DeclarativePlugin]:
+        """The YAML plugins without mistakes that the box, or a line asked about so far, uses."""
+        return {name: plugin for name, plugin in self.yaml.plugins.items() if name in self._used}
+
+    def file_mistakes(self) -> list[Mistake]:
+        """What is wrong inside of the YAML plugins that the box, or a line asked about so far, uses."""
+        return self.yaml.mistakes_of(self._used) if self._used else []
+
     def info(self, name: str) -> PluginInfo | None:
-        """What the plugin is; None where there is none of the name. A YAML plugin is not looked into."""
+        """What the plugin is; None where there is none of the name."""
         source = self.sources.get(name)
         if source is None:
             return None
@@ -149,6 +173,8 @@ class PluginChecker:
             if source.python:
                 reply = self._child.ask(Question("describe", source), self._timeout_s)
                 info = reply.info or PluginInfo(name=name, source=source, problem=f"plugin {name!r} {reply.failed}")
+            else:
+                info = _of_yaml(source, self.yaml)
             self._infos[name] = info
         return self._infos[name]
 
@@ -172,11 +198,14 @@ class PluginChecker:
         return found
 
     def tools_of(self, line: str, plugins: Mapping[str, Values | Literal[False]]) -> tuple[str, ...]:
-        """Names of the tools that Python plugins offer on a line; those that cannot be asked have none."""
+        """Names of the tools that plugins offer on a line; those that cannot be asked have none."""
         names: dict[str, None] = {}
         for name, values in effective(self.enabled, plugins).items():
             info = self.info(name)
             if info is None or info.problem or "tools" not in info.hooks:
+                continue
+            if not info.source.python:
+                names |= dict.fromkeys(self.yaml.plugins[name].tools)
                 continue
             written = concealed(values)
             key = (name, line, msgspec.json.encode(written))
@@ -187,16 +216,18 @@ class PluginChecker:
         return tuple(names)
 
     def _problems(self, name: str, values: Values) -> Sequence[Problem]:
+        self._used.add(name)
         info = self.info(name)
         if info is None:
             return [
                 ((name,), f"there is no plugin {name!r}", nearest(name, self.sources) or "see `appliance plugins list`")
             ]
-        if not info.source.python:
-            return []
         if info.problem:
             what, _, hint = info.problem.partition("; ")
             return [((name,), what, hint)]
+        if not info.source.python:
+            found = self.yaml.plugins[name].values_problems(values)
+            return [((name, *path), what, hint) for path, what, hint in found]
         written = concealed(values)
         key = (name, msgspec.json.encode(written))
         if key not in self._checked:
@@ -204,3 +235,20 @@ class PluginChecker:
             problems = reply.problems or ((((), f"plugin {name!r} {reply.failed}", ""),) if reply.failed else ())
             self._checked[key] = tuple(((name, *path), what, hint) for path, what, hint in problems)
         return self._checked[key]
+
+
+def _of_yaml(source: Source, found: Found) -> PluginInfo:
+    plugin = found.plugins.get(source.name)
+    if plugin is None:
+        mistakes = found.mistakes.get(source.name, ())
+        where = f"{mistakes[0].file}:{mistakes[0].line}" if mistakes else source.where
+        problem = f"plugin {source.name!r} has mistakes in its file; correct {where}"
+        return PluginInfo(name=source.name, source=source, problem=problem)
+    schema = plugin.values.model_json_schema() if plugin.values.model_fields else None
+    return PluginInfo(
+        name=source.name,
+        source=source,
+        summary=plugin.file.summary,
+        values="" if schema is None else json.dumps(schema),
+        hooks=("tools",) if plugin.tools else (),
+    )

@@ -97,6 +97,8 @@ def _tool(file: PluginFile, name: str, tool: HttpTool) -> Iterator[Problem]:
         yield from _variables(file, (*path, *where.split(".")), parse(value), arguments, ("values",))
     if isinstance(tool.confirm, str):
         yield from _variables(file, (*path, "confirm"), parse(tool.confirm), arguments, ("arguments",))
+        if any(len(variable.path) > 1 for variable in parse(tool.confirm).variables):
+            yield Problem((*path, "confirm"), "names a part of an argument", "ask about whole ones: ${arguments.NAME}")
         if any("{" in part or "}" in part for part in parse(tool.confirm).parts if isinstance(part, str)):
             yield Problem((*path, "confirm"), "has a brace of its own", "write arguments as ${arguments.NAME}")
     if tool.method == "GET" and tool.body is not None:

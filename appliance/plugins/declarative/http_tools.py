@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -101,8 +100,7 @@ class _Request:
             text = value if isinstance(value, str) else value.get_secret_value()
             headers[name] = templates.render_text(text, scope) if isinstance(value, str) else text.strip()
         if self._tool.method != "GET":
-            key = getattr(call, "idempotency_key", "") or f"{call.call_id}-{uuid.uuid4()}"
-            headers["Idempotency-Key"] = key
+            headers["Idempotency-Key"] = call.idempotency_key
         if any(char in value for value in headers.values() for char in "\r\n\0"):
             raise ValueError("a header has more than one line")
         return headers
