@@ -8,30 +8,40 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import Final
 
-from appliance.calls.session import CallSession, Services
+from appliance.calls.brains import number_of
+from appliance.calls.facts import record_refused
+from appliance.calls.hook_calls import hook_call
+from appliance.calls.services import Services
+from appliance.calls.session import CallSession
 from appliance.dialplan.matcher import Arrival
 from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.events import Disposition
+from appliance.hook_types import Refusal
 from appliance.hookspecs import IdentityClaim
-from appliance.plugins.call_hooks import CallHooks
-from appliance.signalling.leg import CallInfo, Leg
+from appliance.ipc.hook_messages import HookOutcome
+from appliance.signalling.headers import Passport
+from appliance.signalling.leg import CallInfo, HangupCause, Leg
 
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S: Final = 5
 _END_TIMEOUT_S: Final = 6.0
 _REASONS: Final = 5
+_MAX_VERDICT: Final = 64
+_DECLINED: Final = 603
 
 
 class CallRegistry:
     """Admits calls and runs a session for each.
 
+    Plugins may have a say in who is let in and which line answers: then the call waits for them, and only then. It
+    counts as a call meanwhile.
+
     Args:
         routing: chooses the line of each call. A new one may be put in its place (:attr:`routing`) at any time.
         services: what every call uses.
         max_calls, max_cps: what the box takes on; one more is answered 503 with Retry-After.
-        hooks: asked whether a signed caller is who it says.
     """
 
     def __init__(
@@ -41,26 +51,26 @@ class CallRegistry:
         *,
         max_calls: int,
         max_cps: float,
-        hooks: CallHooks | None = None,
     ) -> None:
         self.routing = routing
         self._services = services
         self._max_calls = max_calls
         self._max_cps = max_cps
-        self._hooks = hooks
         self._recent: deque[float] = deque()
         self._sessions: dict[CallSession, asyncio.Task[None]] = {}
+        self._waiting: dict[asyncio.Task[None], Leg] = {}
+        """Calls about which plugins are being asked."""
         self._on_line: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self.accepting = False
         self.refused: Counter[str] = Counter()
-        """Calls that no session was made for, by cause: "no_line", "by_line" (one that refuses) or "no_room"."""
+        """Calls that no session was made for, by cause: "no_line", "by_line" (one that refuses), "no_room", "plugin"."""
 
     @property
     def active(self) -> int:
         """Calls between INVITE and the end of their record."""
-        return len(self._sessions)
+        return len(self._sessions) + len(self._waiting)
 
     def admit(self, leg: Leg) -> None:
         """Take the call, or refuse it with a reason the peer can act on."""
@@ -71,9 +81,26 @@ class CallRegistry:
             logger.warning("call from %s refused: %s", leg.info.source, refusal)
             self._refuse(leg, "no_room", 503, "Service Unavailable")
             return
-        info = leg.info = self._verified(leg.info)
+        hooks = self._services.hooks
+        passport = next(iter(leg.info.about.identity), None)
+        if (passport and hooks.wanted("verify_identity")) or hooks.wanted("admit") or hooks.wanted("route"):
+            self._empty.clear()
+            task = asyncio.create_task(self._ask(leg, passport), name=f"admit {leg.info.leg_id}")
+            self._waiting[task] = leg
+            task.add_done_callback(self._asked)
+        else:
+            self._take(leg)
+
+    def _take(self, leg: Leg, wanted: str | None = None) -> None:
+        """Begin the call on the line ``wanted``, or on the one that the dialplan has for it."""
+        info = leg.info
         arrival = self._arrival(info)
-        line = self.routing.decide(arrival)
+        line: Line | None = None
+        if wanted is not None:
+            line = self.routing.line(wanted)
+            if line is None:
+                logger.error("call %s: a plugin wants line %r, which there is not", info.leg_id, wanted[:64])
+        line = line or self.routing.decide(arrival)
         if line is None or line.refuse is not None:
             self._give_back(info.trunk)
             self._turn_away(leg, arrival, line)
@@ -99,6 +126,8 @@ class CallRegistry:
     async def end_all(self, text: str) -> None:
         """Hang up every call and wait until each is on record."""
         self.accepting = False
+        for waiting in list(self._waiting):
+            waiting.cancel()
         for session in list(self._sessions):
             session.end(Disposition.INTERRUPTED, text)
         try:
@@ -109,24 +138,72 @@ class CallRegistry:
             for task in self._sessions.values():
                 task.cancel()
 
-    def _verified(self, info: CallInfo) -> CallInfo:
-        """The call with a plugin's verdict on its number, where it is signed and a plugin has one."""
-        if self._hooks is None or not info.about.identity:
-            return info
-        passport = info.about.identity[0]
-        verdict = self._hooks.verify_identity(
-            IdentityClaim(
-                token=passport.token,
-                certificate=passport.certificate,
-                attest=passport.attest,
-                origin=passport.origin,
-                destinations=passport.destinations,
-                issued_at=passport.issued_at,
-                calling=info.calling,
-                called=info.called,
-            )
+    def trouble(self, call_id: str, hook: str, outcome: HookOutcome) -> None:
+        """A hook of a call was no success: its record says so. See :class:`appliance.plugins.hooks.Hooks`."""
+        session = next((session for session in self._sessions if session.call_id == call_id), None)
+        if session is not None:
+            session.note_trouble(hook, outcome)
+
+    # --- what plugins say -----------------------------------------------------------------------------------------
+
+    async def _ask(self, leg: Leg, passport: Passport | None) -> None:
+        """Have plugins decide about a call; never raises."""
+        gone: list[HangupCause] = []
+        leg.on_hangup = gone.append
+        hooks = self._services.hooks
+        try:
+            if passport is not None and hooks.wanted("verify_identity"):
+                leg.info = await self._verified(leg.info, passport)
+            call = hook_call(leg.info, number_of(leg.info))
+            refusal: Refusal | None = None
+            if hooks.wanted("admit"):
+                refusal = await hooks.first("admit", call)
+            wanted: str | None = None
+            if refusal is None and hooks.wanted("route"):
+                wanted = await hooks.first("route", call)
+        except asyncio.CancelledError:
+            self._give_back(leg.info.trunk)
+            self._refuse(leg, "no_room", 503, "Service Unavailable")
+            return
+        leg.on_hangup = None
+        if refusal is not None:
+            self._refused_by_plugin(leg, refusal)
+            return
+        self._take(leg, wanted)
+        if gone and leg.on_hangup is not None:
+            leg.on_hangup(gone[0])
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        leg = self._waiting.pop(task)
+        if task.cancelled():  # before it had begun
+            self._give_back(leg.info.trunk)
+            self._refuse(leg, "no_room", 503, "Service Unavailable")
+        self._perhaps_empty()
+
+    async def _verified(self, info: CallInfo, passport: Passport) -> CallInfo:
+        """The call with a plugin's verdict on its number, where one has any."""
+        claim = IdentityClaim(
+            token=passport.token,
+            certificate=passport.certificate,
+            attest=passport.attest,
+            origin=passport.origin,
+            destinations=passport.destinations,
+            issued_at=passport.issued_at,
+            calling=info.calling,
+            called=info.called,
         )
-        return replace(info, about=replace(info.about, verstat=verdict)) if verdict else info
+        verdict = await self._services.hooks.first("verify_identity", hook_call(info, number_of(info)), claim=claim)
+        if not isinstance(verdict, str) or not verdict.isprintable():
+            return info
+        return replace(info, about=replace(info.about, verstat=verdict[:_MAX_VERDICT])) if verdict else info
+
+    def _refused_by_plugin(self, leg: Leg, refusal: Refusal) -> None:
+        """A plugin does not want the call. It is on record all the same."""
+        self._give_back(leg.info.trunk)
+        status = refusal.status if 400 <= refusal.status <= 699 else _DECLINED
+        logger.warning("call %s from %s refused by a plugin: %s", leg.info.leg_id, leg.info.source, refusal.reason)
+        self._refuse(leg, "plugin", status, "")
+        record_refused(leg.info, self._services, status, refusal.reason or "a plugin has refused the call")
 
     def _no_room_on_trunk(self, name: str) -> str:
         """Take one call on the trunk: "" where there is room."""
@@ -172,13 +249,16 @@ class CallRegistry:
         del self._sessions[session]
         self._on_line -= Counter((line.name,))
         self._give_back(session.trunk)
-        if not self._sessions:
+        self._perhaps_empty()
+
+    def _perhaps_empty(self) -> None:
+        if not self.active:
             self._empty.set()
 
     def _full(self) -> str:
         if not self.accepting:
             return "the box is starting or draining"
-        if len(self._sessions) >= self._max_calls:
+        if self.active >= self._max_calls:
             return f"limits.max_calls ({self._max_calls}) reached"
         return ""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from appliance.calls.brains import (
-    BUILTIN_TOOLS,
     ModelServices,
     make_brain,
     number_of,
@@ -19,110 +17,48 @@ from appliance.calls.brains import (
     variables,
     voice_of,
 )
+from appliance.calls.facts import line_measured, started_event
 from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
 from appliance.calls.realtime import make_realtime
-from appliance.calls.recording import RecorderClient
+from appliance.calls.services import Services
 from appliance.calls.storing import CallKeeping
-from appliance.calls.tool_sources import Offered, ToolSources, host_tools
+from appliance.calls.tool_sources import Offered, host_tools
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
-from appliance.calls.warm_up import WarmUp
-from appliance.clock import Clock
 from appliance.conversation.brain import Transfer, TransferFailed
-from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
 from appliance.conversation.hooked import HooksOfCall
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker
-from appliance.conversation.speculation import Drafts, SpeculationBudget
+from appliance.conversation.speculation import Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
-from appliance.engines.client import EnginePool
 from appliance.errors import MediaError, StoreError
 from appliance.events import (
     CallAnswered,
     CallEnded,
-    CallEvent,
     CallRinging,
-    CallStarted,
-    Direction,
     Disposition,
     Doing,
     HangupBy,
-    LineMeasured,
     RecordingFinished,
     RecordingStarted,
     ToolRun,
     TurnProgress,
 )
 from appliance.hook_types import Denied
-from appliance.ipc.messages import LegClosed
-from appliance.ipc.rings import AudioRings
-from appliance.media.client import MediaClient, MediaLegHandle
-from appliance.plugins.hooks import NO_HOOKS, Hooks
+from appliance.ipc.hook_messages import HookOutcome
+from appliance.media.client import MediaLegHandle
 from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import HangupCause, Leg, TransferRequest
 from appliance.signalling.routes import Attempt
-from appliance.signalling.trunks import TrunkTable
-from appliance.store.callers import CallerStore
 
 logger = logging.getLogger(__name__)
 
 _STORED_TIMEOUT_S: Final = 30.0
 _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
-
-
-class CallLog(Protocol):
-    """Where a call's events go: the record first, then whoever counts."""
-
-    def started(self, event: CallStarted) -> asyncio.Future[None]:
-        """Puts the call on its way into the record; done when the record holds it.
-
-        Raises:
-            StoreError: at once or when awaited, where it cannot.
-        """
-        ...
-
-    def say(self, event: CallEvent) -> None: ...
-    def leg_closed(self, leg: LegClosed) -> None: ...
-
-
-class Records(Protocol):
-    """Reads what is on record."""
-
-    async def stored(self, call_id: str) -> Mapping[str, Any] | None:
-        """A call as it is on record once all that was said of it so far is there; None where there is none."""
-        ...
-
-
-@dataclass(frozen=True)
-class Services:
-    """What every call uses; made once by the control process."""
-
-    clock: Clock
-    rings: AudioRings
-    media: MediaClient
-    recorder: RecorderClient | None
-    log: CallLog
-    asr: EnginePool | None
-    turn: EnginePool | None
-    verdicts: VerdictBudget
-    tts: EnginePool
-    llm: EnginePool | None
-    speech: EnginePool | None
-    asr_timeout_s: float
-    llm_timeout_s: float
-    recordings: Path
-    speculation: SpeculationBudget
-    callers: CallerStore | None = None
-    trunks: TrunkTable | None = None
-    transfers: Transfers | None = None
-    warm_up: WarmUp | None = None
-    hooks: Hooks = NO_HOOKS
-    tools: ToolSources = BUILTIN_TOOLS
-    records: Records | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +124,7 @@ class CallSession:
         self._leg.ring()
         started: asyncio.Future[None] | None = None
         try:
-            started = services.log.started(self._started_event())
+            started = services.log.started(started_event(self._leg.info, self._line.name, services.clock))
             self._log.say(
                 CallRinging(
                     call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
@@ -389,7 +325,7 @@ class CallSession:
         closed = await media.close()
         if closed is not None:
             self._services.log.leg_closed(closed)
-            self._log.say(_line_measured(self.call_id, closed))
+            self._log.say(line_measured(self.call_id, closed))
         if recorder is not None and recorder.active(self.call_id):
             recorded = await recorder.stop(self.call_id, media)
         media.release()
@@ -400,22 +336,6 @@ class CallSession:
                 )
             )
 
-    def _started_event(self) -> CallStarted:
-        info, clock = self._leg.info, self._services.clock
-        return CallStarted(
-            call_id=self.call_id,
-            started_at=clock.monotonic(),
-            started_utc=clock.utc(),
-            direction=Direction.INBOUND,
-            protocol=info.protocol,
-            protocol_call_id=info.protocol_call_id,
-            trunk=info.trunk,
-            line=self._line.name,
-            called=info.called,
-            calling=info.calling,
-            calling_name=info.calling_name,
-        )
-
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         """What the record keeps beside the turns: answers, transfers, and the headers the trunk offers."""
         offered = {f"header.{name}": value for name, value in self._leg.info.offered.items()}
@@ -425,6 +345,11 @@ class CallSession:
         assert self._answered_at is not None
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
         self._log.say(event)
+
+    def note_trouble(self, hook: str, outcome: HookOutcome) -> None:
+        """A hook of this call was no success."""
+        if self._dialogue is not None:
+            self._dialogue.note_trouble(f"plugin {outcome.plugin}: {hook} {outcome.outcome} {outcome.text}".strip())
 
     def _lost_tool(self, run: ToolRun) -> None:
         """A tool was used that no reply tells of."""
@@ -580,16 +505,4 @@ def _turn_config(line: Line) -> TurnConfig:
         sure=(usual.sure[0], line.turn.min_silence_s),
         unsure=(usual.unsure[0], line.turn.max_silence_s),
         no_input_s=line.no_input.after_s,
-    )
-
-
-def _line_measured(call_id: str, leg: LegClosed) -> LineMeasured:
-    """What media says of a line, with None for what it does not know."""
-    return LineMeasured(
-        call_id=call_id,
-        mos=leg.mos or None,
-        mos_far=leg.mos_far or None,
-        loss_percent=leg.loss_percent,
-        jitter_ms=leg.jitter_ms,
-        round_trip_ms=leg.round_trip_ms if leg.round_trip_ms >= 0.0 else None,
     )

@@ -47,6 +47,7 @@ from appliance.events import Doing, InputBy, ToolRun
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES: Final = 2
+_MAX_TROUBLES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,11 @@ class Dialogue:
             return False
         self._turn.tools.append(run)
         return True
+
+    def note_trouble(self, problem: str) -> None:
+        """Something beside the conversation went wrong in this turn."""
+        if len(self._turn.troubles) < _MAX_TROUBLES and problem not in self._turn.troubles:
+            self._turn.troubles.append(problem)
 
     def utterance_started(self) -> None:
         """Media has begun to play an utterance."""

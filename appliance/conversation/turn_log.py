@@ -15,7 +15,7 @@ class TurnLog:
 
     Times are CLOCK_MONOTONIC seconds. ``number`` 0 is the greeting; ``meant`` is what the agent is to say, clause by
     clause, whether or not it has come to that. ``thinking_at`` is when the reply was begun, where that was before
-    ``decided_at``.
+    ``decided_at``. ``troubles`` is what went wrong beside the conversation.
     """
 
     number: int
@@ -39,6 +39,7 @@ class TurnLog:
     asked: str = ""
     server: str = ""
     problem: str = ""
+    troubles: list[str] = field(default_factory=list)
 
     @property
     def reply(self) -> list[Utterance]:
@@ -106,5 +107,5 @@ class TurnLog:
             tools=tuple(self.tools),
             asked=self.asked,
             server=self.server,
-            problem=self.problem,
+            problem="; ".join(filter(None, (self.problem, *self.troubles))),
         )

@@ -81,6 +81,11 @@ class Routing:
         self._index = _Index(self._rules)
         self._numbers = {line.name: number for number, line in enumerate(self.lines)}
 
+    def line(self, name: str) -> Line | None:
+        """The line of that name; None where there is none."""
+        number = self._numbers.get(name)
+        return None if number is None else self.lines[number]
+
     def decide(self, arrival: Arrival) -> Line | None:
         """The line that answers; None where none does."""
         facts = self._facts(arrival)

@@ -21,7 +21,7 @@ from appliance.admin.phone import PhonePages
 from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
-from appliance.calls.session import Services
+from appliance.calls.services import Services
 from appliance.calls.traces import CallTraces
 from appliance.calls.transfer import Transfers
 from appliance.calls.warm_up import WarmUp
@@ -41,7 +41,7 @@ from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, Proces
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
-from appliance.plugins.call_hooks import CallHooks
+from appliance.plugins.hooks import NO_HOOKS
 from appliance.server.plan import ENGINE_KINDS
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -156,6 +156,8 @@ class Control:
             trunks=trunks,
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
             warm_up=warm_up,
+            hooks=NO_HOOKS,
+            records=store,
         )
         routing = routing_of(plan, settings)
         routing.prepare(self._clock.utc())
@@ -164,7 +166,6 @@ class Control:
             services,
             max_calls=settings.limits.max_calls,
             max_cps=settings.limits.max_cps,
-            hooks=CallHooks(),
         )
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry

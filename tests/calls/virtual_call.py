@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from appliance.calls.session import CallSession, Services
+from appliance.calls.services import Services
+from appliance.calls.session import CallSession
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
 from appliance.dialplan.schema import Line
