@@ -65,7 +65,7 @@ class CallRegistry:
         self._empty.set()
         self.accepting = False
         self.refused: Counter[str] = Counter()
-        """Calls that no session was made for, by cause: "no_line", "by_line" (one that refuses), "no_room", "plugin"."""
+        """Calls without a session, by cause: "no_line", "by_line" (one that refuses), "no_room" or "plugin"."""
 
     @property
     def active(self) -> int:
