@@ -145,7 +145,7 @@ async def test_a_speech_server_is_asked_for_a_sentence_and_so_is_who_takes_its_p
     assert good.verdict is not Verdict.PROBLEM
     (gone, _) = await asyncio.to_thread(lambda: list(doctor.synthesisers(settings)))
     assert gone.verdict is Verdict.PROBLEM
-    assert gone.remedy == "check engines.tts.base_url"
+    assert gone.remedy == "start it, or check engines.tts.base_url"
 
 
 def test_a_folder_without_voices_is_a_problem(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from appliance.ipc.messages import Token
 from tests.engines.llm_client import client_of, what_is_special
-from tests.openai_sim.chat import HOST, REPLY, Answer, ChatSim
+from tests.openai_sim.chat import REPLY, Answer, ChatSim
+from tests.openai_sim.server import HOST
 from tests.waiting import eventually
 
 

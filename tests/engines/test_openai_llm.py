@@ -29,7 +29,8 @@ from appliance.ipc.messages import (
 )
 from tests.certificates import Authority
 from tests.engines.llm_client import QUESTION, client_of, what_is_special
-from tests.openai_sim.chat import HOST, REPLY, Answer, ChatSim, split
+from tests.openai_sim.chat import REPLY, Answer, ChatSim, split
+from tests.openai_sim.server import HOST
 from tests.waiting import eventually
 
 

@@ -121,7 +121,7 @@ async def test_connections_are_open_before_they_are_needed_and_are_used_again():
         for _ in range(5):
             await engine.run([ask()], Context())
         assert len(server.connections) == 1
-        assert server.looked == 1
+        assert len(server.looked) == 1
 
 
 async def test_cancelling_closes_the_connection_at_once():

@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import ssl
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
-HOST = "127.0.0.1"
+from tests.openai_sim.server import SimServer, close, port_of, refused, reset, wrong_key
+
 REPLY = "Your table is booked for four at eight. Is there anything else I can do?"
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KNOWN = frozenset(
@@ -72,7 +70,7 @@ class Asked:
     done: bool = False
 
 
-class ChatSim:
+class ChatSim(SimServer):
     """``async with ChatSim() as server``; ``answer`` is how it answers, after what ``script`` holds.
 
     ``answer`` may depend on the request's body.
@@ -89,72 +87,24 @@ class ChatSim:
         idle_s: float = 75.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(key, largest=1 << 24, idle_s=idle_s, tls=tls)
         self.answer: Answer | Callable[[dict[str, Any]], Answer] = answer
         self.script: deque[Answer] = deque()
-        self.key = key
         self.strict = strict
-        self.asked: list[Asked] = []
-        self.looked: list[str] = []
-        self.problems: list[str] = []
-        self.connections: set[int] = set()
-        self.port = 0
-        self.news = asyncio.Event()
-        self._idle_s = idle_s
-        self._tls = tls
-        self._runner: web.AppRunner | None = None
-        self._stop = asyncio.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http{'s' if self._tls else ''}://{HOST}:{self.port}/v1"
-
-    async def __aenter__(self) -> ChatSim:
-        app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_get("/v1/models", self._models)
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, keepalive_timeout=self._idle_s, shutdown_timeout=0.1
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port, ssl_context=self._tls).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def wait_asked(self, count: int) -> Asked:
-        """The request of this number, from one."""
-        while len(self.asked) < count:
-            self.news.clear()
-            async with asyncio.timeout(30):
-                await self.news.wait()
-        return self.asked[count - 1]
-
-    async def _models(self, request: web.Request) -> web.Response:
-        self.looked.append(request.method)
-        self.connections.add(_peer(request))
-        self.news.set()
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _refused(401, "Incorrect API key provided")
-        return web.json_response({"object": "list", "data": [{"id": "sim", "object": "model"}]})
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [web.post("/v1/chat/completions", self._complete)]
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        asked = Asked(body, dict(request.headers), time.monotonic(), _peer(request))
-        self.connections.add(asked.connection)
-        self.asked.append(asked)
-        self.news.set()
+        asked = Asked(body, dict(request.headers), time.monotonic(), port_of(request))
+        self.came(request, asked)
         problems = problems_of(body, strict=self.strict)
         self.problems += problems
         if problems:
-            return _refused(400, "; ".join(problems))
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _refused(401, f"Incorrect API key provided: {request.headers.get('Authorization', 'none')}")
+            return refused(400, "; ".join(problems))
+        if not self.knows(request):
+            return wrong_key(request)
         answer = self.script.popleft() if self.script else self.answer
         if not isinstance(answer, Answer):
             answer = answer(body)
@@ -195,15 +145,14 @@ class ChatSim:
             return response
         for index, chunk in enumerate(chunks):
             if index == answer.stall_after:
-                await self._stop.wait()
+                await self.stopping.wait()
                 raise ConnectionError
             if index == answer.die_after:
                 await asyncio.sleep(0.02)
-                _reset(request)
+                reset(request)
                 raise ConnectionError
             if index == answer.close_after:
-                assert request.transport is not None
-                request.transport.close()
+                close(request)
                 return response
             if index == answer.break_after:
                 await response.write(b'data: {"choices": [{"delta": {"content": "brok\n\n')
@@ -264,24 +213,6 @@ def _event(chunk: dict[str, Any] | str, answer: Answer) -> bytes:
 
 def _whole_call(call: tuple[str, str, str]) -> dict[str, Any]:
     return {"id": call[0], "type": "function", "function": {"name": call[1], "arguments": call[2]}}
-
-
-def _refused(status: int, message: str) -> web.Response:
-    return web.json_response({"error": {"message": message, "type": "invalid_request_error"}}, status=status)
-
-
-def _peer(request: web.Request) -> int:
-    """The client's port, which tells its connections apart."""
-    assert request.transport is not None
-    return int(request.transport.get_extra_info("peername")[1])
-
-
-def _reset(request: web.Request) -> None:
-    """Die as a killed server does: its kernel answers with RST."""
-    assert request.transport is not None
-    sock = request.transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    request.transport.abort()
 
 
 def problems_of(body: Any, *, strict: bool) -> list[str]:

@@ -12,7 +12,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from openai.types.realtime import RealtimeClientEvent
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from appliance.audio import g711
+from tests.openai_sim.server import SimServer
 
-HOST = "127.0.0.1"
 WORD_S = 0.3
 SOUND_S = 0.2
 TONE_HZ = 440.0
@@ -93,7 +92,7 @@ class Session:
         return [event["type"] for event in self.events if event["type"] != "input_audio_buffer.append"]
 
 
-class RealtimeSim:
+class RealtimeSim(SimServer):
     """``async with RealtimeSim() as server``; ``script`` is answered in turn, then ``reply``.
 
     Args:
@@ -103,6 +102,9 @@ class RealtimeSim:
         first_audio_s: from the question to the first audio.
         speed: how many times faster than it is spoken audio is sent.
     """
+
+    scheme = "ws"
+    gives_up = False
 
     def __init__(
         self,
@@ -114,9 +116,9 @@ class RealtimeSim:
         first_audio_s: float = 0.15,
         speed: float = 4.0,
     ) -> None:
+        super().__init__(key)
         self.reply = reply
         self.script: deque[Reply] = deque()
-        self.key = key
         self.hears = list(hears)
         self.dialect = dialect
         self.first_audio_s = first_audio_s
@@ -125,56 +127,28 @@ class RealtimeSim:
         self.sessions: list[Session] = []
         self.talks: list[Session] = []
         """The sessions that a call has taken, in that order."""
-        self.problems: list[str] = []
-        self.port = 0
         self._numbers = itertools.count(1)
-        self._news = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
-    @property
-    def url(self) -> str:
-        return f"ws://{HOST}:{self.port}/v1"
-
-    async def __aenter__(self) -> RealtimeSim:
-        app = web.Application()
-        app.router.add_get("/v1/realtime", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [web.get("/v1/realtime", self._serve)]
 
     async def stop(self) -> None:
         """Close everything; it may be started again."""
         for session in self.sessions:
             await session.socket.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await super().stop()
 
     def cut(self, session: Session) -> None:
         """Break a connection without a word."""
         assert session.socket._writer is not None
         session.socket._writer.transport.abort()  # type: ignore[union-attr]
 
-    async def until(self, condition: Any, within_s: float = 20.0) -> None:
-        """Wait until it is so; asked again after every event."""
-        async with asyncio.timeout(within_s):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
-
     # --- one connection -------------------------------------------------------------------------------------------
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.refuses:
             return web.Response(status=self.refuses)
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if not self.knows(request):
             return web.Response(status=401, text="no such key")
         if (request.headers.get("OpenAI-Beta") == "realtime=v1") != (self.dialect == "beta"):
             self.problems.append("the header OpenAI-Beta does not fit the dialect")
@@ -184,19 +158,19 @@ class RealtimeSim:
         await socket.prepare(request)
         session = Session(socket, len(self.sessions))
         self.sessions.append(session)
-        self._news.set()
+        self.news.set()
         await self._send(session, "session.created", session={"id": f"s{session.number}"})
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._take(session, message.json())
-                    self._news.set()
+                    self.news.set()
         finally:
             if session.speaking is not None:
                 session.speaking.cancel()
                 await asyncio.gather(session.speaking, return_exceptions=True)
             session.closed.set()
-            self._news.set()
+            self.news.set()
         return socket
 
     async def _send(self, session: Session, kind: str, /, **more: Any) -> None:
@@ -345,7 +319,7 @@ class RealtimeSim:
         if error is not None:
             response["status_details"] = {"type": "failed", "error": {"code": "server_error", "message": error}}
         await self._send(session, "response.done", response=response)
-        self._news.set()
+        self.news.set()
 
     async def _speak(self, session: Session, name: str, reply: Reply) -> tuple[str, str | None]:
         """Say the text word by word: how that ends."""
@@ -378,7 +352,7 @@ class RealtimeSim:
             await self._send(session, "response.output_audio_transcript.delta", **about, delta=said)
             await self._send(session, "response.output_audio.delta", **about, delta=_word(_format(session, "output")))
             due += WORD_S / self.speed
-            self._news.set()
+            self.news.set()
         await self._send(session, "response.output_audio.done", **about)
         await self._send(session, "response.output_audio_transcript.done", **about, transcript=reply.text)
         done = {"id": item.id, "type": "message", "role": "assistant", "status": "completed", "content": []}

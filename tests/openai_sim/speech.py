@@ -9,15 +9,16 @@ import asyncio
 import struct
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
-HOST = "127.0.0.1"
+from tests.openai_sim.server import SimServer, close, port_of, refused, reset, wrong_key
+
 RATE_HZ = 24_000
 S_PER_CHARACTER = 0.06
 _KNOWN = frozenset({"model", "input", "voice", "response_format", "speed", "instructions", "stream_format"})
@@ -60,69 +61,29 @@ class Asked:
     done: bool = False
 
 
-class SpeechSim:
+class SpeechSim(SimServer):
     """``async with SpeechSim() as server``; ``answer`` is how it answers, after what ``script`` holds."""
 
     def __init__(self, answer: Speech = Speech(), *, key: str = "") -> None:
+        super().__init__(key)
         self.answer = answer
         self.script: deque[Speech] = deque()
-        self.key = key
-        self.asked: list[Asked] = []
-        self.connections: set[int] = set()
-        self.looked = 0
-        self.port = 0
-        self._news = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-        self._stop = asyncio.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}/v1"
-
-    async def __aenter__(self) -> SpeechSim:
-        app = web.Application(client_max_size=1 << 20)
-        app.router.add_post("/v1/audio/speech", self._speak)
-        app.router.add_get("/v1/models", self._models)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def wait_asked(self, count: int) -> Asked:
-        """The request of this number, from one."""
-        while len(self.asked) < count:
-            self._news.clear()
-            async with asyncio.timeout(30):
-                await self._news.wait()
-        return self.asked[count - 1]
-
-    async def _models(self, request: web.Request) -> web.Response:
-        self.looked += 1
-        self.connections.add(id(request.transport))
-        return web.json_response({"object": "list", "data": [{"id": "sim", "object": "model"}]})
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [web.post("/v1/audio/speech", self._speak)]
 
     async def _speak(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        asked = Asked(body, dict(request.headers), id(request.transport), time.monotonic())
-        self.connections.add(asked.connection)
-        self.asked.append(asked)
-        self._news.set()
+        asked = Asked(body, dict(request.headers), port_of(request), time.monotonic())
+        self.came(request, asked)
         problems = problems_of(body)
         if problems:
-            return _refused(400, "; ".join(problems))
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _refused(401, f"Incorrect API key provided: {request.headers.get('Authorization', 'none')}")
+            return refused(400, "; ".join(problems))
+        if not self.knows(request):
+            return wrong_key(request)
         answer = self.script.popleft() if self.script else self.answer
         if answer.status != 200:
-            return _refused(answer.status, f"said {answer.status}", answer.headers)
+            return refused(answer.status, f"said {answer.status}", answer.headers)
         try:
             response = await self._stream(request, answer, body)
         except (asyncio.CancelledError, ConnectionError):
@@ -142,16 +103,13 @@ class SpeechSim:
         start = asyncio.get_running_loop().time()
         for index, at in enumerate(range(0, len(data), answer.chunk_bytes)):
             if index == answer.stall_after:
-                await self._stop.wait()
+                await self.stopping.wait()
                 raise ConnectionError
-            if index in (answer.die_after, answer.close_after):
-                assert request.transport is not None
-                if index == answer.die_after:
-                    linger = struct.pack("ii", 1, 0)
-                    request.transport.get_extra_info("socket").setsockopt(1, 13, linger)  # SO_LINGER: RST
-                    request.transport.abort()
-                    raise ConnectionError
-                request.transport.close()
+            if index == answer.die_after:
+                reset(request)
+                raise ConnectionError
+            if index == answer.close_after:
+                close(request)
                 return response
             if answer.speed:
                 due = start + at / (2 * RATE_HZ) / answer.speed
@@ -201,9 +159,3 @@ def problems_of(body: Any) -> list[str]:
     if not 0.25 <= body.get("speed", 1.0) <= 4.0:
         found.append("speed is out of range")
     return found
-
-
-def _refused(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response(
-        {"error": {"message": message, "type": "invalid_request_error"}}, status=status, headers=headers
-    )

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-HOST = "127.0.0.1"
+from tests.openai_sim.server import SimServer
+
 WORDS_PER_S = 3.0
 TEXT = "I would like to book a table for four on Tuesday evening at eight if there is one left please thank you."
 _BYTES_PER_S = {"audio/pcm": 48_000, "audio/pcmu": 8000, "audio/pcma": 8000, "pcm16": 48_000, "g711_ulaw": 8000}
@@ -67,55 +67,30 @@ class Session:
         return b"".join(self.appended)
 
 
-class SessionSim:
+class SessionSim(SimServer):
     """``async with SessionSim() as server``; ``behaviour`` may be changed at any time."""
 
+    scheme = "ws"
+
     def __init__(self, behaviour: Behaviour | None = None, *, key: str = "") -> None:
+        super().__init__(key)
         self.behaviour = behaviour or Behaviour()
-        self.key = key
         self.sessions: list[Session] = []
-        self.problems: list[str] = []
-        self.port = 0
-        self.news = asyncio.Event()
         self._commits = 0
         self._names = 0
-        self._runner: web.AppRunner | None = None
 
-    @property
-    def url(self) -> str:
-        return f"ws://{HOST}:{self.port}/v1"
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [web.get("/v1/realtime", self._serve)]
 
     @property
     def used(self) -> list[Session]:
         """The connections that were configured."""
         return [session for session in self.sessions if session.settings]
 
-    async def __aenter__(self) -> SessionSim:
-        app = web.Application()
-        app.router.add_get("/v1/realtime", self._serve)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def until(self, met: Any) -> None:
-        """Wait until the condition holds."""
-        async with asyncio.timeout(30):
-            while not met():
-                self.news.clear()
-                await self.news.wait()
-
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.behaviour.status:
             return web.Response(status=self.behaviour.status)
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if not self.knows(request):
             return web.Response(status=401)
         socket = web.WebSocketResponse()
         await socket.prepare(request)

@@ -11,13 +11,14 @@ import io
 import re
 import wave
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-HOST = "127.0.0.1"
+from tests.openai_sim.server import SimServer, close, port_of, refused, wrong_key
+
 WORDS_PER_S = 3.0
 _FIELDS = frozenset(
     {"file", "model", "language", "prompt", "response_format", "temperature", "timestamp_granularities[]", "stream"}
@@ -60,81 +61,41 @@ class Asked:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class TranscriptionSim:
+class TranscriptionSim(SimServer):
     """``async with TranscriptionSim() as server``; ``answer`` is how it answers, after what ``script`` holds.
 
     ``key``: it wants this API key. ``formats``: what it knows of response formats.
     """
 
     def __init__(self, answer: Answer = Answer(), *, key: str = "", formats: tuple[str, ...] = _FORMATS) -> None:
+        super().__init__(key, largest=1 << 25)
         self.answer = answer
         self.script: deque[Answer] = deque()
-        self.key = key
         self.formats = formats
-        self.asked: list[Asked] = []
-        self.problems: list[str] = []
-        self.connections: set[int] = set()
-        self.port = 0
-        self.news = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-        self._stop = asyncio.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}/v1"
-
-    async def __aenter__(self) -> TranscriptionSim:
-        app = web.Application(client_max_size=1 << 25)
-        app.router.add_post("/v1/audio/transcriptions", self._transcribe)
-        app.router.add_route("HEAD", "/v1/models", self._models)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def wait_asked(self, count: int) -> Asked:
-        """The request of this number, from one."""
-        async with asyncio.timeout(30):
-            while len(self.asked) < count:
-                self.news.clear()
-                await self.news.wait()
-        return self.asked[count - 1]
-
-    async def _models(self, request: web.Request) -> web.Response:
-        self.connections.add(id(request.transport))
-        return web.json_response({"object": "list", "data": [{"id": "sim", "object": "model"}]})
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [web.post("/v1/audio/transcriptions", self._transcribe)]
 
     async def _transcribe(self, request: web.Request) -> web.StreamResponse:
         asked = await self._read(request)
-        self.asked.append(asked)
-        self.connections.add(asked.connection)
-        self.news.set()
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _refused(401, f"Incorrect API key provided: {request.headers.get('Authorization', 'none')}")
+        self.came(request, asked)
+        if not self.knows(request):
+            return wrong_key(request)
         wanted = asked.fields.get("response_format", "json")
         if wanted not in self.formats:
-            return _refused(400, f"response_format '{wanted}' is not compatible with model 'sim'")
+            return refused(400, f"response_format '{wanted}' is not compatible with model 'sim'")
         answer = self.script.popleft() if self.script else self.answer
         try:
             await asyncio.sleep(answer.delay_s)
             if answer.stall:
-                await self._stop.wait()
+                await self.stopping.wait()
         except asyncio.CancelledError:
             asked.gone.set()
             raise
         if answer.die:
-            assert request.transport is not None
-            request.transport.close()
+            close(request)
         if answer.status != 200:
-            return _refused(answer.status, f"said {answer.status}", answer.headers)
+            return refused(answer.status, f"said {answer.status}", answer.headers)
         if answer.body is not None:
             return web.Response(text=answer.body, content_type="application/json")
         return web.json_response(self._answer(answer, asked, wanted))
@@ -212,9 +173,4 @@ class TranscriptionSim:
             problems.append("timestamp_granularities need verbose_json")
         if not set(granularities) <= {"word", "segment"}:
             problems.append(f"timestamp_granularities {granularities}")
-        return Asked(fields, granularities, seconds, samples, dict(request.headers), id(request.transport))
-
-
-def _refused(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    error = {"error": {"message": message, "type": "invalid_request_error"}}
-    return web.json_response(error, status=status, headers=headers)
+        return Asked(fields, granularities, seconds, samples, dict(request.headers), port_of(request))
