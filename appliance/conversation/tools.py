@@ -13,18 +13,17 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+from jsonschema.exceptions import SchemaError
+from jsonschema.protocols import Validator
 
 from appliance.api.tools import Answer, OngoingCall, Question, Tool
+from appliance.conversation import tool_schemas
 from appliance.conversation.brain import Gate
 from appliance.conversation.hooked import NONE, HooksOfCall
+from appliance.conversation.tool_schemas import validator_of
 from appliance.errors import ToolError
 from appliance.events import Confirmed, ToolRun
 from appliance.hook_types import Denied
@@ -34,8 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGUMENTS: Final = 8000
 MAX_RESULT: Final = 4000
-_MAX_MISTAKES: Final = 5
-_MAX_MISTAKE: Final = 200
+_MAX_REASON: Final = 200
 _MAX_OPEN: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNSAFE: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
@@ -59,7 +57,7 @@ class ToolSet:
     def __init__(self, tools: Iterable[Tool] = (), sources: Mapping[str, str] | None = None) -> None:
         self._sources = dict(sources or {})
         self._tools: dict[str, Tool] = {}
-        self._validators: dict[str, Draft202012Validator] = {}
+        self._validators: dict[str, Validator] = {}
         specs: list[ToolSpec] = []
         for tool in tools:
             if not _NAME.fullmatch(tool.name):
@@ -70,7 +68,7 @@ class ToolSet:
                 raise ValueError(f"tool {tool.name!r}: its parameters must be a JSON schema of type object")
             schema = msgspec.json.encode(dict(tool.parameters))
             try:
-                self._validators[tool.name] = _validator(schema)
+                self._validators[tool.name] = validator_of(schema)
             except SchemaError as error:
                 raise ValueError(f"tool {tool.name!r}: its parameters are no JSON schema: {error.message}") from error
             self._tools[tool.name] = tool
@@ -115,22 +113,7 @@ class ToolSet:
         """
         if not isinstance(arguments, dict):
             raise ToolError("the arguments must be a JSON object")
-        try:
-            mistakes = sorted(self._validators[name].iter_errors(arguments), key=lambda one: str(one.json_path))
-        except Unresolvable as error:
-            raise ToolError("the tool's schema refers to something that is not in it") from error
-        if mistakes:
-            told = "; ".join(_told(mistake) for mistake in mistakes[:_MAX_MISTAKES])
-            raise ToolError(f"the arguments do not fit the tool: {told}")
-
-
-@lru_cache(maxsize=1024)
-def _validator(schema: bytes) -> Draft202012Validator:
-    """Kept for the calls to come: to check a schema takes a millisecond, and every call has the same ones."""
-    parameters = msgspec.json.decode(schema)
-    Draft202012Validator.check_schema(parameters)
-    # A registry of its own: a $ref to elsewhere is a mistake and not a reason to ask the network.
-    return Draft202012Validator(parameters, registry=Registry())
+        tool_schemas.check(self._validators[name], arguments)
 
 
 def is_object(arguments: str) -> bool:
@@ -139,12 +122,6 @@ def is_object(arguments: str) -> bool:
         return isinstance(msgspec.json.decode(arguments), dict)
     except (msgspec.DecodeError, RecursionError):
         return False
-
-
-def _told(mistake: ValidationError) -> str:
-    where = ".".join(str(part) for part in mistake.absolute_path)
-    what = mistake.message[:_MAX_MISTAKE]
-    return f"{where}: {what}" if where else what
 
 
 def as_json(value: object) -> str:
@@ -328,7 +305,7 @@ class Running:
             return arguments
         allowed = await self._hooks.before_tool(self.tool.name, arguments)
         if isinstance(allowed, Denied):
-            raise ToolError(f"this is not allowed: {allowed.reason[:_MAX_MISTAKE]}")
+            raise ToolError(f"this is not allowed: {allowed.reason[:_MAX_REASON]}")
         if allowed != arguments:
             allowed = dict(allowed)
             self._arguments = _as_text(allowed)
