@@ -273,12 +273,13 @@ class CallSession:
         else:
             brain = make_brain(line, self._leg.info, model, self._hooks, self._offered)
         brain.report_lost(self._lost_tool)
+        drafts = Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, line.name, self._hooks)
         self._dialogue = dialogue = Dialogue(
             brain,
             barge_in=line.barge_in,
             now=services.clock.monotonic,
             on_turn=self._turn_finished,
-            drafts=Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, self._hooks),
+            drafts=drafts,
             hand_on=self._hand_on,
             on_progress=self._turn_goes_on,
             press=lambda digits: self._press(media, digits),
@@ -299,6 +300,7 @@ class CallSession:
             ears=dialogue if realtime is None else realtime.ears_for(dialogue, services.rings),
             audio=partial(services.rings.read_rx, media.slot, media.generation),
             hooks=self._hooks,
+            lead_s=lambda: drafts.lead.seconds,
         )
         self._speaker = Speaker(
             media,

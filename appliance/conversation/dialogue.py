@@ -90,6 +90,7 @@ class Dialogue:
         self._silences = 0
         self._drafts = drafts
         self._draft: Draft | None = None
+        self._timed = 0
         self._press = press
         self._language = language
         self._dead_air = DeadAir(self._bridge, fillers or manners.fillers(language))
@@ -259,6 +260,10 @@ class Dialogue:
 
     def utterance_started(self) -> None:
         """Media has begun to play an utterance."""
+        took_s = self._turn.took_s
+        if took_s is not None and self._timed != self._turn.number:
+            self._timed = self._turn.number
+            self._drafts.lead.took(took_s)
         self._tell()
 
     def utterance_over(self, utterance: Utterance) -> None:

@@ -2,13 +2,14 @@
 
 At the first silence the caller's words are recognised and the turn model is asked, both at once; if the caller goes
 on, the work is dropped. So when the silence is long enough, the text is usually there already, and with it the reply,
-which is begun as soon as there are words. A recogniser that gives partial results is asked all the while.
+which is begun as long before as it takes. A recogniser that gives partial results is asked all the while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -100,7 +101,7 @@ class Ears(Protocol):
         """The caller has finished a turn."""
 
     def may_have_finished(self, turn: HeardTurn) -> None:
-        """The caller is silent, and these are the words so far."""
+        """The caller is silent, these are the words so far, and the turn may be over within ``lead_s``."""
 
     def hearing(self, text: str) -> None:
         """The caller speaks, and this is what was understood so far."""
@@ -141,6 +142,7 @@ class Listening:
         ears: who is told what the caller does.
         audio: the caller's samples [start, end); raises StaleSlot where they are gone.
         hooks: asked what the caller is taken to have said.
+        lead_s: how long before the end of a turn ``ears`` want to know of it, seconds.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Listening:
         ears: Ears,
         audio: Callable[[int, int], NDArray[np.int16]],
         hooks: HooksOfCall = NONE,
+        lead_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._hooks = hooks
         self._slot = slot
@@ -173,6 +176,8 @@ class Listening:
         self._delay_s = delay_s
         self._ears = ears
         self._audio = audio
+        self._lead_s = lead_s
+        self._may_have_finished: HeardTurn | None = None
         self._utterances = 0
         self._partials: asyncio.Task[None] | None = None
         self._expectation = Expectation()
@@ -200,6 +205,7 @@ class Listening:
         self._frame = frame
         for action in self.machine.step(frame, level_dbfs, speech, sent_dbfs):
             self._do(action)
+        self._tell_in_time()
 
     def drop(self) -> None:
         """Forget what was said and is not understood yet (a key was pressed instead, or the call ends)."""
@@ -356,13 +362,20 @@ class Listening:
         for action in self.machine.heard_over_agent(number, result.text, accepted=result.accepted, expected=expected):
             self._do(action)
         start_at, end_at = self.time_of(pause.speech_start), self.time_of(pause.speech_end)
-        self._ears.may_have_finished(
-            HeardTurn(
+        if number in self._attempts:
+            self._may_have_finished = HeardTurn(
                 number, result.text, result.confidence, result.accepted, start_at, end_at, instead=attempt.instead
             )
-        )
         for action in self.machine.partial(number, self._cues(result, pause.speech_end - pause.speech_start)):
             self._do(action)
+        self._tell_in_time()
+
+    def _tell_in_time(self) -> None:
+        """Say that the caller may have finished, once that may be certain before a reply could be there."""
+        turn, left_s = self._may_have_finished, self.machine.silence_left_s
+        if turn is not None and left_s is not None and left_s <= self._lead_s():
+            self._may_have_finished = None
+            self._ears.may_have_finished(turn)
 
     def _judge_sound(self, start: int, end: int) -> None:
         """Whether the frames [start, end) are one sound; it is asked when an agent that paused has to stop or go on."""
@@ -404,6 +417,7 @@ class Listening:
         self._verdict_at = asyncio.get_running_loop().time()
         for action in self.machine.verdict(ask.ask, verdict.probability, verdict.ending):
             self._do(action)
+        self._tell_in_time()
 
     async def _commit(self, turn: TurnCommitted, attempt: _Attempt | None, at: float) -> None:
         speech_start_at, speech_end_at = self.time_of(turn.speech_start), self.time_of(turn.speech_end)
@@ -445,6 +459,7 @@ class Listening:
         for attempt in self._attempts.values():
             attempt.task.cancel()
         self._attempts.clear()
+        self._may_have_finished = None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

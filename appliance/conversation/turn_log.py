@@ -61,6 +61,15 @@ class TurnLog:
         return " ".join(utterance.text for utterance in self.reply if utterance.clauses)
 
     @property
+    def took_s(self) -> float | None:
+        """How long the reply's first sound took to be made; None where there is none, or it waited for more."""
+        begun_at = self.thinking_at if self.thinking_at is not None else self.decided_at
+        first = next(iter(self.reply), None)
+        if self.by is not InputBy.VOICE or self.tools or self.problem or begun_at is None:
+            return None
+        return first.first_audio_at - begun_at if first is not None and first.first_audio_at is not None else None
+
+    @property
     def empty(self) -> bool:
         """Nothing was said by either side."""
         return not self.caller_text and not any(utterance.clauses for utterance in self.utterances)

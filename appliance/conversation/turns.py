@@ -197,6 +197,13 @@ class TurnMachine:
         """Whether the agent is silent for a sound that is not decided on."""
         return self.floor.agent is Agent.PAUSED
 
+    @property
+    def silence_left_s(self) -> float | None:
+        """Seconds of silence that still commit the turn, as far as is known now; None while the caller speaks."""
+        if self.state is not State.PAUSING:
+            return None
+        return max(self._evidence.required - (self._frame - self._last_voiced), 0) * FRAME_S
+
     def step(
         self, frame: int, level_dbfs: float, speech_probability: float, agent_level_dbfs: float | None = None
     ) -> Actions:

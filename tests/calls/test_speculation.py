@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.conversation.speculation import SpeculationBudget
+from appliance.conversation.speculation import Lead, SpeculationBudget
 from appliance.dialplan.schema import Line
 from appliance.events import InputBy, Stage, TurnFinished
 from tests.calls.virtual_call import LOUD, QUIET, VirtualCall, flow_line
@@ -80,6 +80,63 @@ def test_what_was_begun_for_a_pause_is_thrown_away_and_counted() -> None:
         assert "can you</caller>" not in " ".join(histories[-1])
 
     run_virtual(call())
+
+
+def test_nothing_is_thrown_away_for_a_pause_that_is_over_before_a_reply_would_have_to_be_begun() -> None:
+    async def call() -> None:
+        made = VirtualCall(llm_line(), llm=True)
+        made.engines.tokens = WORDS
+        await made.until_quiet()
+        made.speaks(0.8, "hello there")
+        await made.until(lambda: bool(made.media.playout))
+        await made.until_quiet()
+        made.engines.probability = 0.05
+        made.engines.hears.clear()
+        made.engines.hears.append(("can you help me", True))
+        made.media.caller.extend([LOUD] * 40 + [QUIET] * 35 + [LOUD] * 40)
+        await made.until(lambda: bool(made.media.playout))
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        first, second = [turn.speculation for turn in made.log.turns if turn.by is InputBy.VOICE]
+        assert (first.begun, first.used) == (1, True)
+        assert (second.begun, second.used, second.wasted_tokens) == (1, True, 0)
+        assert 0.0 < second.gained_s < 0.2
+
+    run_virtual(call())
+
+
+def test_replies_are_begun_at_once_until_it_is_known_how_long_they_take() -> None:
+    assert SpeculationBudget().lead("desk").seconds == float("inf")
+
+
+def test_a_line_knows_from_all_its_calls_how_long_its_replies_take() -> None:
+    budget = SpeculationBudget()
+    budget.lead("desk").took(0.3)
+    assert 0.3 < budget.lead("desk").seconds < 0.4
+    assert budget.lead("shop").seconds == float("inf")
+
+
+def test_replies_are_begun_sooner_as_soon_as_they_take_longer_and_later_only_when_all_are_faster() -> None:
+    lead = Lead()
+    lead.took(0.3)
+    usual = lead.seconds
+    for _ in range(4):
+        lead.took(0.7)
+    slow = lead.seconds
+    assert slow > usual + 0.2
+    lead.took(0.3)
+    assert lead.seconds > slow - 0.05
+    for _ in range(100):
+        lead.took(0.3)
+    assert abs(lead.seconds - usual) < 0.02
+
+
+def test_a_model_that_stood_still_once_does_not_have_all_replies_begun_at_once() -> None:
+    lead = Lead()
+    lead.took(0.3)
+    lead.took(60.0)
+    assert lead.seconds < 1.0
 
 
 def test_a_flow_does_not_move_for_a_pause() -> None:
