@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "serve": "run the box",
     "check": "check the configuration and the dialplans without starting anything",
+    "route-test": "tell which line answers a call, and why those before it do not",
+    "schema": "print the JSON Schema of appliance.yaml or of a dialplan, for editors",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
     "bench": "place many simulated calls by a carrier's protocol and tell how they went",
@@ -73,7 +75,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == command:
-            importlib.import_module(f"appliance.cli.{name}").add_parser(subparsers)
+            importlib.import_module(f"appliance.cli.{name.replace('-', '_')}").add_parser(subparsers)
             made = subparsers.choices[name]
             made.description = (made.description or "").replace("``", "")
         else:

@@ -18,13 +18,14 @@ from pydantic import (
     StringConstraints,
 )
 
-from appliance.config.validation import fault
+from appliance.config.validation import fault, short_form
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SECRET_MARK = "!secret"
 
 
+@short_form({"type": ["string", "number"]})
 def _secret_in(value: Any) -> SecretStr:
     if isinstance(value, SecretStr):
         return value
@@ -57,6 +58,11 @@ def _reveals(info: SerializationInfo) -> bool:
     return isinstance(info.context, dict) and info.context.get("reveal") is True
 
 
+@short_form(
+    {"type": "array", "items": {"type": "string"}},
+    {"type": "string"},
+    {"type": "object", "additionalProperties": {"type": ["object", "null", "boolean"]}},
+)
 def _by_name(value: Any) -> Any:
     """A list of names as a mapping to no values."""
     if isinstance(value, dict):
@@ -70,6 +76,7 @@ def _by_name(value: Any) -> Any:
     return {item: {} for item in items}
 
 
+@short_form({"type": ["string", "integer"]})
 def _network(value: Any) -> Any:
     try:
         return ipaddress.ip_network(value if isinstance(value, int) else str(value))

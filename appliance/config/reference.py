@@ -31,7 +31,8 @@ the shipped dialplans. `--set KEY=VALUE` overrides any key, with the value in YA
 `--set 'trunks.pbx={kind: sip, allow: [10.0.0.2]}'`. List items count from 0; the number after the last adds one.
 
 `appliance check -c appliance.yaml` prints every mistake in it, in its secrets and in the dialplans, each as
-`file:line: key: what is wrong; what would be right`, and exits with 1 if there is one.
+`file:line: key: what is wrong; what would be right`, and exits with 1 if there is one. `appliance schema config`
+prints a JSON Schema of it for editors; see [dialplans.md](dialplans.md#in-an-editor).
 
 ```yaml
 listen:

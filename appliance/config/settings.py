@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
@@ -38,7 +38,7 @@ from appliance.config.trunks import (
     stream_conflicts,
     trunk_conflicts,
 )
-from appliance.config.validation import Section, fault, locate
+from appliance.config.validation import Section, fault, locate, short_form
 from appliance.errors import Mistake
 
 MEDIA_PORTS_PER_CALL: Final = 2
@@ -120,6 +120,8 @@ class Listen(Section):
 class Engine(Section):
     """One kind of engine. Keys that are not listed here are the provider's own options."""
 
+    takes_more: ClassVar[bool] = True
+
     provider: Name = Field(description="Which implementation; `none` for none. `fake` serves tests and benchmarks.")
     workers: int | None = Field(
         default=None, ge=1, le=64, description="Worker processes; empty chooses by the machine."
@@ -136,6 +138,7 @@ class Engine(Section):
 class FallbackSpeech(Section):
     """Who speaks while the synthesiser cannot. Keys that are not listed here are the provider's own options."""
 
+    takes_more: ClassVar[bool] = True
     provider: Name = Field(description="Which implementation; in its own voice for the line's language.")
     first_audio_s: Seconds = Field(
         default=1.5, description="Without audio after so long it takes over; and then for 15 s, after any failure."
@@ -144,6 +147,7 @@ class FallbackSpeech(Section):
 
     @model_validator(mode="before")
     @classmethod
+    @short_form({"type": "string"})
     def _gather_options(cls, data: Any) -> Any:
         if isinstance(data, str):
             return {"provider": data}

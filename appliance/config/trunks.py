@@ -23,7 +23,7 @@ from appliance.config.fields import (
     gathered,
     unavailable,
 )
-from appliance.config.validation import Section, fault, nearest
+from appliance.config.validation import ITEM, Section, fault, nearest, short_form
 
 Codec: TypeAlias = Literal["pcmu", "pcma", "g722", "opus"]
 NumberKind: TypeAlias = Literal["premium", "emergency", "shared_cost", "satellite"]
@@ -65,10 +65,12 @@ def _transport(value: Any) -> Any:
     return value
 
 
+@short_form({"const": False})
 def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+@short_form(ITEM)
 def one_or_many(value: Any) -> Any:
     """A list, also where one item was written alone."""
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
@@ -303,6 +305,7 @@ class CarrierTrunk(Trunk):
 
     tag: ClassVar[str] = "<carrier>"
     KIND: ClassVar[str] = "..."
+    takes_more: ClassVar[bool] = True
 
     options: Options = Field(default={}, description="The kind's own keys; they may also stand beside `kind`.")
 

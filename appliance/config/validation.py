@@ -6,9 +6,9 @@ import copy
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -25,6 +25,30 @@ class Section(BaseModel):
     """Base of everything an operator writes: frozen, no unknown keys, bare numbers welcome where text is wanted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
+
+
+ITEM: Final = "item"
+"""The short form of a list: one item of it, alone."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def short_form(*forms: Mapping[str, Any] | Literal["item"]) -> Callable[[F], F]:
+    """Say of a validator that runs before the others what it takes beside their form, as JSON Schema or ``ITEM``."""
+
+    def mark(function: F) -> F:
+        _SHORT_FORMS[function] = forms
+        return function
+
+    return mark
+
+
+def short_forms(function: Callable[..., Any]) -> tuple[Mapping[str, Any] | Literal["item"], ...]:
+    """What :func:`short_form` has said of ``function``; of a bound method, of its function."""
+    return _SHORT_FORMS.get(getattr(function, "__func__", function), ())
+
+
+_SHORT_FORMS: dict[Callable[..., Any], tuple[Mapping[str, Any] | Literal["item"], ...]] = {}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import re2
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from appliance.config.fields import Language
-from appliance.config.validation import Section, fault
+from appliance.config.validation import ITEM, Section, fault, short_form
 from appliance.dialplan.hours import ON_HOLIDAYS, day_key, holiday, time_spans
 
 MAX_REGEX = 500
@@ -46,11 +46,13 @@ class Program:
         return bytes(low[:count]).decode("utf-8", "ignore")
 
 
+@short_form(ITEM)
 def one_or_many(value: Any) -> Any:
     """A list, also where one item was written alone."""
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
+@short_form(ITEM)
 def _patterns(value: Any) -> Any:
     return [value] if isinstance(value, dict | Section) else one_or_many(value)
 

@@ -97,6 +97,7 @@ def _numbers(path: Path, column: str, document: Document, written: KeyPath) -> t
         numbers.append(entry)
         if len(numbers) > MAX_NUMBERS:
             mistakes.append(Mistake(name, line, "file", f"holds more than {MAX_NUMBERS} numbers", "split it"))
+            break
         if len(mistakes) >= _MAX_MISTAKES:
             mistakes.append(
                 Mistake(name, line, "file", "is not read further: too much is wrong", "is it the right one?")

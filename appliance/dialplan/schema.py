@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from appliance.config.fields import Language, LinePlugins, Region
-from appliance.config.validation import Section, fault
+from appliance.config.validation import Section, fault, short_form
 from appliance.dialplan.match import Match, one_or_many
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -26,6 +26,11 @@ BUILTIN_TOOLS = ("transfer", "hang_up", "collect_digits", "take_message", "stop_
 """What a language model can be given without a plugin."""
 
 
+_TEXT = {"type": ["string", "number"]}
+_LIST_OF_TEXT = {"type": "array", "items": _TEXT}
+
+
+@short_form(_LIST_OF_TEXT, {"type": "object", "additionalProperties": {"anyOf": [_TEXT, _LIST_OF_TEXT]}})
 def _choices(value: Any) -> Any:
     if isinstance(value, list):
         odd = [item for item in value if not isinstance(item, str | int | float) or isinstance(item, bool)]
@@ -37,10 +42,12 @@ def _choices(value: Any) -> Any:
     return value
 
 
+@short_form(_TEXT)
 def _next(value: Any) -> Any:
     return {"default": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
+@short_form(_TEXT)
 def _spoken(value: Any) -> Any:
     if isinstance(value, str):
         return {"text": value}
@@ -257,6 +264,7 @@ class Filler(Section):
     )
 
 
+@short_form(_TEXT)
 def _target(value: Any) -> Any:
     return {"to": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
@@ -340,6 +348,7 @@ _TaggedStep: TypeAlias = Annotated[
 ]
 
 
+@short_form({"type": "integer"})
 def _refusal(value: Any) -> Any:
     return {"status": value} if isinstance(value, int) and not isinstance(value, bool) else value
 

@@ -1,0 +1,112 @@
+"""The JSON Schemas for editors take what the box takes, and find what anybody can get wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from appliance.cli.main import main
+from appliance.cli.schema import schema
+from appliance.config.marks import parse
+from appliance.config.shipped import shipped_dir
+
+DOCS = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
+
+
+def read(text: str) -> Any:
+    return parse(text, "x.yaml", secrets=lambda name: name).data
+
+
+def problems(file: str, text: str) -> list[str]:
+    checker = jsonschema.Draft202012Validator(schema(file))
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in checker.iter_errors(read(text))]
+
+
+@pytest.mark.parametrize("file", ["config", "dialplan"])
+def test_it_is_printed(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", file]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == schema(file)
+    jsonschema.Draft202012Validator.check_schema(printed)
+
+
+@pytest.mark.parametrize("path", sorted(shipped_dir("dialplans").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_shipped_dialplans_are_by_the_schema(path: Path) -> None:
+    assert problems("dialplan", path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_the_examples_on_the_pages_are_by_the_schemas(path: Path) -> None:
+    for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL):
+        data = read(text)
+        if not isinstance(data, dict):
+            continue
+        if "lines" in data or {"name", "flow"} <= set(data):
+            assert problems("dialplan", text) == [], text
+        elif set(data) & {"trunks", "engines", "listen", "limits"}:
+            assert problems("config", text) == [], text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nflwo: {}", "'flwo' was unexpected"),
+        ("lines:\n  - name: a\n    match: {caled: 1}\n", "'caled' was unexpected"),
+        ("lines: []", "non-empty"),
+        ("lines: [{name: a}]\nname: b", "'name' was unexpected"),
+        ("match: {}", "'name' is a required property"),
+        ("name: a\nmax_duration_s: soon", "'soon' is not of type 'number'"),
+        ("name: a\nagent: robot", "'robot' is not one of"),
+        ("name: a\nrefuse: {status: 200}", "is not valid under any"),
+        ("name: a\nmatch: {called: []}", "is not valid under any"),
+    ],
+)
+def test_mistakes_in_a_dialplan(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems("dialplan", text)), problems("dialplan", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trnks: {}", "'trnks' was unexpected"),
+        ("trunks: {a: {kind: sip, alow: 10.0.0.1}}", "'alow' was unexpected"),
+        ("trunks: {a: {kind: sip, max_calls: 0}}", "0 is not valid"),
+        ("limits: {max_calls: many}", "'many' is not of type 'integer'"),
+        ("engines: {asr: fast}", "'fast' is not of type 'object'"),
+    ],
+)
+def test_mistakes_in_the_configuration(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems("config", text)), problems("config", text)
+
+
+def test_short_forms_are_welcome() -> None:
+    assert (
+        problems(
+            "dialplan",
+            """
+            name: a
+            match: {trunk: t, called: 100, calling: [{file: a.csv}, {regex: 'x'}], verstat: '', hours: {mon: 9-17}}
+            greeting: Hello.
+            transfers: {desk: 100}
+            flow:
+              what: {ask: Which one, expect: [yes, 1], keys: {1: yes}, next: bye}
+              else: {ask: Which one, expect: {a: b, c: [d]}, next: {a: bye}}
+              hand: {transfer: 300, say: Hold on.}
+              bye: {hang_up: }
+            """,
+        )
+        == []
+    )
+    text = """
+        trunks:
+          a: {kind: sip, allow: 10.0.0.1, srtp: false, proxy: sip:a, codecs: pcma, password: !secret x}
+          b: {kind: twilio, account_sid: AC1, auth_token: !secret y, public_url: https://x.example}
+        engines: {asr: {provider: whisper, model: small}, tts: {provider: espeak, fallback: espeak}}
+        plugins: {enabled: [a, b]}
+        """
+    assert problems("config", text) == []
