@@ -12,6 +12,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Independent programs that tests talk to, and recorded prompts for the recognition bar.
 PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox dnsmasq-base postgresql asterisk-core-sounds-en asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
+# Without what it depends on, which only its own command line needs.
+RNNOISE := pyrnnoise>=0.4.5
 PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3
@@ -45,6 +47,8 @@ $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	$(PIP) install -e '.[dev,postgres,twilio,whisper]'
 	@$(PIP) install --only-binary :all: 'gguf>=0.17' 'xllamacpp>=0.2' >/dev/null 2>&1 \
 		|| echo "there is no llama.cpp for this machine (pip install '.[peers]'): the tests that talk to it are skipped"
+	@$(PIP) install --only-binary :all: --no-deps '$(RNNOISE)' >/dev/null 2>&1 \
+		|| echo "there is no $(RNNOISE) for this machine: the tests that suppress noise by it are skipped"
 	@touch $@
 
 .PHONY: demo

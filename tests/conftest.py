@@ -75,7 +75,7 @@ def free_udp_port() -> int:
 def shared_audio() -> Path:
     """The folder of recorded human voices and noises; the test is skipped where it does not lie beside the clone."""
     if not (SHARED_AUDIO / "labels.tsv").exists():
-        pytest.skip("the recorded voices (../shared/audio) are not beside this clone")
+        pytest.skip(f"no recorded voices beside this clone; they go into {SHARED_AUDIO}, with labels.tsv")
     return SHARED_AUDIO
 
 

@@ -128,7 +128,7 @@ def test_slots_do_not_hear_one_another() -> None:
     assert keys.tick(np.zeros(0, np.int64), np.zeros((0, 160), np.int16)) == []
 
 
-@pytest.mark.skipif(not VOICES.is_dir(), reason=f"no recorded voices in {VOICES}")
+@pytest.mark.skipif(not VOICES.is_dir(), reason=f"no recorded voices beside this clone; they go into {VOICES}")
 @pytest.mark.parametrize("gain", [1.0, 0.3])
 def test_no_key_is_heard_in_recorded_voices_noise_and_bangs(gain: float) -> None:
     wrong = {

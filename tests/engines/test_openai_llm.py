@@ -89,7 +89,9 @@ async def test_tools_are_asked_for_and_answered() -> None:
 
 
 async def test_requests_obey_the_published_schema() -> None:
-    openai = pytest.importorskip("openai.types.chat.completion_create_params", reason="the package openai is missing")
+    openai = pytest.importorskip(
+        "openai.types.chat.completion_create_params", reason="openai is not installed (make setup-dev)"
+    )
     from pydantic import TypeAdapter
 
     calls = (ToolCall("c1", "f", "{}"),)
@@ -113,7 +115,7 @@ async def test_requests_obey_the_published_schema() -> None:
 
 
 async def test_the_server_of_these_tests_is_one_to_the_official_client() -> None:
-    openai = pytest.importorskip("openai", reason="the package openai is missing")
+    openai = pytest.importorskip("openai", reason="openai is not installed (make setup-dev)")
     async with ChatSim() as server, openai.AsyncOpenAI(base_url=server.url, api_key="x") as official:
         stream = await official.chat.completions.create(
             model="sim", messages=[{"role": "user", "content": "Hello"}], stream=True

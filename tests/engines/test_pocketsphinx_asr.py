@@ -93,7 +93,7 @@ def test_too_little_audio_says_nothing(recogniser: PocketSphinxRecogniser, sampl
 def test_human_digits(recogniser: PocketSphinxRecogniser) -> None:
     clips = sorted(DIGIT_CLIPS.glob("*_[01].wav"))
     if not clips:
-        pytest.skip(f"no recorded digits in {DIGIT_CLIPS}")
+        pytest.skip(f"no recorded digits beside this clone; they go into {DIGIT_CLIPS}")
     right = [
         recogniser.recognise(as_heard(read_wav(clip)), DIGITS, reject=False).text == DIGITS[int(clip.name[0])]
         for clip in clips

@@ -38,7 +38,7 @@ address=/alive.carrier.test/{alive}
 
 def _missing() -> str:
     if os.geteuid() != 0:
-        return "a name server for the box alone needs root"
+        return "a name server for the box alone needs root; run the tests as root"
     absent = [program for program in ("dnsmasq", "unshare") if shutil.which(program) is None]
     return f"{absent[0]} is not installed (make peers)" if absent else sipp.missing()
 

@@ -13,7 +13,10 @@ from tests.interop.claims import proves
 pytestmark = [
     pytest.mark.peer,
     pytest.mark.slow,
-    pytest.mark.skipif(not torture.CORPUS.exists(), reason="../shared/sip-torture is not beside this clone"),
+    pytest.mark.skipif(
+        not torture.CORPUS.exists(),
+        reason="the messages of RFC 4475 are not beside this clone; they go into ../shared/sip-torture",
+    ),
 ]
 
 

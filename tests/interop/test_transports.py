@@ -28,7 +28,7 @@ from tests.waiting import LIMIT_S, eventually
 
 pytestmark = [
     pytest.mark.peer,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed (Debian: openssl)"),
 ]
 
 

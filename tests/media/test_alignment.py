@@ -21,13 +21,16 @@ HUM = np.full(FRAME_SAMPLES, 200, np.int16)
 MARK = np.full(FRAME_SAMPLES, 12000, np.int16)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # hours of it: python -m tests.bench.drift
 @pytest.mark.parametrize(("drift_ppm", "jitter_frames"), [(200, 0.0), (-200, 0.4)])
-def test_an_hour_of_a_peer_whose_clock_is_off(drift_ppm: int, jitter_frames: float) -> None:
-    """Every second the caller makes a sound; in the recording it stands where it came, within 40 ms."""
+def test_ten_minutes_of_a_peer_whose_clock_is_off(drift_ppm: int, jitter_frames: float) -> None:
+    """Every second the caller makes a sound; in the recording it stands where it came, within 40 ms.
+
+    Nobody making up for it, it would be 120 ms off in the end.
+    """
     bench = Bench()
     chance = random.Random(drift_ppm)
-    ticks = 3600 * 50
+    ticks = 600 * 50
     came_at: list[int] = []
     recorded_at: list[int] = []
     next_packet = 0

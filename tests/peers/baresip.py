@@ -50,7 +50,7 @@ def missing() -> str:
         for name in (*_CODEC_MODULES, "sndfile", "aufile", "aubridge", "ctrl_tcp")
         if not (_MODULES / f"{name}.so").exists()
     ]
-    return f"baresip lacks its modules {', '.join(gone)}" if gone else ""
+    return f"baresip lacks its modules {', '.join(gone)}; Debian's baresip-core has them (make peers)" if gone else ""
 
 
 _LONGEST_FOLDER = 90

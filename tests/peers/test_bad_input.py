@@ -65,7 +65,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Pcm:
 def need_disk(box: Box, name: str) -> Path:
     disk = box.directory / name
     if not os.path.ismount(disk):
-        pytest.skip("a disk to fill can be mounted by root only")
+        pytest.skip("a disk to fill can be mounted by root only; run the tests as root")
     return disk
 
 

@@ -403,7 +403,7 @@ def test_the_torture_messages_of_rfc_4475() -> None:
     """All 50 to one agent, one after the other, each with a verdict the RFC allows."""
     cases = torture_cases()
     if not cases:
-        pytest.skip("the RFC 4475 messages (../shared/sip-torture) are not beside this clone")
+        pytest.skip("the messages of RFC 4475 are not beside this clone; they go into ../shared/sip-torture")
     peer = Remote()
     wrong = []
     for number, (name, allowed) in enumerate(cases):

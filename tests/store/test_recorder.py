@@ -213,7 +213,7 @@ def test_no_space_on_a_real_file_system(media: Media, recorder: Recorder, tmp_pa
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
+        pytest.skip("mounting a small file system needs root; run the tests as root")
     try:
         path = folder / "a.wav"
         recorder.handle(start(path))
