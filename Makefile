@@ -48,7 +48,7 @@ $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@$(PIP) install --only-binary :all: 'gguf>=0.17' 'xllamacpp>=0.2' >/dev/null 2>&1 \
 		|| echo "there is no llama.cpp for this machine (pip install '.[peers]'): the tests that talk to it are skipped"
 	@$(PIP) install --only-binary :all: --no-deps '$(RNNOISE)' >/dev/null 2>&1 \
-		|| echo "there is no $(RNNOISE) for this machine: the tests that suppress noise by it are skipped"
+		|| echo "there is no RNNoise (pyrnnoise) for this machine: the tests that suppress noise by it are skipped"
 	@touch $@
 
 .PHONY: demo
