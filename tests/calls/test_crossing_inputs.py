@@ -8,7 +8,6 @@ from typing import Any
 from appliance.conversation.brain import Brain
 from appliance.dialplan.schema import Line
 from appliance.events import InputBy
-from appliance.ipc.messages import Recognise, Recognised
 from tests.calls.virtual_call import LOUD, QUIET, VirtualCall, flow_line
 from tests.engines.virtual_time import run_virtual
 
@@ -48,13 +47,7 @@ def test_no_turn_is_lost_where_control_stands_still_for_a_moment() -> None:
 def test_a_key_takes_the_place_of_words_that_are_still_being_recognised() -> None:
     async def call() -> None:
         made = VirtualCall(flow_line())
-        recognise = made.engines.recognise
-
-        async def slow(request: Recognise) -> Recognised:
-            await asyncio.sleep(3.0)
-            return await recognise(request)
-
-        made.engines.recognise = slow  # type: ignore[method-assign]
+        made.recognises_after(3.0)
         await made.until_quiet()
         made.speaks(0.8, "coffee please")
         await asyncio.sleep(1.9)

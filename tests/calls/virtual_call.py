@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from appliance.ipc.messages import (
     Spoken,
     Synthesise,
     Token,
+    ToolCall,
     TurnVerdict,
 )
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ, AudioRings
@@ -227,6 +228,10 @@ class Log:
         return event
 
 
+Step = float | str | ToolCall
+"""What a model does: it takes seconds, says words, or asks for a tool."""
+
+
 class VirtualCall:
     """One call on ``line``; use inside ``run_virtual``."""
 
@@ -297,6 +302,39 @@ class VirtualCall:
     def hangs_up(self, by: Literal["caller", "system"] = "caller", code: int = 200, text: str = "BYE") -> None:
         assert self.leg.on_hangup is not None
         self.leg.on_hangup(HangupCause(by, code, text))
+
+    async def ends(self) -> CallEnded:
+        """The agent says all it has to say, and the caller hangs up."""
+        await self.until_quiet()
+        self.hangs_up()
+        return await self.over()
+
+    def recognises_after(self, seconds: float) -> None:
+        """The recogniser takes so much longer."""
+        recognise = self.engines.recognise
+
+        async def slow(request: Recognise) -> Recognised:
+            await asyncio.sleep(seconds)
+            return await recognise(request)
+
+        self.engines.recognise = slow  # type: ignore[method-assign]
+
+    def replies(self, reply: Callable[[Generate], Iterable[Step]]) -> None:
+        """The model answers every request with the steps of ``reply``."""
+
+        async def generate(request: Generate) -> AsyncIterator[Token]:
+            self.engines.prompts.append(request)
+            for step in reply(request):
+                match step:
+                    case str():
+                        yield Token(request.request, step, False)
+                    case ToolCall():
+                        yield Token(request.request, "", False, (step,))
+                    case _:
+                        await asyncio.sleep(step)
+            yield Token(request.request, "", True)
+
+        self.engines.generate = generate  # type: ignore[method-assign]
 
     async def over(self, within_s: float = 60.0) -> CallEnded:
         async with asyncio.timeout(within_s):
