@@ -27,6 +27,7 @@ _DROP_TO: Final = 0.6
 _KEEP: Final = 0.35
 _KEEP_TURNS: Final = 2
 _ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_UNSPEAKABLE: Final = {ord("<"): " ", ord(">"): " ", ord("["): "(", ord("]"): ")"}
 _RUNNING: Final = '{"status": "still running"}'
 
 
@@ -44,6 +45,15 @@ def context_of(text: str, source: str) -> str:
 def _escaped(text: str) -> str:
     printable = "".join(character if character.isprintable() or character == "\n" else " " for character in text)
     return "".join(_ESCAPES.get(character, character) for character in printable)
+
+
+def _as_speech(text: str) -> str:
+    """``text`` as somebody can have said it: what passes for a tag or for a line of the telephone system's cannot be
+    said. It may hold words of a peer's, in a greeting for instance."""
+    spoken, cut, rest = text.rpartition(INTERRUPTED)
+    if not cut or rest.strip():
+        spoken, cut = text, ""
+    return spoken.translate(_UNSPEAKABLE) + cut
 
 
 def tokens_of(text: str) -> int:
@@ -147,7 +157,7 @@ class History:
 
     def agent(self, text: str, calls: Sequence[ToolCall] = ()) -> int:
         """The agent says ``text`` and asks for tools; the number by which :meth:`revise` knows it."""
-        return self._add(ChatMessage("assistant", text, tuple(calls)))
+        return self._add(ChatMessage("assistant", _as_speech(text), tuple(calls)))
 
     def revise(self, number: int, text: str, calls: Sequence[ToolCall] | None = None) -> None:
         """Of what the agent said, this much is true."""
@@ -155,7 +165,7 @@ class History:
             entry = self._entries[index]
             if entry.number == number:
                 wanted = entry.message.tool_calls if calls is None else tuple(calls)
-                message = replace_message(entry.message, content=text, tool_calls=wanted)
+                message = replace_message(entry.message, content=_as_speech(text), tool_calls=wanted)
                 self._entries[index] = replace(entry, message=message)
                 return
 

@@ -27,7 +27,7 @@ from appliance.conversation.brain import (
     Used,
 )
 from appliance.conversation.clauses import ClauseCutter, speakable
-from appliance.conversation.history import INTERRUPTED, History
+from appliance.conversation.history import INTERRUPTED, History, fence
 from appliance.conversation.tools import MAX_ARGUMENTS, Running, ToolRuns, ToolSet, as_json, is_object
 from appliance.errors import EngineError, ToolError
 from appliance.events import ToolRun
@@ -363,7 +363,7 @@ class Thinking:
     def _place_words_of_tools(self) -> None:
         """Between a tool that is asked for and its result there can be no words: they come after it."""
         if self._told:
-            self.history.event(f"Meanwhile the caller heard you say: {' '.join(self._told)}")
+            self.history.event(f"Meanwhile the caller heard you say: {fence('agent', ' '.join(self._told))}")
             self._told = []
         for piece in self.pieces:
             if piece.number is None:

@@ -483,7 +483,7 @@ def test_a_tool_asks_the_caller_and_the_model_gets_the_answers() -> None:
         await made.reply("bye")
         shown = made.model.shown()
         assert ("assistant", "One second.") in shown
-        assert "[Meanwhile the caller heard you say: Your code? And your name?]" in str(shown)
+        assert "[Meanwhile the caller heard you say: <agent>Your code? And your name?</agent>]" in str(shown)
         assert ("assistant", "Thank you [interrupted]") in shown
         in_order(made.model.asked[-1].messages)
 
@@ -525,7 +525,7 @@ def test_a_question_that_was_not_understood_is_put_again_and_is_not_answered_by_
         assert len(made.model.asked) == 2
         await made.reply("bye")
         shown = str(made.model.shown())
-        assert "heard you say: Your code? One second. Your code? One second.]" in shown
+        assert "heard you say: <agent>Your code? One second. Your code? One second.</agent>]" in shown
         assert '[["four two",""]]' in shown
         in_order(made.model.asked[-1].messages)
 
