@@ -7,7 +7,7 @@ The control process owns one :class:`Metrics`. What other processes count comes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -25,13 +25,16 @@ from appliance.events import (
     RecordingStarted,
     TurnFinished,
 )
+from appliance.ipc.hook_messages import Pong
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
+from appliance.plugins.breaker import Key
 from appliance.signalling.routes import REFUSALS, Router
 from appliance.signalling.trunks import COUNTED, TrunkTable
 
 _LATENCY_BOUNDS_S: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _STAGE_BOUNDS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SETUP_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+_HOOK_BOUNDS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 _TALK_BOUNDS_S: Final = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _MOS_BOUNDS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4)
 
@@ -110,6 +113,18 @@ class Metrics:
         )
         self._tools = Counter("appliance_tool_runs", "Tools the agent used", ["tool", "result"], registry=r)
         self._turn_problems = Counter("appliance_turn_problems", "Turns in which something went wrong", registry=r)
+        # Plugins
+        self._hooks = Histogram(
+            "appliance_hook_seconds",
+            "Time a plugin took for a hook",
+            ["hook", "plugin", "outcome"],
+            registry=r,
+            buckets=_HOOK_BOUNDS_S,
+        )
+        self._hook_children: dict[tuple[str, str, str], Histogram] = {}
+        self._host_ends = Counter(
+            "appliance_plugin_host_ends", "Times that the plugin host hung or ended", ["plugin", "how"], registry=r
+        )
         # Media
         self._ticks = Counter("appliance_media_ticks", "20 ms ticks of the audio clock", registry=r)
         self._ticks_skipped = Counter(
@@ -303,6 +318,23 @@ class Metrics:
         """Read what was given up for want of time, by what it was."""
         self._pulled.given_up = given_up
 
+    def hook_ran(self, hook: str, plugin: str, outcome: str, seconds: float) -> None:
+        """Count what a plugin did in a hook."""
+        key = (hook, plugin, outcome)
+        child = self._hook_children.get(key)
+        if child is None:
+            child = self._hook_children[key] = self._hooks.labels(*key)
+        child.observe(seconds)
+
+    def plugin_host_ended(self, plugin: str, how: str) -> None:
+        """Count an end of the plugin host, and who is to blame."""
+        self._host_ends.labels(plugin, how).inc()
+
+    def watch_plugins(self, switched_off: Callable[[], Sequence[tuple[Key, float]]], host: Callable[[], Pong]) -> None:
+        """Read which hooks are left alone for a while, and what the plugin host said of itself."""
+        self._pulled.switched_off = switched_off
+        self._pulled.plugin_host = host
+
     def watch_trunks(self, trunks: TrunkTable, router: Router) -> None:
         """Read how the trunks are, and which numbers were not dialled."""
         self._pulled.trunks = trunks
@@ -321,6 +353,8 @@ class _Pulled:
         self.given_up: Callable[[], Mapping[str, int]] | None = None
         self.trunks: TrunkTable | None = None
         self.router: Router | None = None
+        self.switched_off: Callable[[], Sequence[tuple[Key, float]]] | None = None
+        self.plugin_host: Callable[[], Pong] = lambda: Pong(0)
 
     def collect(self) -> Iterator[Metric]:
         yield self._pacing()
@@ -343,6 +377,8 @@ class _Pulled:
             yield from _trunks(self.trunks)
         if self.router is not None:
             yield _refused(self.router)
+        if self.switched_off is not None:
+            yield from _plugins(self.switched_off(), self.plugin_host())
 
     def _pacing(self) -> Metric:
         """A histogram without a sum: media counts buckets and does not keep the values."""
@@ -425,6 +461,23 @@ def _refused(router: Router) -> Metric:
     for cause in REFUSALS:
         refused.add_metric([cause], router.refused[cause])
     return refused
+
+
+def _plugins(switched_off: Sequence[tuple[Key, float]], host: Pong) -> Iterator[Metric]:
+    off = GaugeMetricFamily(
+        "appliance_hook_switched_off",
+        "1 while a hook is left alone because it failed too often",
+        labels=["hook", "plugin", "line"],
+    )
+    for key, _ in switched_off:
+        off.add_metric([key.hook, key.plugin, key.line], 1.0)
+    yield off
+    yield CounterMetricFamily(
+        "appliance_plugin_tasks_cancelled", "Tasks of plugins that calls left behind", value=host.leaked
+    )
+    yield GaugeMetricFamily(
+        "appliance_plugin_threads_waiting", "Threads that hooks over their budget still hold", value=host.waiting
+    )
 
 
 def _sip(counters: Mapping[str, int]) -> Iterator[Metric]:

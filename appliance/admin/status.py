@@ -35,7 +35,8 @@ class BoxStatus:
 
     def process_state(self, state: ProcessState) -> None:
         """Take the supervisor's word on a process."""
-        self._states[state.name] = state.state
+        if state.name in self._states:
+            self._states[state.name] = state.state
         self.metrics.process_state(state)
 
     def add_check(self, name: str, check: Callable[[], str]) -> None:

@@ -54,6 +54,9 @@ from appliance.hook_types import (
 from appliance.hookspecs import IdentityClaim, Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.tool_types import Answer, Arguments, OngoingCall, Question, Tool
 
+Values = ProviderOptions
+"""Base of a plugin's values, a pydantic model: unknown keys are mistakes, and ``!secret NAME`` is a ``SecretStr``."""
+
 API: Final = 1
 """The major version of this interface. A plugin that needs it says ``API = 1``; a later one is refused."""
 
@@ -121,5 +124,6 @@ __all__ = [
     "Talker",
     "Tool",
     "ToolError",
+    "Values",
     "hookimpl",
 ]

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ MAX_MESSAGE_BYTES: Final = 192 * 1024
 _SOCKET_BUFFER_BYTES: Final = 1 << 20
 _MAX_OUTBOX: Final = 4096
 _MAX_PER_WAKEUP: Final = 64
+_CREDENTIALS: Final = struct.Struct("3i")
 
 OnMessage = Callable[[AnyMessage], None]
 OnClose = Callable[[], None]
@@ -63,6 +65,16 @@ class Channel:
     def outbox_depth(self) -> int:
         """Messages that the peer has not had room for yet."""
         return len(self._outbox)
+
+    @property
+    def peer_pid(self) -> int:
+        """Process number of the other end: of who listens, where this end has connected.
+
+        Raises:
+            OSError: the channel is closed.
+        """
+        data = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(data)[0])
 
     def send(self, message: AnyMessage) -> bool:
         """Send now, or as soon as the peer has room. Returns False where the channel is closed.

@@ -46,11 +46,43 @@ class HookOutcome(msgspec.Struct, frozen=True, array_like=True):
     text: str = ""
 
 
+class SetUp(Message, frozen=True):
+    """Part of a plan (``appliance.plugins.plan.PluginPlan`` as JSON), which is numbered from 1."""
+
+    plan: int
+    part: bytes
+    more: bool
+
+
+class SetUpDone(Message, frozen=True):
+    """Part of the answer: an ``appliance.plugins.plan.Manifest`` as JSON."""
+
+    plan: int
+    part: bytes
+    more: bool
+
+
+class ForgetPlan(Message, frozen=True):
+    """No call goes by this plan any more."""
+
+    plan: int
+
+
+class Blamed(Message, frozen=True):
+    """The host asks to be killed: a plugin has taken a thread and does not give it back."""
+
+    plugin: str
+    hook: str
+    line: str
+    text: str
+
+
 class RunHook(Message, frozen=True):
-    """Run ``hook`` of these plugins, in this order. ``arguments``: a map by name. ``number`` TOLD: answer nothing but
-    failures."""
+    """Run ``hook`` of these plugins, in this order, with their values of the plan. ``arguments``: a map by name.
+    ``number`` TOLD: nobody waits for the answer."""
 
     number: int
+    plan: int
     hook: str
     plugins: tuple[str, ...]
     call: HookCall | None
@@ -73,6 +105,7 @@ class RunTool(Message, frozen=True):
     the call that the tool sees."""
 
     number: int
+    plan: int
     plugin: str
     tool: str
     call: HookCall
@@ -126,12 +159,12 @@ class Ping(Message, frozen=True):
 
 
 class Pong(Message, frozen=True):
-    """The host's event loop turns. ``stuck`` are plugins with threads that do not come back, ``leaked`` counts tasks
-    that calls left behind and that were cancelled."""
+    """The host's event loop turns. Since its start, ``leaked`` tasks that calls left behind have been cancelled, and
+    ``waiting`` threads now wait in hooks that were given up."""
 
     number: int
-    stuck: tuple[str, ...] = ()
     leaked: int = 0
+    waiting: int = 0
 
 
 class HttpAsked(Message, frozen=True):
@@ -168,6 +201,7 @@ class BodyPart(Message, frozen=True):
 
 
 HookMessage: TypeAlias = (
-    RunHook | HookDone | RunTool | ToolDone | UseCall | CallUsed | ForgetRun | CallOver | Ping | Pong
+    SetUp | SetUpDone | ForgetPlan | Blamed | RunHook | HookDone
+    | RunTool | ToolDone | UseCall | CallUsed | ForgetRun | CallOver | Ping | Pong
     | HttpAsked | HttpAnswered | BodyPart
 )  # fmt: skip

@@ -45,10 +45,16 @@ class Drained(Message, frozen=True):
     """Control to supervisor: no call is left."""
 
 
+class Need(Message, frozen=True):
+    """Control to supervisor: start this process, which is only started on demand, and keep it running."""
+
+    name: str
+
+
 class Stop(Message, frozen=True):
     """Supervisor to a child: finish and exit."""
 
 
 ProcessMessage: TypeAlias = (
-    Hello | Ready | Alive | ProcessState | Drain | Drained | Stop
+    Hello | Ready | Alive | ProcessState | Drain | Drained | Need | Stop
 )  # fmt: skip

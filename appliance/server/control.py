@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvloop
@@ -18,6 +19,7 @@ from aiohttp import web
 from appliance.admin.app import make_app
 from appliance.admin.metrics import Metrics
 from appliance.admin.phone import PhonePages
+from appliance.admin.plugin_routes import PluginRoutes
 from appliance.admin.status import BoxStatus
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
@@ -31,17 +33,20 @@ from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
 from appliance.dialplan.loader import Dialplan, load_lines, routing_of
+from appliance.dialplan.schema import Line
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
 from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
-from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, ProcessState
+from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, Need, ProcessState
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
-from appliance.plugins.hooks import NO_HOOKS
+from appliance.plugins.discovery import find_sources
+from appliance.plugins.link import PluginLink
+from appliance.plugins.plan import PluginPlan, make_plan
 from appliance.server.plan import ENGINE_KINDS
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -126,6 +131,11 @@ class Control:
         tts = pools.get("tts")
         if tts is None:
             raise ApplianceError("engines.tts.provider is none: nothing could be said; set one, espeak for instance")
+        plugins = self._plugins = PluginLink(
+            settings.runtime_dir, settings.plugins.hang_s, lambda: self._link.send(Need("plugins")), self._metrics
+        )
+        self._metrics.watch_plugins(plugins.switched_off, lambda: plugins.pong)
+        hooks = await plugins.set_up(self._plugin_plan(lines))
         warm_up = WarmUp(tts, lines if settings.engines.tts.cache_mb else ())
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
@@ -156,7 +166,7 @@ class Control:
             trunks=trunks,
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
             warm_up=warm_up,
-            hooks=NO_HOOKS,
+            hooks=hooks,
             records=store,
         )
         routing = routing_of(plan, settings)
@@ -169,6 +179,7 @@ class Control:
         )
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
+        plugins.on_trouble = registry.trouble
         endpoint = self._endpoint = await self._listen(registry, trunks)
         log.traces = CallTraces(endpoint.trace, store.observe)
         desk = self._desk = self._carriers(registry, trunks, media)
@@ -194,6 +205,7 @@ class Control:
         log.traces.close()
         await desk.close()
         await http.cleanup()
+        await plugins.close()
         for pool in pools.values():
             await pool.stop()
         if recorder is not None:
@@ -224,6 +236,10 @@ class Control:
             )
             pools[kind].on_stats = self._metrics.worker_stats
         return pools
+
+    def _plugin_plan(self, lines: Sequence[Line]) -> PluginPlan:
+        chosen = self._settings.plugins
+        return make_plan(find_sources(chosen.paths), chosen.enabled, ((line.name, line.plugins) for line in lines))
 
     async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:
         """Place a call; only after the endpoint has been started."""
@@ -275,6 +291,7 @@ class Control:
         app = make_app(self._status)
         desk.add_routes(app)
         phones = {name: one for name in self._settings.trunks if isinstance(one := desk.carrier(name), BrowserCarrier)}
+        app.router.add_routes(PluginRoutes(self._plugins).routes())
         app.router.add_routes(PhonePages(phones, lambda: registry.routing, self._watch).routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.config import Settings
+from appliance.config.load import SECRET_VARIABLE
 
 ENGINE_KINDS: Final = ("asr", "tts", "turn", "llm", "speech")
 WORKER_MODULE: Final = "appliance.engines.worker"
+PLUGIN_MODULE: Final = "appliance.plugins.host"
 _ONE_AT_A_TIME: Final = frozenset({"pocketsphinx"})
 
 
@@ -17,15 +19,18 @@ _ONE_AT_A_TIME: Final = frozenset({"pocketsphinx"})
 class ProcessSpec:
     """One supervised process.
 
-    ``module`` is run with ``python -m``; ``rings`` tells whether it maps the calls' audio. ``cores`` is None where it
-    may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself. After
-    ``silent_limit_s`` without a sign of life it is killed.
+    ``module`` is run with ``python -m``; ``rings`` tells whether it maps the calls' audio, ``settings`` whether it may
+    read the box's settings with all their secrets. ``on_demand``: it is started when control asks for it. ``cores`` is
+    None where it may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself.
+    After ``silent_limit_s`` without a sign of life it is killed.
     """
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
     rings: bool = True
+    settings: bool = True
+    on_demand: bool = False
     cores: frozenset[int] | None = None
     idle: bool = False
     silent_limit_s: float = 20.0
@@ -59,6 +64,19 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
             ProcessSpec(name, WORKER_MODULE, ("--name", name, "--kind", kind), cores=cores, idle=True)
             for name in worker_names(kind, settings, len(cores))
         )
+    specs.append(
+        ProcessSpec(
+            "plugins",
+            PLUGIN_MODULE,
+            _plugin_arguments(settings),
+            rings=False,
+            settings=False,
+            on_demand=True,
+            cores=others,
+            # Control is the first to see it hang, and knows whose fault it is.
+            silent_limit_s=30.0,
+        )
+    )
     workers = [spec.name for spec in specs if spec.module == WORKER_MODULE]
     # Control may be slow and yet alive; killing it ends every call, so it is given much longer.
     specs.append(
@@ -81,10 +99,24 @@ def worker_names(kind: str, settings: Settings, core_count: int) -> list[str]:
     return [f"{kind}-{number}" for number in range(count)]
 
 
-def child_environment(environment: dict[str, str]) -> dict[str, str]:
-    """One thread for every numeric library: the processes themselves are the parallelism. Few malloc arenas: with one
+def _plugin_arguments(settings: Settings) -> tuple[str, ...]:
+    plugins = settings.plugins
+    chosen = {
+        "--memory-mb": plugins.memory_mb,
+        "--runtime-dir": settings.runtime_dir.absolute(),
+        "--state-dir": settings.state_dir.absolute(),
+        "--hang-s": plugins.hang_s,
+        "--log-level": settings.log.level,
+    }
+    return tuple(str(word) for pair in chosen.items() for word in pair)
+
+
+def child_environment(environment: dict[str, str], *, secrets: bool = True) -> dict[str, str]:
+    """``secrets``: whether the child may see what ``!secret`` looks up in the environment.
+
+    One thread for every numeric library: the processes themselves are the parallelism. Few malloc arenas: with one
     for every thread, memory that one frees is of no use to the next."""
-    capped = dict(environment)
+    capped = {name: value for name, value in environment.items() if secrets or not name.startswith(SECRET_VARIABLE)}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         capped[name] = "1"
     capped["PYTHONUNBUFFERED"] = "1"
@@ -94,7 +126,9 @@ def child_environment(environment: dict[str, str]) -> dict[str, str]:
 
 def command(spec: ProcessSpec, settings_fd: int, rings_fd: int, capacity: int) -> list[str]:
     """The command line of a child."""
-    line = [sys.executable, "-m", spec.module, *spec.arguments, "--settings-fd", str(settings_fd)]
+    line = [sys.executable, "-m", spec.module, *spec.arguments]
+    if spec.settings:
+        line += ["--settings-fd", str(settings_fd)]
     if spec.rings:
         line += ["--rings-fd", str(rings_fd), "--capacity", str(capacity)]
     return line

@@ -29,6 +29,7 @@ from appliance.ipc.messages import (
     Drain,
     Drained,
     Hello,
+    Need,
     ProcessState,
     Ready,
     Stop,
@@ -80,6 +81,7 @@ class Supervisor:
         self._runtime_dir = settings.runtime_dir.absolute()
         self._children: dict[str, _Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
+        self._demanded: list[_Child] = []
         self._stopping = asyncio.Event()
         self._abort = asyncio.Event()
         self._drained = asyncio.Event()
@@ -104,7 +106,9 @@ class Supervisor:
         listener = await serve(self._runtime_dir / "supervisor.sock", self._connected)
         for spec in plan(frozenset(os.sched_getaffinity(0)), self._settings):
             self._children[spec.name] = _Child(spec)
-        self._watchers = [asyncio.create_task(self._keep(child)) for child in self._children.values()]
+        self._watchers = [
+            asyncio.create_task(self._keep(child)) for child in self._children.values() if not child.spec.on_demand
+        ]
         watchdog = asyncio.create_task(self._watch_silence())
         try:
             await self._until_ready()
@@ -122,7 +126,8 @@ class Supervisor:
     # --- starting -------------------------------------------------------------------------------------------------
 
     async def _until_ready(self) -> None:
-        everyone = asyncio.gather(*(child.ready.wait() for child in self._children.values()))
+        needed = [child for child in self._children.values() if not child.spec.on_demand]
+        everyone = asyncio.gather(*(child.ready.wait() for child in needed))
         stop = asyncio.create_task(self._stopping.wait())
         either: set[asyncio.Future[Any]] = {everyone, stop}
         await asyncio.wait(either, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +136,7 @@ class Supervisor:
         await asyncio.gather(everyone, stop, return_exceptions=True)
         if self._stopping.is_set():
             return
-        late = [name for name, child in self._children.items() if not child.ready.is_set()]
+        late = [child.spec.name for child in needed if not child.ready.is_set()]
         if late:
             self._give_up(f"{', '.join(late)} not ready within {START_TIMEOUT_S:.0f} s; see the log lines above")
             return
@@ -154,7 +159,7 @@ class Supervisor:
             child.ready.clear()
             if self._abort.is_set() or self._stopping.is_set():
                 return
-            if code == EXIT_UNUSABLE and not was_ready and child.restarts == 0:
+            if code == EXIT_UNUSABLE and not was_ready and child.restarts == 0 and not child.spec.on_demand:
                 self._give_up(f"{child.spec.name} cannot start; its reason is in the lines above")
                 return
             if loop.time() - child.started_at > _HEALTHY_AFTER_S:
@@ -178,8 +183,8 @@ class Supervisor:
         return await asyncio.create_subprocess_exec(
             *command(spec, self._settings_fd, self._rings_fd, self._capacity),
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(self._settings_fd, self._rings_fd),
-            env=child_environment(dict(os.environ)),
+            pass_fds=(self._settings_fd, self._rings_fd) if spec.settings else (),
+            env=child_environment(dict(os.environ), secrets=spec.settings),
             preexec_fn=pin,
         )
 
@@ -210,7 +215,8 @@ class Supervisor:
             case Hello():
                 if child.spec.name == "control":
                     for other in self._children.values():
-                        self._tell_control(other)
+                        if not other.spec.on_demand or other in self._demanded:
+                            self._tell_control(other)
             case Ready():
                 child.ready.set()
                 self._set_state(child, "ready")
@@ -220,8 +226,16 @@ class Supervisor:
                 pass
             case Drained():
                 self._drained.set()
+            case Need() if child.spec.name == "control" and message.name in self._children:
+                self._need(self._children[message.name])
             case _:
                 logger.error("%s sent %s", child.spec.name, type(message).__name__)
+
+    def _need(self, child: _Child) -> None:
+        """Control wants a process that is started on demand; from then on it is kept running."""
+        if child.spec.on_demand and child.process is None and child not in self._demanded:
+            self._demanded.append(child)
+            self._watchers.append(asyncio.create_task(self._keep(child)))
 
     def _set_state(self, child: _Child, state: str) -> None:
         child.state = state

@@ -11,7 +11,9 @@ from appliance.admin.metrics import Metrics
 from appliance.config.trunks import Route
 from appliance.errors import DialError
 from appliance.events import Disposition, InputBy, Speculation, Stage, ToolRun
+from appliance.ipc.hook_messages import Pong
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
+from appliance.plugins.breaker import Key
 from appliance.signalling.routes import REFUSALS, Router
 from appliance.signalling.trunks import COUNTED, TrunkRule, TrunkTable
 from appliance.store.writer import WriterStats
@@ -52,6 +54,9 @@ def metrics() -> Metrics:
     metrics.worker_stats(WorkerStats("asr-0", 3, 1, 10, 1, 2, 0, 4.0))
     metrics.calls_recovered(1)
     metrics.watch_trunks(*trunks())
+    metrics.watch_plugins(lambda: [(Key("crm", "key", "a"), 3.0)], lambda: Pong(1, leaked=2, waiting=1))
+    metrics.hook_ran("key", "crm", "ok", 0.001)
+    metrics.plugin_host_ended("crm", "hung")
     for event in (
         facts.started(),
         facts.ringing(),

@@ -6,6 +6,7 @@ import argparse
 import resource
 import sys
 import threading
+from pathlib import Path
 
 _STACK_BYTES = 2 << 20
 
@@ -18,19 +19,22 @@ def limit_memory(memory_mb: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="appliance-plugins", description="Started by the appliance.")
-    parser.add_argument("--settings-fd", type=int)
     parser.add_argument("--describe", action="store_true", help="answer questions on standard input")
     parser.add_argument("--memory-mb", type=int, default=1024)
+    parser.add_argument("--runtime-dir", type=Path)
+    parser.add_argument("--state-dir", type=Path)
+    parser.add_argument("--hang-s", type=float, default=1.0)
+    parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
+    limit_memory(arguments.memory_mb)
     if arguments.describe:
         from appliance.plugins.host.describing import serve
 
-        limit_memory(arguments.memory_mb)
         serve()
         return 0
     from appliance.plugins.host.process import run
 
-    return run(arguments.settings_fd)
+    return run(arguments.runtime_dir, arguments.state_dir, arguments.hang_s, arguments.log_level)
 
 
 if __name__ == "__main__":

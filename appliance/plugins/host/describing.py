@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,6 @@ from appliance.plugins.discovery import Source
 from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.loading import Implementation, Plugin, load
 from appliance.plugins.plan import PluginInfo, revealed
-
-T = TypeVar("T")
 
 _PROVIDERS = "_providers"
 
@@ -49,32 +47,44 @@ def _answer(question: Question, plugin: Plugin | PluginError) -> Reply:
         return Reply(problems=tuple(plugin.value_problems(revealed(question.values))))
     if question.about == "tools":
         return Reply(tools=_tools(plugin, question))
-    return Reply(info=describe(plugin))
+    return Reply(info=describe(plugin).info)
 
 
-def describe(plugin: Plugin) -> PluginInfo:
-    """All that can be said of a plugin; its listing hooks are called."""
+class Listed(NamedTuple):
+    """What a plugin is, in words for the operator, and what is behind the words."""
+
+    info: PluginInfo
+    routes: tuple[Route, ...]
+    stores: dict[str, Callable[..., Any]]
+    commands: tuple[Command, ...]
+
+
+def describe(plugin: Plugin) -> Listed:
+    """All that can be said of a plugin; its listing hooks are called. Runs in a thread without an event loop."""
     problems: list[str] = []
 
-    def listed(hook: str, each: Callable[[Any], T], *, mapping: bool = False) -> tuple[T, ...]:
+    def listed(hook: str, empty: Any, check: Callable[[Any], object]) -> Any:
+        """What the hook returns, each item checked; ``empty`` where it fails."""
         implementation = plugin.hooks.get(hook)
         if implementation is None:
-            return ()
+            return empty
         try:
-            result: Any = called(implementation) or ({} if mapping else ())
-            return tuple(each(item) for item in (result.items() if mapping else result))
+            result = type(empty)(called(implementation) or empty)
+            for item in result.items() if isinstance(result, dict) else result:
+                check(item)
         except Exception as error:
             problems.append(f"appliance_{hook} failed: {type(error).__name__}: {error}")
-            return ()
+            return empty
+        return result
 
     providers = {
-        hook.removesuffix(_PROVIDERS): listed(hook, _named, mapping=True)
+        hook.removesuffix(_PROVIDERS): tuple(listed(hook, {}, _named))
         for hook in plugin.hooks
         if hook.endswith(_PROVIDERS)
     }
-    routes = listed("http_routes", lambda route: route_name(plugin.name, route))
-    commands = listed("cli_commands", _command)
-    stores = listed("recording_stores", _named, mapping=True)
+    routes = listed("http_routes", (), lambda route: route_name(plugin.name, route))
+    commands = listed("cli_commands", (), _command)
+    stores = listed("recording_stores", {}, _named)
     schema = ""
     if plugin.values is not None:
         try:
@@ -82,7 +92,7 @@ def describe(plugin: Plugin) -> PluginInfo:
         except Exception as error:
             problems.append(f"Values has no JSON schema: {type(error).__name__}: {error}")
     order = [*HOOKS, *sorted(plugin.hooks)]
-    return PluginInfo(
+    info = PluginInfo(
         name=plugin.name,
         source=plugin.source,
         summary=plugin.summary,
@@ -91,11 +101,12 @@ def describe(plugin: Plugin) -> PluginInfo:
         values=schema,
         hooks=tuple(dict.fromkeys(hook for hook in order if hook in plugin.hooks)),
         providers=providers,
-        routes=routes,
-        commands=commands,
-        stores=stores,
+        routes=tuple(route_name(plugin.name, route) for route in routes),
+        commands=tuple((command.name, command.summary) for command in commands),
+        stores=tuple(stores),
         problem=f"plugin {plugin.name!r}: {'; '.join(problems)}" if problems else "",
     )
+    return Listed(info, routes, stores, commands)
 
 
 def route_name(plugin: str, route: object) -> str:
@@ -119,17 +130,15 @@ def called(implementation: Implementation, **given: Any) -> Any:
     return asyncio.run(result) if implementation.is_async else result
 
 
-def _named(item: tuple[str, Any]) -> str:
+def _named(item: tuple[str, Any]) -> None:
     name, value = item
     if not isinstance(name, str) or not (callable(value) or isinstance(value, Provider | StreamKind)):
         raise TypeError(f"{name!r} is a {type(value).__name__}")
-    return name
 
 
-def _command(command: object) -> tuple[str, str]:
+def _command(command: object) -> None:
     if not isinstance(command, Command):
         raise TypeError(f"{command!r} is not an appliance.api.Command")
-    return command.name, command.summary
 
 
 def _tools(plugin: Plugin, question: Question) -> tuple[str, ...]:

@@ -1,0 +1,496 @@
+"""Control's link to the plugin host: asks it, watches it, kills it when it hangs, and knows whose fault that was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from appliance.errors import ChannelClosed, PluginError, ToolError
+from appliance.ipc.channel import Channel, connect
+from appliance.ipc.hook_messages import (
+    TOLD,
+    Blamed,
+    BodyPart,
+    CallOver,
+    ForgetPlan,
+    ForgetRun,
+    HookCall,
+    HookDone,
+    HookOutcome,
+    HttpAnswered,
+    Ping,
+    Pong,
+    RunHook,
+    SetUp,
+    SetUpDone,
+    ToolDone,
+    UseCall,
+)
+from appliance.ipc.messages import AnyMessage
+from appliance.plugins.breaker import Breaker, Key
+from appliance.plugins.hook_table import HOOKS
+from appliance.plugins.hooks import Hooks, make_table
+from appliance.plugins.http_limits import parts
+from appliance.plugins.http_proxy import HttpProxy
+from appliance.plugins.marker import Mark, MarkerReader
+from appliance.plugins.plan import Manifest, PluginPlan
+from appliance.plugins.processor_time import of_thread
+from appliance.plugins.tool_calls import NOT_AVAILABLE, ToolCalls
+from appliance.tool_types import OngoingCall
+
+logger = logging.getLogger(__name__)
+
+SOCKET: Final = "plugins.sock"
+_SLACK_S: Final = 0.1
+"""What messages and a loaded machine may add to budgets."""
+_SET_UP_S: Final = 60.0
+_STARVED_S: Final = 10.0
+"""A host that gets no core has not hung, unless it goes on for so long."""
+_MAX_WAITING: Final = 2000
+_LOG_AGAIN_S: Final = 10.0
+_LEFT_OUT_S: Final = 60.0
+_SETTING_UP: Final = frozenset({"import", "describe", "configure", "started"})
+_CONNECT_S: Final = 3600.0
+
+
+class HookMetrics(Protocol):
+    """Who counts."""
+
+    def hook_ran(self, hook: str, plugin: str, outcome: str, seconds: float) -> None: ...
+    def plugin_host_ended(self, plugin: str, how: str) -> None: ...
+
+
+@dataclass(eq=False)
+class _Plan:
+    number: int
+    plan: PluginPlan
+    done: asyncio.Future[Manifest]
+    manifest: Manifest | None = None
+    answer: bytearray = field(default_factory=bytearray)
+    there: bool = False
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A hook that runs. ``told`` is what becomes of it where the host ends."""
+
+    hook: str
+    plugins: tuple[str, ...]
+    call_id: str
+    done: asyncio.Future[HookDone | None]
+
+
+class PluginLink:
+    """Runs the hooks of :class:`~appliance.plugins.hooks.Hooks` in the plugin host.
+
+    Args:
+        runtime_dir: where the host listens.
+        hang_s: how long the host may give no sign of life.
+        need: has the supervisor start the host and keep it running.
+        metrics: told of every hook that ran.
+
+    Attributes:
+        on_trouble: called with (call id, hook, how a plugin did) for everything that is no success.
+    """
+
+    def __init__(
+        self, runtime_dir: Path, hang_s: float, need: Callable[[], None], metrics: HookMetrics | None = None
+    ) -> None:
+        self._runtime_dir = runtime_dir
+        self._hang_s = hang_s
+        self._need = need
+        self._metrics = metrics
+        self.on_trouble: Callable[[str, str, HookOutcome], None] = lambda call_id, hook, outcome: None
+        self.breaker = Breaker()
+        self._numbers = itertools.count(TOLD + 1)
+        self._plans: dict[int, _Plan] = {}
+        self._plan_numbers = itertools.count(1)
+        self._channel: Channel | None = None
+        self._marker: MarkerReader | None = None
+        self._pid = self._pidfd = -1
+        self._waiting: dict[int, _Waiting] = {}
+        self._tools = ToolCalls(self._send)
+        self.http = HttpProxy(self._send, lambda: next(self._numbers))
+        self._keeping: asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
+        self._pong = Pong(0)
+        self._pong_at = 0.0
+        self._blamed: Mark | None = None
+        self._killed = self._closing = False
+        self._said: dict[tuple[str, str, str], float] = {}
+        self._ends: dict[str, deque[float]] = {}
+        self._left_out: dict[str, float] = {}
+        self.ended: Counter[str] = Counter()
+        """How often the host ended, by the plugin to blame ("" for none)."""
+
+    # --- plans ----------------------------------------------------------------------------------------------------
+
+    async def set_up(self, plan: PluginPlan) -> Hooks:
+        """Have the host make ready for a plan; what runs by earlier plans goes on.
+
+        Raises:
+            PluginError: it cannot, because of a plugin; or the host did not start.
+        """
+        if plan.empty:
+            return Hooks(self)
+        number = next(self._plan_numbers)
+        wanted = _Plan(number, plan, asyncio.get_running_loop().create_future())
+        self._plans[number] = wanted
+        if self._keeping is None:
+            self._need()
+            self._keeping = asyncio.get_running_loop().create_task(self._keep(), name="plugin host")
+        elif self._channel is not None:
+            self._send_plan(wanted)
+        try:
+            async with asyncio.timeout(_SET_UP_S):
+                manifest = await wanted.done
+        except TimeoutError as error:
+            del self._plans[number]
+            raise PluginError(f"the plugin host was not ready within {_SET_UP_S:.0f} s") from error
+        except PluginError:
+            del self._plans[number]
+            raise
+        hooks = Hooks(self, make_table(plan, manifest), number)
+        weakref.finalize(hooks, self._forget_plan, number)
+        return hooks
+
+    async def close(self) -> None:
+        """Leave the host to the supervisor."""
+        self._closing = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._channel is not None:
+            self._channel.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the host says of the plugins of the latest plan."""
+        made = [plan.manifest for plan in self._plans.values() if plan.manifest is not None]
+        return made[-1] if made else Manifest()
+
+    @property
+    def needed(self) -> bool:
+        """Whether there are plugins that need a host at all."""
+        return self._keeping is not None
+
+    @property
+    def up(self) -> bool:
+        """Whether hooks can run now."""
+        return self._channel is not None and any(plan.there for plan in self._plans.values())
+
+    @property
+    def pong(self) -> Pong:
+        """What the host said of itself last."""
+        return self._pong
+
+    def switched_off(self) -> list[tuple[Key, float]]:
+        """Hooks that failed too often, and for how many seconds they are yet left alone."""
+        return list(self.breaker.off(time.monotonic()))
+
+    def _forget_plan(self, number: int) -> None:
+        self._plans.pop(number, None)
+        self._send(ForgetPlan(number))
+
+    def _send_plan(self, wanted: _Plan) -> None:
+        now = time.monotonic()
+        plan = wanted.plan
+        out = {name for name, until in self._left_out.items() if until > now}
+        if out:
+            kept = tuple(source for source in plan.sources if source.name not in out)
+            sets = [
+                msgspec.structs.replace(one, plugins={name: v for name, v in one.plugins.items() if name not in out})
+                for one in plan.sets
+            ]
+            plan = PluginPlan(kept, tuple(sets))
+        wanted.answer.clear()
+        cut = parts(msgspec.json.encode(plan))
+        for index, part in enumerate(cut, 1):
+            self._send(SetUp(wanted.number, part, more=index < len(cut)))
+
+    def _set_up_done(self, message: SetUpDone) -> None:
+        wanted = self._plans.get(message.plan)
+        if wanted is None:
+            return
+        wanted.answer += message.part
+        if message.more:
+            return
+        wanted.manifest = msgspec.json.decode(bytes(wanted.answer), type=Manifest)
+        wanted.there = True
+        for entry in wanted.manifest.unusable:
+            where = "everywhere" if "" in entry.lines else f"on {', '.join(entry.lines[:5])}"
+            logger.error("plugin %s is off %s: %s", entry.plugin, where, entry.why)
+        if not wanted.done.done():
+            wanted.done.set_result(wanted.manifest)
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, plan: int, hook: str, plugins: tuple[str, ...], call: HookCall | None, arguments: bytes
+    ) -> HookDone | None:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        call_id = "" if call is None else call.call_id
+        if not self._can(plan) or len(self._waiting) >= _MAX_WAITING:
+            self._unavailable(call_id, hook, plugins)
+            return None
+        number = next(self._numbers)
+        try:
+            self._send(RunHook(number, plan, hook, plugins, call, arguments))
+        except ValueError:
+            self.trouble(call_id, hook, HookOutcome(plugins[0], "failed", 0.0, "there is too much to tell it"))
+            return None
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, loop.create_future())
+        timer = loop.call_later(HOOKS[hook].budget_s * len(plugins) + _SLACK_S, self._too_late, number)
+        try:
+            return await waiting.done
+        finally:
+            timer.cancel()
+            if self._waiting.pop(number, None) is not None and not waiting.done.done():
+                self._send(ForgetRun(number))
+
+    def tell(self, plan: int, hook: str, plugins: tuple[str, ...], call: HookCall | None, arguments: bytes) -> None:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        call_id = "" if call is None else call.call_id
+        if not self._can(plan):
+            self._unavailable(call_id, hook, plugins)
+            return
+        try:
+            self._send(RunHook(TOLD, plan, hook, plugins, call, arguments))
+        except ValueError:
+            self.trouble(call_id, hook, HookOutcome(plugins[0], "failed", 0.0, "there is too much to tell it"))
+
+    async def run_tool(
+        self, plan: int, plugin: str, tool: str, call: HookCall, arguments: Mapping[str, Any], ongoing: OngoingCall
+    ) -> Any:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        if not self._can(plan):
+            raise ToolError(NOT_AVAILABLE)
+        return await self._tools.run(next(self._numbers), plan, plugin, tool, call, arguments, ongoing)
+
+    def over(self, call_id: str) -> None:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        self._send(CallOver(call_id))
+
+    def closed(self, plugin: str, hook: str, line: str) -> bool:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        return self.breaker.quiet or self.breaker.closed(plugin, hook, line, time.monotonic())
+
+    def trouble(self, call_id: str, hook: str, outcome: HookOutcome) -> None:
+        """See :class:`~appliance.plugins.hooks.HookHost`."""
+        self._count(hook, outcome)
+        self._say(hook, outcome)
+        if call_id:
+            self.on_trouble(call_id, hook, outcome)
+
+    def _can(self, number: int) -> bool:
+        plan = self._plans.get(number)
+        return self._channel is not None and plan is not None and plan.there
+
+    def _unavailable(self, call_id: str, hook: str, plugins: tuple[str, ...]) -> None:
+        self.trouble(call_id, hook, HookOutcome(plugins[0], "unavailable", 0.0, "the plugin host is being restarted"))
+
+    def _too_late(self, number: int) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is None or waiting.done.done():
+            return
+        self._send(ForgetRun(number))
+        text = "the plugin host did not answer in time"
+        self.trouble(waiting.call_id, waiting.hook, HookOutcome(waiting.plugins[0], "over_budget", 0.0, text))
+        waiting.done.set_result(None)
+
+    def _hook_done(self, message: HookDone) -> None:
+        now = time.monotonic()
+        line = "" if HOOKS[message.hook].box_wide else message.line
+        for outcome in message.outcomes:
+            if outcome.outcome == "ok":
+                self._count(message.hook, outcome)
+                if not self.breaker.quiet:
+                    self.breaker.worked(outcome.plugin, message.hook, line, now)
+                continue
+            self.trouble(message.call_id, message.hook, outcome)
+            if self.breaker.failed(outcome.plugin, message.hook, line, now):
+                where = f"on line {line}" if line else "for the whole box"
+                logger.error(
+                    "plugin %s: appliance_%s has failed too often %s and is left alone for a minute",
+                    outcome.plugin, message.hook, where,
+                )  # fmt: skip
+        waiting = self._waiting.pop(message.number, None)
+        if waiting is not None and not waiting.done.done():
+            waiting.done.set_result(message)
+
+    def _count(self, hook: str, outcome: HookOutcome) -> None:
+        if self._metrics is not None:
+            self._metrics.hook_ran(hook, outcome.plugin, outcome.outcome, outcome.seconds)
+
+    def _say(self, hook: str, outcome: HookOutcome) -> None:
+        """In the log, but not over and over."""
+        now = time.monotonic()
+        key = (outcome.plugin, hook, outcome.outcome)
+        if now - self._said.get(key, -_LOG_AGAIN_S) >= _LOG_AGAIN_S:
+            self._said[key] = now
+            logger.warning("plugin %s: appliance_%s: %s: %s", outcome.plugin, hook, outcome.outcome, outcome.text)
+
+    # --- the host -------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Stay connected to whichever host there is, and watch it."""
+        while True:
+            self._gone.clear()
+            try:
+                self._channel = await connect(
+                    self._runtime_dir / SOCKET, self._received, self._lost, timeout_s=_CONNECT_S
+                )
+            except ChannelClosed:
+                continue
+            if not self._attached(self._channel):
+                self._channel.close()
+                await asyncio.sleep(_SLACK_S)
+                continue
+            for plan in list(self._plans.values()):
+                self._send_plan(plan)
+            await self._watch()
+
+    def _attached(self, channel: Channel) -> bool:
+        """Take hold of the process at the other end: False where it is gone, or is the one that is just ending."""
+        self._pong_at = time.monotonic()
+        try:
+            if channel.peer_pid == self._pid:
+                return False
+            self._pid = channel.peer_pid
+            self._pidfd = os.pidfd_open(self._pid)
+            self._marker = MarkerReader(self._runtime_dir)
+        except OSError:
+            return False
+        return True
+
+    async def _watch(self) -> None:
+        """Until the host is gone: kill it where it gives no sign of life."""
+        since = of_thread(self._pid, self._pid)
+        asked_at = 0.0
+        while not self._gone.is_set():
+            now = time.monotonic()
+            if asked_at and self._pong_at < asked_at:
+                silent_s = now - asked_at
+                ran = of_thread(self._pid, self._pid)
+                starved = ran.waiting_s - since.waiting_s > 0.5 * silent_s
+                if silent_s > self._hang_s and (not starved or silent_s > _STARVED_S):
+                    self._kill(self._who(), f"holds up the plugin host, for {silent_s:.1f} s now")
+            else:
+                asked_at, since = now, of_thread(self._pid, self._pid)
+                self._send(Ping(next(self._numbers)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), self._hang_s / 4)
+
+    def _who(self) -> Mark | None:
+        """Whose code runs: of several threads, the one that is on a core."""
+        marks = self._marker.marks() if self._marker is not None else []
+        if len(marks) < 2:
+            return marks[0] if marks else None
+        before = {mark.thread: of_thread(self._pid, mark.thread).on_core_s for mark in marks}
+        time.sleep(0.01)
+        return max(marks, key=lambda mark: of_thread(self._pid, mark.thread).on_core_s - before[mark.thread])
+
+    def _kill(self, mark: Mark | None, why: str) -> None:
+        self._blamed, self._killed = mark, True
+        if mark is not None:
+            logger.error("plugin %s: appliance_%s %s; the plugin host is killed", mark.plugin, mark.hook, why)
+        else:
+            logger.error("the plugin host is killed: something in it %s", why.replace("holds up", "holds"))
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._pong_at = time.monotonic() + _STARVED_S
+
+    def _lost(self) -> None:
+        """The host is gone: what it was at gets its default, and whoever ended it is left alone for a while."""
+        marks = self._marker.marks() if self._marker is not None else []
+        attached = self._marker is not None
+        how = "hung" if self._killed else "ended"
+        mark = self._blamed or (marks[0] if marks and not self._killed else None)
+        self._channel, self._blamed, self._killed = None, None, False
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        for plan in self._plans.values():
+            plan.there = False
+        if attached and not self._closing:
+            self._end_of_host(mark, how)
+        self._gone.set()
+
+    def _end_of_host(self, mark: Mark | None, how: str) -> None:
+        now = time.monotonic()
+        plugin, hook = (mark.plugin, mark.hook) if mark is not None else ("", "")
+        self.ended[plugin] += 1
+        if self._metrics is not None:
+            self._metrics.plugin_host_ended(plugin, how)
+        if how == "ended":
+            words = f"; plugin {plugin} was in appliance_{hook}" if plugin else ""
+            logger.error("the plugin host has ended%s", words)
+        if hook in HOOKS and not HOOKS[hook].lifecycle:
+            self.breaker.hung(plugin, hook, now)
+        if hook in _SETTING_UP:
+            self._set_up_failed(plugin, hook, how, now)
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            mine = one.hook == hook and plugin in one.plugins
+            outcome = HookOutcome(plugin, how, 0.0, f"the plugin host {how}") if mine else None
+            if not one.done.done():
+                if outcome is not None:
+                    self.trouble(one.call_id, one.hook, outcome)
+                else:
+                    self._unavailable(one.call_id, one.hook, one.plugins)
+                one.done.set_result(None)
+        self._tools.lost()
+        self.http.lost()
+
+    def _set_up_failed(self, plugin: str, hook: str, how: str, now: float) -> None:
+        """A plugin has ended the host before it was ready: the second time, the host does without it for a while."""
+        ends = self._ends.setdefault(plugin, deque(maxlen=2))
+        ends.append(now)
+        if len(ends) == 2 and ends[1] - ends[0] < _LEFT_OUT_S:
+            self._left_out[plugin] = now + _LEFT_OUT_S
+            logger.error("plugin %s is left out: it has ended the plugin host twice at its start", plugin)
+        error = PluginError(f"plugin {plugin!r} {how.replace('ended', 'ends')} the plugin host in {hook}")
+        for plan in self._plans.values():
+            if plan.manifest is None and not plan.done.done():
+                plan.done.set_exception(error)
+
+    def _send(self, message: AnyMessage) -> bool:
+        return self._channel is not None and self._channel.send(message)
+
+    def _received(self, message: AnyMessage) -> None:
+        match message:
+            case HookDone():
+                self._hook_done(message)
+            case ToolDone():
+                self._tools.done(message)
+            case UseCall():
+                self._tools.use(message)
+            case Pong():
+                self._pong, self._pong_at = message, time.monotonic()
+            case SetUpDone():
+                self._set_up_done(message)
+            case HttpAnswered():
+                self.http.answered(message)
+            case BodyPart():
+                self.http.part(message)
+            case Blamed():
+                self._kill(Mark(0, 0.0, message.plugin, message.hook, message.line), message.text)
+            case _:
+                logger.error("the plugin host sent %s", type(message).__name__)
