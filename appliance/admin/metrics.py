@@ -228,7 +228,7 @@ class Metrics:
         self._wasted_tokens.inc(begun.wasted_tokens)
         self._wasted_speech.inc(begun.wasted_speech_s)
         for tool in turn.tools:
-            self._tools.labels(tool.name, "failed" if tool.problem else "done").inc()
+            self._tools.labels(tool.name if tool.source else "(none)", "failed" if tool.problem else "done").inc()
         self._turn_problems.inc(bool(turn.problem))
 
     def call_ended(self, ended: CallEnded) -> None:

@@ -225,7 +225,8 @@ def _turn(turn: TurnRecord) -> list[str]:
 def _tool(tool: dict[str, Any]) -> str:
     outcome = tool["problem"] or tool["result"]
     took = f"{tool['end_ms'] - tool['start_ms']:.0f} ms"
-    text = f"{tool['name']} {tool['arguments']} gave {outcome}"
+    asked = f", confirmed by {tool['confirmed']}" if tool.get("confirmed") else ""
+    text = f"{tool['name']} {tool['arguments']}{asked} gave {outcome}"
     return f"{printable(text if len(text) <= 160 else text[:159] + '…')} ({took})"
 
 
