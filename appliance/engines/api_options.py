@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -25,3 +26,12 @@ class HttpApiOptions(ApiOptions):
 
     connections: int = Field(default=2, ge=0, le=64, description="Connections kept open while nobody asks; 0: none.")
     keep_alive_s: float = Field(default=15.0, ge=1, le=300, description="How often these are used, so that they stay.")
+
+
+class RealtimeApiOptions(ApiOptions):
+    """The same for OpenAI's Realtime protocol over a WebSocket."""
+
+    dialect: Literal["ga", "beta"] = Field(
+        default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
+    )
+    connect_s: float = Field(default=3.0, gt=0, le=60, description="A connection that is not open by then has failed.")

@@ -65,9 +65,7 @@ def open_session(
         EngineError: ``ca_file`` cannot be read.
     """
     headers = {"User-Agent": "appliance", "Accept-Encoding": "identity"}  # what is packed comes late
-    headers |= {name: value.get_secret_value() for name, value in access.extra_headers.items()}
-    if access.api_key is not None:
-        headers["Authorization"] = f"Bearer {access.api_key.get_secret_value()}"
+    headers |= headers_of(access)
     connector = aiohttp.TCPConnector(
         limit=0, ssl=tls_context(access.ca_file, where), ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=3 * keep_alive_s
     )
@@ -78,6 +76,14 @@ def open_session(
         trace_configs=list(traces),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+
+
+def headers_of(access: Access) -> dict[str, str]:
+    """What tells the server who asks, in clear."""
+    headers = {name: value.get_secret_value() for name, value in access.extra_headers.items()}
+    if access.api_key is not None and access.api_key.get_secret_value():
+        headers["Authorization"] = f"Bearer {access.api_key.get_secret_value()}"
+    return headers
 
 
 def tls_context(ca_file: Path | None, where: str) -> ssl.SSLContext:

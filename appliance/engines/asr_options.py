@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from appliance.engines.api_address import api_address, socket_address
-from appliance.engines.api_options import ApiOptions, HttpApiOptions
+from appliance.engines.api_options import HttpApiOptions, RealtimeApiOptions
 from appliance.hookspecs import ProviderOptions
 
 
@@ -64,7 +64,7 @@ class OpenAiAsrOptions(HttpApiOptions):
     retries: int = Field(default=2, ge=0, le=5, description="Attempts after the first, as far as time allows.")
 
 
-class RealtimeAsrOptions(ApiOptions):
+class RealtimeAsrOptions(RealtimeApiOptions):
     """Recognition over a WebSocket, as OpenAI's Realtime API transcribes."""
 
     base_url: Annotated[str, AfterValidator(socket_address)] = Field(
@@ -75,10 +75,6 @@ class RealtimeAsrOptions(ApiOptions):
         default="pcm", description="Of the audio: 16-bit samples, or a telephone's (an eighth of the traffic)."
     )
     rate_hz: Literal[8000, 16000, 24000] = Field(default=24000, description="Of `pcm`; OpenAI's takes 24000 only.")
-    dialect: Literal["ga", "beta"] = Field(
-        default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
-    )
     logprobs: bool = Field(default=False, description="Ask how sure the model is of its words, where it can say.")
     warm: int = Field(default=1, ge=0, le=16, description="Sockets kept ready for the next callers.")
     idle_s: float = Field(default=60.0, gt=0, le=3600, description="A call silent for so long lets go of its socket.")
-    connect_s: float = Field(default=3.0, gt=0, le=60, description="A socket that is not ready by then has failed.")

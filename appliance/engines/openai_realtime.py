@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from appliance.api import ChatTurn, ConverseRequest, EngineContext, Talk
 from appliance.engines.openai_realtime_options import OpenAiRealtimeOptions
@@ -21,7 +21,7 @@ from appliance.engines.realtime_protocol import (
     Said,
     Words,
 )
-from appliance.engines.realtime_socket import RealtimePool, RealtimeSocket
+from appliance.engines.realtime_socket import RealtimeSocket, pool_for
 from appliance.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -42,21 +42,7 @@ class OpenAiRealtime:
 
     def __init__(self, options: OpenAiRealtimeOptions) -> None:
         self._options = options
-        key = options.api_key.get_secret_value() if options.api_key is not None else ""
-        headers = {name: value.get_secret_value() for name, value in options.extra_headers.items()}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        if options.dialect == "beta":
-            headers["OpenAI-Beta"] = "realtime=v1"
-        self._pool = RealtimePool(
-            f"{options.url}?model={quote(options.model)}",
-            headers,
-            where=f"{options.model} at {urlsplit(options.base_url).netloc}",
-            spare=options.connections,
-            connect_s=options.connect_s,
-            ca_file=options.ca_file,
-            secrets=(key, *(value.get_secret_value() for value in options.extra_headers.values())),
-        )
+        self._pool = pool_for(options, f"model={quote(options.model)}", options.connections)
 
     async def load(self) -> None:
         await self._pool.open()

@@ -7,17 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from appliance.engines.api_address import socket_address
-from appliance.engines.api_options import ApiOptions
+from appliance.engines.api_options import RealtimeApiOptions
 
 
-class OpenAiRealtimeOptions(ApiOptions):
+class OpenAiRealtimeOptions(RealtimeApiOptions):
     """A speech-to-speech model behind OpenAI's Realtime protocol, of OpenAI or of a server that speaks it as well."""
 
     base_url: Annotated[str, AfterValidator(socket_address)] = Field(
         default="wss://api.openai.com/v1", description="Where the server's API begins."
-    )
-    dialect: Literal["ga", "beta"] = Field(
-        default="ga", description="beta: the protocol as it was before August 2025, which many other servers speak."
     )
     voice: str = Field(default="", max_length=64, description="Voice of lines that name none; empty: the model's own.")
     audio: Literal["pcm", "ulaw"] = Field(
@@ -33,13 +30,7 @@ class OpenAiRealtimeOptions(ApiOptions):
     )
     max_output_tokens: int | None = Field(default=None, ge=1, le=65_536, description="Longest reply, audio included.")
     connections: int = Field(default=1, ge=0, le=16, description="Connections that are kept open for the next calls.")
-    connect_s: float = Field(default=3.0, gt=0, le=60, description="A connection that is not open by then has failed.")
     first_audio_s: float = Field(
         default=6.0, gt=0, le=120, description="A reply that has not begun by then has failed."
     )
     stall_s: float = Field(default=4.0, gt=0, le=120, description="A reply that pauses for longer has broken off.")
-
-    @property
-    def url(self) -> str:
-        """Of the WebSocket, without the model."""
-        return f"{self.base_url}/realtime"

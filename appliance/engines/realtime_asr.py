@@ -15,7 +15,7 @@ from appliance.api import EngineContext, RecogniseRequest
 from appliance.engines.asr_options import RealtimeAsrOptions
 from appliance.engines.heard import MAX_CHARACTERS, answer_final, answer_partial, likely_words
 from appliance.engines.hypotheses import Word, without_repeats
-from appliance.engines.realtime_socket import RealtimePool, RealtimeSocket
+from appliance.engines.realtime_socket import RealtimeSocket, pool_for
 from appliance.engines.realtime_transcript import TranscriptProtocol
 from appliance.errors import EngineError
 
@@ -44,21 +44,7 @@ class OpenAiRealtimeAsr:
         self.name = f"{options.model} at {urlsplit(options.base_url).netloc}"
         self._options = options
         self._now = now
-        key = options.api_key.get_secret_value() if options.api_key is not None else ""
-        headers = {name: value.get_secret_value() for name, value in options.extra_headers.items()}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        if options.dialect == "beta":
-            headers["OpenAI-Beta"] = "realtime=v1"
-        self._pool = RealtimePool(
-            f"{options.base_url}/realtime?intent=transcription",
-            headers,
-            where=self.name,
-            spare=options.warm,
-            connect_s=options.connect_s,
-            ca_file=options.ca_file,
-            secrets=(key, *(value.get_secret_value() for value in options.extra_headers.values())),
-        )
+        self._pool = pool_for(options, "intent=transcription", options.warm)
         self._calls: dict[int, _Call] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None

@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from appliance.engines.api_address import secrets_in
+from appliance.engines.api_options import RealtimeApiOptions
+from appliance.engines.api_session import headers_of
 from appliance.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -228,6 +232,22 @@ class RealtimePool:
                 await socket.close()
         while len(self._ready) < self._spare:
             self._ready.append(await self._connect())
+
+
+def pool_for(options: RealtimeApiOptions, query: str, spare: int) -> RealtimePool:
+    """The pool of an engine, ``query`` behind its address."""
+    headers = headers_of(options)
+    if options.dialect == "beta":
+        headers["OpenAI-Beta"] = "realtime=v1"
+    return RealtimePool(
+        f"{options.base_url}/realtime?{query}",
+        headers,
+        where=f"{options.model} at {urlsplit(options.base_url).netloc}",
+        spare=spare,
+        connect_s=options.connect_s,
+        ca_file=options.ca_file,
+        secrets=tuple(secrets_in([options.api_key, options.extra_headers])),
+    )
 
 
 def _words(status: int) -> str:

@@ -121,6 +121,11 @@ def scripted(act, **behaviour) -> Scripted:
     return engine
 
 
+async def takes_a_second(request, context):
+    await asyncio.sleep(1.0)
+    context.recognised(request, "ok", confidence=1.0, accepted=True)
+
+
 def test_requests_are_answered_with_their_times(rings):
     async def story():
         worker, client = worker_of(FakeAsr(FakeAsrOptions(delay_ms=100, text="yes")), rings), Inbox()
@@ -133,11 +138,7 @@ def test_requests_are_answered_with_their_times(rings):
 
 def test_one_at_a_time_the_second_waits_its_turn(rings):
     async def story():
-        async def act(request, context):
-            await asyncio.sleep(1.0)
-            context.recognised(request, "ok", confidence=1.0, accepted=True)
-
-        worker, client = worker_of(scripted(act), rings), Inbox()
+        worker, client = worker_of(scripted(takes_a_second), rings), Inbox()
         worker.handle(client, recognise(1))
         worker.handle(client, recognise(2))
         _, second = await client.count(2)
@@ -162,11 +163,7 @@ def test_requests_share_a_batch_when_the_engine_wants_company(rings):
 
 def test_what_cannot_start_before_its_deadline_fails_and_says_so(rings):
     async def story():
-        async def act(request, context):
-            await asyncio.sleep(1.0)
-            context.recognised(request, "ok", confidence=1.0, accepted=True)
-
-        worker, client = worker_of(scripted(act), rings), Inbox()
+        worker, client = worker_of(scripted(takes_a_second), rings), Inbox()
         worker.handle(client, recognise(1))
         worker.handle(client, recognise(2, deadline=1000.5))
         await client.count(2)

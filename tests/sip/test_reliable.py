@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import LocalSipError, RemoteSipError
+from appliance.sip.call import Call
 from appliance.sip.call_state import CallOptions
 from appliance.sip.events import (
     Answered,
@@ -27,6 +28,17 @@ EARLY = ANSWER + b"a=sendonly\r\n"
 REQUIRED = CallOptions(reliable="required")
 
 
+def with_early_media() -> tuple[DialogPair, Call, Call]:
+    """A call that has rung with media, reliably: the caller's side of it and the called one's."""
+    pair = DialogPair()
+    ours = place(pair)
+    pair.run(0.1)
+    theirs = incoming(pair)
+    theirs.ring(pair.now, 183, EARLY)
+    pair.run(0.2)
+    return pair, ours, theirs
+
+
 def test_rack() -> None:
     assert parse_rack("776656 1 INVITE") == (776656, 1, "INVITE")
     for broken in ("", "1 2", "x 1 INVITE", "1 x INVITE", "1 2 3 4"):
@@ -35,12 +47,7 @@ def test_rack() -> None:
 
 
 def test_early_media_is_confirmed_and_the_answer_is_not_sent_twice() -> None:
-    pair = DialogPair()
-    ours = place(pair)
-    pair.run(0.1)
-    theirs = incoming(pair)
-    theirs.ring(pair.now, 183, EARLY)
-    pair.run(0.2)
+    pair, ours, theirs = with_early_media()
     assert [(e.status, e.body) for e in told(pair, CALLER, Progress)] == [(100, None), (183, EARLY)]
     assert pair.sent(b"PRACK") == 1
     assert told(pair, CALLED, EarlyConfirmed) == [EarlyConfirmed(theirs, None)]
@@ -155,12 +162,7 @@ def test_an_update_before_the_answer(by_called: bool) -> None:
 
 
 def test_a_refused_update_leaves_what_was_agreed_before() -> None:
-    pair = DialogPair()
-    ours = place(pair)
-    pair.run(0.1)
-    theirs = incoming(pair)
-    theirs.ring(pair.now, 183, EARLY)
-    pair.run(0.2)
+    pair, ours, theirs = with_early_media()
     pair.on_event = {
         CALLER: lambda event: event.call.refuse_reoffer(488, pair.now) if isinstance(event, Reoffered) else None
     }
@@ -172,12 +174,7 @@ def test_a_refused_update_leaves_what_was_agreed_before() -> None:
 
 
 def test_what_was_agreed_reliably_is_not_undone_by_later_responses() -> None:
-    pair = DialogPair()
-    ours = place(pair)
-    pair.run(0.1)
-    theirs = incoming(pair)
-    theirs.ring(pair.now, 183, EARLY)
-    pair.run(0.2)
+    pair, ours, _ = with_early_media()
     (first,) = messages(pair, b"SIP/2.0 183")
     assert isinstance(first, Response)
     for status in (180, 200):
