@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from appliance.config.marks import Document, dotted, parse
+from appliance.config.marks import MAX_NODES, Document, dotted, parse
 from appliance.config.marks import Path as KeyPath
 from appliance.config.marks import Secrets as LookUp
 from appliance.config.settings import Settings, conflicts
@@ -28,24 +28,32 @@ _EMBEDDED = "(embedded default)"
 _OVERRIDE = "--set"
 
 
-def read_document(path: Path, *, secrets: LookUp | None = None, typed: bool = True) -> Document:
+def read_document(
+    path: Path,
+    *,
+    secrets: LookUp | None = None,
+    secret_at: Callable[[KeyPath], bool] | None = None,
+    typed: bool = True,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_nodes: int = MAX_NODES,
+) -> Document:
     """The file as plain data with line numbers; what is wrong is in the result's ``mistakes``."""
     name = display_name(path)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(max_bytes + 1)
     except OSError as error:
         problem = (error.strerror or "unreadable").lower()
         return Document(name, mistakes=[Mistake(name, 1, "file", f"cannot be read: {problem}", "check its path")])
-    if len(data) > MAX_FILE_BYTES:
-        what = f"is larger than {MAX_FILE_BYTES} bytes"
+    if len(data) > max_bytes:
+        what = f"is larger than {max_bytes} bytes"
         return Document(name, mistakes=[Mistake(name, 1, "file", what, "split it, or check that it is the right file")])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return Document(name, mistakes=[Mistake(name, line, "file", "is not UTF-8 text", "save it as UTF-8")])
-    return parse(text, name, secrets=secrets, typed=typed)
+    return parse(text, name, secrets=secrets, secret_at=secret_at, typed=typed, max_nodes=max_nodes)
 
 
 def display_name(path: Path) -> str:

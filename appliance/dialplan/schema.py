@@ -13,7 +13,8 @@ from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault, short_form
 from appliance.dialplan.match import Match, one_or_many
 
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
@@ -312,20 +313,20 @@ class GotoStep(Section):
 
 
 STEP_KINDS: tuple[type[Section], ...] = (SayStep, AskStep, BranchStep, HangUpStep, TransferStep, GotoStep)
-_KIND_NAMES = ("transfer", "say", "ask", "branch", "hang_up", "goto")
+STEP_KEYS = ("transfer", "say", "ask", "branch", "hang_up", "goto")
 
 
 def _kind(value: Any) -> str:
-    return f"<{next(kind for kind in _KIND_NAMES if kind in value)}>" if isinstance(value, dict) else value.tag
+    return f"<{next(kind for kind in STEP_KEYS if kind in value)}>" if isinstance(value, dict) else value.tag
 
 
 def _has_one_kind(value: Any) -> Any:
     if isinstance(value, STEP_KINDS):
         return value
-    wanted = f"give it one of {', '.join((*_KIND_NAMES[1:], _KIND_NAMES[0]))}"
+    wanted = f"give it one of {', '.join((*STEP_KEYS[1:], STEP_KEYS[0]))}"
     if not isinstance(value, dict):
         raise fault("is not a step", wanted)
-    found = [kind for kind in _KIND_NAMES if kind in value]
+    found = [kind for kind in STEP_KEYS if kind in value]
     if "transfer" in found and "say" in found:
         found.remove("say")  # a key of the transfer step
     if not found:
@@ -370,6 +371,10 @@ class Line(Section):
 
     name: Name = Field(description="The line's name in records, metrics and logs.")
     description: str = Field(default="", description="For people.")
+    extends: Name | None = Field(
+        default=None,
+        description="A line, or one of `bases` in any file, whose keys hold where this line does not say otherwise.",
+    )
     match: Match = Field(default=Match(), description="Which calls it answers; without it, every call.")
     refuse: Annotated[Refusal, BeforeValidator(_refusal)] | None = Field(
         default=None, description="Refuses the calls that match, instead of answering: a status, or a mapping."

@@ -57,7 +57,7 @@ def misfits(line: Line, written: Mapping[str, Any], around: Surroundings) -> lis
         written: as it was written.
         around: what there is.
     """
-    found = [*_trunks(line, around), *_engines(line, around), *_tools(line, around)]
+    found = [*trunk_misfits(line, around), *_targets(line, around), *_engines(line, around), *_tools(line, around)]
     if line.timezone is not None and not _is_zone(line.timezone):
         what = f"{line.timezone!r} is not a time zone"
         found.append(Problem(("timezone",), what, "write one such as Europe/Berlin"))
@@ -75,11 +75,16 @@ def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
     yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
 
 
-def _trunks(line: Line, around: Surroundings) -> Iterator[Problem]:
+def trunk_misfits(line: Line, around: Surroundings) -> Iterator[Problem]:
+    """Trunks that the line answers on, and that there are not."""
     trunks = around.trunks
     for index, trunk in enumerate(line.match.trunk or ()):
         if trunks is not None and trunk not in trunks and trunk != "*":
             yield Problem(("match", "trunk", index), f"there is no trunk {trunk!r}", nearest(trunk, trunks))
+
+
+def _targets(line: Line, around: Surroundings) -> Iterator[Problem]:
+    trunks = around.trunks
     for path, target in _transfers(line):
         wanted = target.trunk
         if wanted is not None and trunks is not None and wanted not in trunks:
