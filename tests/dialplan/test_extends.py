@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -240,7 +241,9 @@ _values = st.recursive(
 _mappings = st.dictionaries(_keys, _values)
 
 
-@given(_mappings, _mappings, _mappings)
-def test_the_order_of_laying_over_does_not_count(one: dict, two: dict, three: dict) -> None:  # type: ignore[type-arg]
-    assert laid_over(laid_over(one, two), three) == laid_over(one, laid_over(two, three))
+@given(_mappings, _mappings)
+def test_what_is_laid_over_wins_and_the_rest_shines_through(one: dict[str, Any], two: dict[str, Any]) -> None:
+    both = laid_over(one, two)
+    assert laid_over(both, two) == both
+    assert both.keys() == one.keys() | two.keys()
     assert laid_over(one, {}) == one == laid_over({}, one) == laid_over(one, one)
