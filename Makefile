@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 # Files of tests that run at a time: most of them wait for their peers.
 TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
-	playback_truth carrier_load stream_faults llm_failures turns endpointing barge_in waste asr_batch speech
+	playback_truth carrier_load stream_faults llm_failures turns endpointing barge_in waste asr_batch speech routing
 # An interpreter with Pipecat 1.14.0, for the bars that compare with it: make PIPECAT=/path/to/python bars
 export PIPECAT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 import phonenumbers
@@ -22,6 +23,7 @@ from appliance.config.validation import fault, short_form
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 _SECRET_MARK = "!secret"
 
 
@@ -120,6 +122,12 @@ def _region(value: str) -> str:
     return value
 
 
+def _language(value: str) -> str:
+    if not _LANGUAGE.fullmatch(value):
+        raise fault(f"{value!r} is not the code of a language", "write it in small letters, such as de or en-us")
+    return value
+
+
 def gathered(data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """``data`` with all that are no keys of ``model`` moved into its ``options``."""
     own = {key: value for key, value in data.items() if key in model.model_fields}
@@ -140,7 +148,9 @@ Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
 Region: TypeAlias = Annotated[str, AfterValidator(_region)]
-Language: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$")]
+Language: TypeAlias = Annotated[
+    str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^{_LANGUAGE.pattern}$"})
+]
 NetworkField: TypeAlias = Annotated[Network, BeforeValidator(_network)]
 Options: TypeAlias = Annotated[
     dict[str, Any], BeforeValidator(_options_in), PlainSerializer(_options_out, when_used="json")

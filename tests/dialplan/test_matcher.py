@@ -227,7 +227,7 @@ def test_catching_all(wanted: dict[str, Any], every: bool) -> None:
         ({"holidays": "2026-12-24..2026-12-01"}, "ends before it begins"),
         ({"closed": True}, "closed has no effect without hours or holidays"),
         ({"hours": {"holidays": "10:00-12:00"}}, "hours.holidays has no effect without holidays"),
-        ({"language": "German"}, "match pattern"),
+        ({"language": "German"}, "'German' is not the code of a language"),
         ({"calls_below": 0}, "greater than or equal to 1"),
         ({"load_below": 120}, "less than or equal to 100"),
     ],

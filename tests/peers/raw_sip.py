@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -36,19 +37,28 @@ class RawSip:
     ) -> None:
         self._socket.close()
 
-    def request(self, method: str, user: str = "1004", body: str = "", call_id: str = "") -> bytes:
-        """A request of a call of its own."""
+    def request(
+        self,
+        method: str,
+        user: str = "1004",
+        body: str = "",
+        call_id: str = "",
+        headers: Sequence[str] = (),
+        calling: str = "raw",
+    ) -> bytes:
+        """A request of a call of its own; ``headers`` as ``Name: value``."""
         host, port = self._socket.getsockname()
         call_id = call_id or secrets.token_hex(8)
         lines = [
             f"{method} sip:{user}@{HOST} SIP/2.0",
             f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK{call_id};rport",
             "Max-Forwards: 70",
-            f"From: <sip:raw@{host}:{port}>;tag={call_id}",
+            f"From: <sip:{calling}@{host}:{port}>;tag={call_id}",
             f"To: <sip:{user}@{HOST}>",
             f"Call-ID: {call_id}",
             f"CSeq: 1 {method}",
             f"Contact: <sip:raw@{host}:{port}>",
+            *headers,
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
         ]
@@ -57,14 +67,16 @@ class RawSip:
     async def send(self, datagram: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._socket, datagram)
 
-    async def status(self, method: str, user: str = "1004", body: str = "") -> int:
+    async def status(
+        self, method: str, user: str = "1004", body: str = "", headers: Sequence[str] = (), calling: str = "raw"
+    ) -> int:
         """The final status of a request that is sent once; an INVITE's refusal is acknowledged.
 
         Raises:
             TimeoutError: no answer within :data:`LIMIT_S`.
         """
         call_id = secrets.token_hex(8)
-        await self.send(self.request(method, user, body, call_id))
+        await self.send(self.request(method, user, body, call_id, headers, calling))
         async with asyncio.timeout(LIMIT_S):
             while True:
                 answer = await asyncio.get_running_loop().sock_recv(self._socket, 4096)
@@ -72,5 +84,5 @@ class RawSip:
                 if call_id.encode() in answer and status >= 200:
                     break
         if method == "INVITE":
-            await self.send(self.request("ACK", user, call_id=call_id))
+            await self.send(self.request("ACK", user, call_id=call_id, calling=calling))
         return status
