@@ -28,6 +28,7 @@ from appliance.events import (
 from appliance.ipc.hook_messages import Pong
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
 from appliance.plugins.breaker import Key
+from appliance.plugins.declarative.delivery import WebhookStats
 from appliance.signalling.routes import REFUSALS, Router
 from appliance.signalling.trunks import COUNTED, TrunkTable
 
@@ -306,6 +307,10 @@ class Metrics:
         """Read the call record's writer."""
         self._pulled.store = stats
 
+    def watch_webhooks(self, stats: Callable[[], WebhookStats]) -> None:
+        """Read how the delivery to webhooks does."""
+        self._pulled.webhooks = stats
+
     def watch_sip(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Read a SIP endpoint's counters: events by name, and what it holds now."""
         self._pulled.sip = counters
@@ -348,6 +353,7 @@ class _Pulled:
         self.lateness = lateness
         self.processes: dict[str, ProcessState] = {}
         self.store: Callable[[], StoreCounters] | None = None
+        self.webhooks: Callable[[], WebhookStats] | None = None
         self.sip: Callable[[], Mapping[str, int]] | None = None
         self.refusals: Callable[[], Mapping[str, int]] | None = None
         self.given_up: Callable[[], Mapping[str, int]] | None = None
@@ -361,6 +367,8 @@ class _Pulled:
         yield from self._processes()
         if self.store is not None:
             yield from _store(self.store())
+        if self.webhooks is not None:
+            yield from _webhooks(self.webhooks())
         if self.sip is not None:
             yield from _sip(self.sip())
         if self.refusals is not None:
@@ -412,6 +420,19 @@ class _Pulled:
                 files.add_metric([name], usage.open_files)
                 threads.add_metric([name], usage.threads)
         yield from (ready, restarts, memory, cpu, files, threads)
+
+
+def _webhooks(stats: WebhookStats) -> Iterator[Metric]:
+    sent = CounterMetricFamily(
+        "appliance_webhook_events", "Events for webhooks, by what became of them", labels=["outcome"]
+    )
+    for outcome in ("delivered", "failed", "given_up", "dropped"):
+        sent.add_metric([outcome], stats.outcomes[outcome])
+    yield sent
+    waiting = GaugeMetricFamily("appliance_webhook_waiting", "Events that wait for a webhook", labels=["webhook"])
+    for (plugin, webhook), count in stats.waiting.items():
+        waiting.add_metric([f"{plugin}.{webhook}"], count)
+    yield waiting
 
 
 def _store(stats: StoreCounters) -> Iterator[Metric]:

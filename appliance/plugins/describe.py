@@ -178,11 +178,17 @@ class PluginChecker:
             self._infos[name] = info
         return self._infos[name]
 
-    def box_problems(self) -> list[Problem]:
-        """What is wrong with ``plugins.enabled``; paths begin with the plugin's name."""
+    def box_problems(self, *, python: bool = True) -> list[Problem]:
+        """What is wrong with ``plugins.enabled``; paths begin with the plugin's name.
+
+        Args:
+            python: False looks at the YAML plugins alone, and starts nothing.
+        """
         found: list[Problem] = []
         for name, values in self.enabled.items():
-            found += self._problems(name, values)
+            source = self.sources.get(name)
+            if python or (source is not None and not source.python):
+                found += self._problems(name, values)
         return found
 
     def line_problems(self, plugins: Mapping[str, Values | Literal[False]]) -> list[Problem]:

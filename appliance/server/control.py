@@ -21,22 +21,26 @@ from appliance.admin.metrics import Metrics
 from appliance.admin.phone import PhonePages
 from appliance.admin.plugin_routes import PluginRoutes
 from appliance.admin.status import BoxStatus
+from appliance.calls.builtin_tools import BuiltinTools
+from appliance.calls.declarative_tools import DeclarativeTools
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.services import Services
+from appliance.calls.tool_sources import ToolSources
 from appliance.calls.traces import CallTraces
 from appliance.calls.transfer import Transfers
 from appliance.calls.warm_up import WarmUp
 from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
 from appliance.config import Settings
+from appliance.config.load import secrets_of
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
-from appliance.dialplan.loader import Dialplan, load_lines, routing_of
+from appliance.dialplan.loader import Dialplan, load_lines, routing_of, surroundings_of
 from appliance.dialplan.schema import Line
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConfigError
 from appliance.events import CallEvent, CallStarted
 from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
@@ -44,10 +48,13 @@ from appliance.ipc.messages import AnyMessage, Drain, Drained, LegClosed, Need, 
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
+from appliance.plugins.declarative.source import Declarative
+from appliance.plugins.describe import PluginChecker
 from appliance.plugins.discovery import find_sources
 from appliance.plugins.link import PluginLink
-from appliance.plugins.plan import PluginPlan, make_plan
+from appliance.plugins.plan import Chosen, PluginPlan, effective, make_plan
 from appliance.server.plan import ENGINE_KINDS
+from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.signalling.leg import MediaSlot, PlacedCall
@@ -76,15 +83,21 @@ class EventLog:
         self._metrics = metrics
         self._watch = watch
         self.traces: CallTraces | None = None
+        self.webhooks: Webhooks | None = None
 
     def started(self, event: CallStarted) -> asyncio.Future[None]:
         if self.traces is not None:
             self.traces.observe(event)
         self._metrics.observe(event)
         self._watch.observe(event)
-        return self._store.call_started(event)
+        committed = self._store.call_started(event)
+        if self.webhooks is not None:
+            self.webhooks.observe(event)
+        return committed
 
     def say(self, event: CallEvent) -> None:
+        if self.webhooks is not None:
+            self.webhooks.observe(event)
         self._store.observe(event)
         self._metrics.observe(event)
         self._watch.observe(event)
@@ -113,11 +126,14 @@ class Control:
         """Start in the order that nothing is offered before it works; stop in the reverse order."""
         settings = self._settings
         await self._link.open(settings.runtime_dir)
-        plan = self._load_lines()
+        plan, declarative = self._load_lines()
         lines = plan.lines
         store = CallStore(settings.store.url)
         await store.open()
-        interrupted = await store.interrupt_open_calls("the appliance stopped without ending the call")
+        webhooks = Webhooks(declarative, self._chosen, store, self._clock)
+        webhooks.open()
+        reason = "the appliance stopped without ending the call"
+        interrupted = await store.interrupt_open_calls(reason, webhooks.interrupted)
         self._metrics.calls_recovered(interrupted)
         if interrupted:
             logger.warning("%d calls were cut off when the appliance last stopped; they are marked so", interrupted)
@@ -146,6 +162,7 @@ class Control:
         speculation = SpeculationBudget(strained=lambda: verdicts.strained)
         self._metrics.watch_budgets(lambda: {"verdict": verdicts.refused, "speculation": speculation.refused})
         log = EventLog(store, self._metrics, self._watch)
+        log.webhooks = webhooks
         services = Services(
             clock=self._clock,
             rings=self._rings,
@@ -168,6 +185,12 @@ class Control:
             warm_up=warm_up,
             hooks=hooks,
             records=store,
+            tools=ToolSources(
+                [
+                    ("builtin", BuiltinTools()),
+                    ("declarative", DeclarativeTools(declarative, settings.plugins.enabled)),
+                ]
+            ),
         )
         routing = routing_of(plan, settings)
         routing.prepare(self._clock.utc())
@@ -187,12 +210,14 @@ class Control:
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._metrics.watch_store(lambda: store.stats)
+        self._metrics.watch_webhooks(lambda: webhooks.stats)
         self._metrics.watch_sip(lambda: endpoint.counters)
         forgetting = asyncio.create_task(
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
         tidying = asyncio.create_task(_keep_tidy(), name="memory")
         warming = asyncio.create_task(warm_up.run(), name="warm-up")
+        telling = asyncio.create_task(webhooks.run(), name="webhooks")
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
@@ -200,7 +225,9 @@ class Control:
         forgetting.cancel()
         tidying.cancel()
         warming.cancel()
-        await asyncio.gather(forgetting, tidying, warming, warm_up.close(), return_exceptions=True)
+        telling.cancel()
+        await asyncio.gather(forgetting, tidying, warming, telling, warm_up.close(), return_exceptions=True)
+        await declarative.close()
         await endpoint.stop()
         log.traces.close()
         await desk.close()
@@ -214,11 +241,27 @@ class Control:
         await store.close()
         self._link.close()
 
-    def _load_lines(self) -> Dialplan:
-        plan = load_lines(self._settings)
+    def _load_lines(self) -> tuple[Dialplan, Declarative]:
+        settings = self._settings
+        checker = PluginChecker(settings.plugins, secrets=secrets_of(settings))
+        try:
+            wrong = [
+                settings.mistake(".".join(map(str, ("plugins", "enabled", *path))), what, hint)
+                for path, what, hint in checker.box_problems(python=False)
+            ]
+            plan = load_lines(settings, surroundings_of(settings, checker))
+        finally:
+            checker.close()
+        if wrong or (wrong := checker.file_mistakes()):
+            raise ConfigError(wrong)
         for warning in plan.warnings:
             logger.warning("%s", warning)
-        return plan
+        self._of_lines = {line.name: line.plugins for line in plan.lines}
+        return plan, Declarative.of(settings, checker.used_yaml)
+
+    def _chosen(self, line: str) -> Chosen:
+        """The plugins of a line, with their values."""
+        return effective(self._settings.plugins.enabled, self._of_lines.get(line, {}))
 
     def _pools(self) -> dict[str, EnginePool]:
         registry, asr = provider_registry(), self._settings.engines.asr

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import socket
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -38,12 +39,14 @@ from appliance.events import (
     TurnFinished,
     TurnProgress,
 )
+from appliance.plugins.declarative import webhooks
 from appliance.store import schema, wav
 from appliance.store.callers import CallerStore
 from appliance.store.database import open_engine, open_sqlite_in_thread, parse_url
 from appliance.store.models import Base
 from appliance.store.records import CallRecord, TurnRecord
-from appliance.store.writer import Batch, ChangedCall, NewTurn, Writer, WriterStats
+from appliance.store.webhooks import WebhookQueue, row_of
+from appliance.store.writer import Batch, ChangedCall, NewEvent, NewTurn, Writer, WriterStats
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ FRAME_S: Final = 0.02
 
 _calls: Table = Base.metadata.tables["calls"]
 _turns: Table = Base.metadata.tables["turns"]
+_events: Table = Base.metadata.tables["webhook_events"]
 _told: Final = [column for column in _calls.c if column.name != "trace"]
 """What a call is shown by; its trace is long, and asked for by itself."""
 _TEXT_LIMIT: Final = 10_000
@@ -102,6 +106,7 @@ class CallStore:
         dialect = parse_url(url).get_backend_name()
         self._insert_calls = _upsert(dialect, _calls, ["id"])
         self._insert_turns = _upsert(dialect, _turns, ["call_id", "number"])
+        self._insert_events = _upsert(dialect, _events, ["id"])
 
     @property
     def stats(self) -> WriterStats:
@@ -147,6 +152,11 @@ class CallStore:
     def callers(self) -> CallerStore:
         """What is kept of callers beside their calls; usable while the record is open."""
         return CallerStore(self._require_engine(), self._clock)
+
+    @property
+    def webhook_queue(self) -> WebhookQueue:
+        """What webhooks have still to be told; usable while the record is open."""
+        return WebhookQueue(self._require_engine(), self._box)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -256,6 +266,14 @@ class CallStore:
             ],
         )
 
+    def keep_events(self, events: Iterable[webhooks.NewEvent]) -> None:
+        """Keep events for webhooks until they are delivered.
+
+        Said before what they tell of: a box that is killed in between tells of it twice rather than never.
+        """
+        for event in events:
+            self._writer.put(NewEvent(row_of(event, self._box)))
+
     def observe(self, event: CallEvent) -> None:
         """Keep any event but CallStarted, which goes through :meth:`call_started` so that it can be awaited."""
         match event:
@@ -296,12 +314,18 @@ class CallStore:
 
     # --- after a crash --------------------------------------------------------------------------------------------
 
-    async def interrupt_open_calls(self, reason: str) -> int:
+    async def interrupt_open_calls(
+        self, reason: str, tell: Callable[[Mapping[str, Any], datetime], Iterable[webhooks.NewEvent]] | None = None
+    ) -> int:
         """Mark every call of this box that the record still has in progress as interrupted; say how many.
 
         Run at start, before the first call. ``ended_at`` is the last sign of life: the newest of start, ringing,
         answer, last turn and the end of the recording. Recordings that were not closed are repaired, those of calls
         that had just ended included.
+
+        Args:
+            reason: in words.
+            tell: what webhooks are to be told of such a call, given its columns and its end.
         """
         engine = self._require_engine()
         last_turn = (
@@ -322,8 +346,11 @@ class CallStore:
             async with engine.connect() as connection:
                 rows = (await connection.execute(query)).all()
             changes = await asyncio.to_thread(lambda: {row.id: _after_crash(row, reason) for row in rows})
+            ended = [(row._asdict(), changes[row.id]["ended_at"]) for row in rows if "ended_at" in changes[row.id]]
+            told = [event for call, at in ended for event in (tell(call, at) if tell is not None else ())]
             if changes:
-                await self._commit(Batch(changes=changes))
+                events = {event.id: row_of(event, self._box) for event in told}
+                await self._commit(Batch(changes=changes, events=events))
         except (SQLAlchemyError, OSError) as error:
             raise _cannot("write", self._url, error) from error
         return sum("disposition" in change for change in changes.values())
@@ -378,6 +405,8 @@ class CallStore:
         steps += [(self._update(columns), rows) for columns, rows in by_columns.items()]
         if batch.turns:
             steps.append((self._insert_turns, list(batch.turns.values())))
+        if batch.events:
+            steps.append((self._insert_events, list(batch.events.values())))
         if self._thread is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_in_thread, steps)
             return

@@ -133,3 +133,25 @@ class DoNotCall(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     call_id: Mapped[str] = mapped_column(String(64), default="")
     line: Mapped[str] = mapped_column(String(255), default="")
+
+
+class WebhookEvent(Base):
+    """An event that a webhook has still to be told of, or could not be."""
+
+    __tablename__ = "webhook_events"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    box: Mapped[str] = mapped_column(String(255), default="")
+    plugin: Mapped[str] = mapped_column(String(64))
+    webhook: Mapped[str] = mapped_column(String(64))
+    line: Mapped[str] = mapped_column(String(255), default="")
+    call_id: Mapped[str] = mapped_column(String(64), default="")
+    event: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    problem: Mapped[str] = mapped_column(Text, default="")
+    given_up_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index("ix_webhook_events_next", "box", "plugin", "webhook", "given_up_at", "next_at"),)

@@ -18,6 +18,7 @@ from appliance.errors import StoreError
 from appliance.store.callers import CallerStore
 from appliance.store.database import open_engine
 from appliance.store.models import Call, Turn
+from appliance.store.webhooks import WebhookQueue
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,27 @@ async def forget_callers(url: str, clock: Clock) -> int:
         await engine.dispose()
 
 
+async def forget_undelivered(url: str, before: datetime, *, box: str | None = None) -> int:
+    """Delete events that were given up before then (``webhook_events``); how many.
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+    engine = open_engine(url)
+    try:
+        return await WebhookQueue(engine, socket.gethostname() if box is None else box).expire(before)
+    finally:
+        await engine.dispose()
+
+
 async def keep_expiring(url: str, retention_days: int, clock: Clock) -> None:
     """Expire once an hour, until cancelled; a failure is logged and tried again an hour later."""
     while True:
         try:
             await forget_callers(url, clock)
-            deleted = await expire(url, clock.utc() - timedelta(days=retention_days))
+            before = clock.utc() - timedelta(days=retention_days)
+            await forget_undelivered(url, before)
+            deleted = await expire(url, before)
         except StoreError as error:
             logger.error("%s", error)
         else:

@@ -71,7 +71,18 @@ class Mark:
     committed: asyncio.Future[None]
 
 
-Write: TypeAlias = NewCall | ChangedCall | NewTurn | Mark
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """Insert an event for a webhook; ``row`` has a value for every column."""
+
+    row: Row
+
+    @property
+    def call_id(self) -> str:
+        return str(self.row["call_id"])
+
+
+Write: TypeAlias = NewCall | ChangedCall | NewTurn | NewEvent | Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,7 @@ class Batch:
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     turns: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def merge(writes: list[Write]) -> Batch:
@@ -97,6 +109,8 @@ def merge(writes: list[Write]) -> Batch:
                 target.update(row)
             case NewTurn(row=row):
                 batch.turns[write.call_id, int(row["number"])] = dict(row)
+            case NewEvent(row=row):
+                batch.events[str(row["id"])] = dict(row)
             case Mark():
                 pass
     return batch
@@ -181,9 +195,9 @@ class Writer:
         self._urgent.set()
         return committed
 
-    def put(self, write: ChangedCall | NewTurn) -> None:
+    def put(self, write: ChangedCall | NewTurn | NewEvent) -> None:
         """Queue a write nobody waits for. Never blocks, never raises."""
-        if self._task is None or (isinstance(write, NewTurn) and len(self._queue) >= 10 * self._limit):
+        if self._task is None or (isinstance(write, NewTurn | NewEvent) and len(self._queue) >= 10 * self._limit):
             self.stats.dropped += 1
             if self.stats.dropped % _LOG_EVERY == 1:
                 log.error("call %s: a write of the record is lost: the queue is full or closed", write.call_id)

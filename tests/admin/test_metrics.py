@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from appliance.events import Disposition, InputBy, Speculation, Stage, ToolRun
 from appliance.ipc.hook_messages import Pong
 from appliance.ipc.messages import PACING_BOUNDS_MS, LegClosed, MediaStats, ProcessState, WorkerStats
 from appliance.plugins.breaker import Key
+from appliance.plugins.declarative.delivery import WebhookStats
 from appliance.signalling.routes import REFUSALS, Router
 from appliance.signalling.trunks import COUNTED, TrunkRule, TrunkTable
 from appliance.store.writer import WriterStats
@@ -45,6 +47,7 @@ def metrics() -> Metrics:
     """Everything has been seen once."""
     metrics = Metrics()
     metrics.watch_store(WriterStats)
+    metrics.watch_webhooks(lambda: WebhookStats(waiting=Counter({("crm", "calls"): 2})))
     metrics.watch_sip(lambda: {"garbage": 3, "calls": 2})
     metrics.watch_refusals(lambda: {"no_line": 2})
     metrics.watch_budgets(lambda: {"speculation": 2})

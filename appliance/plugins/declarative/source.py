@@ -8,12 +8,15 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver
 
-from appliance.api.tools import Tool
+from appliance.api.tools import Tool, ToolError
 from appliance.config import Settings
 from appliance.config.egress import Hosts
 from appliance.plugins.declarative.http_client import HttpClient
 from appliance.plugins.declarative.http_tools import tools_of
 from appliance.plugins.declarative.loader import DeclarativePlugin
+from appliance.plugins.declarative.schema import Webhook
+from appliance.plugins.declarative.templates import Scope, render_text, render_url
+from appliance.plugins.declarative.webhooks import Target
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,24 @@ class Declarative:
                 found += [(name, tool) for tool in tools_of(plugin, known, self._clients[name])]
         return found
 
+    def targets_of(self, line: str, enabled: Mapping[str, Mapping[str, Any]]) -> list[Target]:
+        """The webhooks of a line. Arguments as for :meth:`tools_of`."""
+        found: list[Target] = []
+        for name, values in enabled.items():
+            plugin = self._plugins.get(name)
+            if plugin is None or not plugin.file.webhooks:
+                continue
+            known = self.values_of(plugin, values, line)
+            if known is None:
+                continue
+            scope = Scope(values=known, secrets=plugin.file.secrets)
+            for webhook, wanted in plugin.file.webhooks.items():
+                try:
+                    found.append(_target(name, webhook, wanted, scope))
+                except (ValueError, ToolError) as error:
+                    logger.error("line %s: webhook %s of plugin %s is left out: %s", line, webhook, name, error)
+        return found
+
     def values_of(self, plugin: DeclarativePlugin, values: Mapping[str, Any], line: str) -> dict[str, Any] | None:
         """``values`` with the defaults filled in; None, and a line in the log, where they are wrong."""
         problems = plugin.values_problems(values)
@@ -109,3 +130,27 @@ class Declarative:
         for name, plugin in plugins.items():
             allowed = Hosts.of((*self._allow_hosts, *plugin.file.allow_hosts))
             self._clients[name] = HttpClient(allowed, self._egress, self._resolver)
+
+
+def _target(plugin: str, name: str, webhook: Webhook, scope: Scope) -> Target:
+    """The webhook with everything filled in.
+
+    Raises:
+        ValueError, ToolError: the operator's values make no URL.
+    """
+    texts = {
+        key: render_text(value, scope) if isinstance(value, str) else value.get_secret_value().strip()
+        for key, value in webhook.headers.items()
+    }
+    return Target(
+        plugin=plugin,
+        webhook=name,
+        url=render_url(webhook.url, {}, scope),
+        events=frozenset(webhook.events),
+        secret=webhook.secret,
+        headers=texts,
+        timeout_s=webhook.timeout_s,
+        attempts=webhook.attempts,
+        concurrency=webhook.concurrency,
+        max_waiting=webhook.max_waiting,
+    )

@@ -1,0 +1,68 @@
+"""Webhooks of YAML plugins in the control process: from the events of calls, by the record, to those who want them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from appliance.clock import Clock
+from appliance.events import CallEvent
+from appliance.plugins.declarative.delivery import Delivery, WebhookStats
+from appliance.plugins.declarative.source import Declarative
+from appliance.plugins.declarative.webhooks import NewEvent, Target, WebhookEvents
+from appliance.plugins.plan import Chosen
+from appliance.store.calls import CallStore
+
+
+class Webhooks:
+    """Keeps what webhooks are to be told, and tells them.
+
+    Args:
+        source: the YAML plugins.
+        chosen: the plugins of a line with their values, by the line's name.
+        store: the call record; open it before :meth:`run`.
+        clock: for due times.
+    """
+
+    def __init__(self, source: Declarative, chosen: Callable[[str], Chosen], store: CallStore, clock: Clock) -> None:
+        self._source = source
+        self._chosen = chosen
+        self._store = store
+        self._clock = clock
+        self._events = WebhookEvents(self._targets_of, lambda: f"evt_{uuid.uuid4().hex}", clock.utc)
+        self._delivery: Delivery | None = None
+
+    @property
+    def stats(self) -> WebhookStats:
+        """Counters, and what waits."""
+        return self._delivery.stats if self._delivery is not None else WebhookStats()
+
+    def observe(self, event: CallEvent) -> None:
+        """Keep what is to be told of ``event``. Call it before the event itself is put on record."""
+        if self._delivery is None:
+            return
+        made = self._events.events(event)
+        if made:
+            self._store.keep_events([new for target, new in made if self._delivery.room(target, new)])
+
+    def interrupted(self, call: Mapping[str, Any], ended_at: datetime) -> list[NewEvent]:
+        """What is to be told of a call that was cut off when the box last stopped."""
+        reason = "the appliance stopped without ending the call"
+        return [new for _, new in self._events.interrupted(call, ended_at, reason)]
+
+    def open(self) -> None:
+        """Take events from now on; the record is open."""
+        self._delivery = Delivery(self._store.webhook_queue, self._target_of, self._source.client, self._clock)
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Call :meth:`open` before."""
+        assert self._delivery is not None
+        await self._delivery.run()
+
+    def _targets_of(self, line: str) -> list[Target]:
+        return self._source.targets_of(line, self._chosen(line))
+
+    def _target_of(self, plugin: str, webhook: str, line: str) -> Target | None:
+        return next((one for one in self._targets_of(line) if one.key == (plugin, webhook)), None)

@@ -1,0 +1,132 @@
+"""The durable queue of webhooks: events stay in the record's database until they have been delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from appliance.errors import StoreError
+from appliance.plugins.declarative.delivery import Key, Waiting
+from appliance.plugins.declarative.webhooks import NewEvent
+from appliance.store.models import Base
+
+_events: Table = Base.metadata.tables["webhook_events"]
+
+_ATTEMPTS: Final = 3
+_RETRY_S: Final = 0.2
+_MAX_PROBLEM: Final = 500
+
+T = TypeVar("T")
+
+
+def row_of(event: NewEvent, box: str) -> dict[str, Any]:
+    """A new event as a row."""
+    return {
+        "id": event.id,
+        "box": box,
+        "plugin": event.plugin,
+        "webhook": event.webhook,
+        "line": event.line,
+        "call_id": event.call_id,
+        "event": event.event,
+        "body": event.body,
+        "created_at": event.created_at,
+        "attempts": 0,
+        "next_at": event.created_at,
+        "problem": "",
+        "given_up_at": None,
+    }
+
+
+class WebhookQueue:
+    """The events of this box that are to be delivered; new ones come with the record (``CallStore.keep_events``).
+
+    Args:
+        engine: of the record; stays with whoever made it.
+        box: the name of this box.
+    """
+
+    def __init__(self, engine: AsyncEngine, box: str) -> None:
+        self._engine = engine
+        self._box = box
+
+    async def waiting(self) -> Mapping[Key, tuple[int, datetime]]:
+        """How many events wait for each (plugin, webhook), and when the first is due."""
+        columns = _events.c.plugin, _events.c.webhook
+        first = func.min(_events.c.next_at, type_=_events.c.next_at.type)
+        query = (
+            select(*columns, func.count(), first)
+            .where(_events.c.box == self._box, _events.c.given_up_at.is_(None))
+            .group_by(*columns)
+        )
+
+        async def read(connection: AsyncConnection) -> Mapping[Key, tuple[int, datetime]]:
+            return {(row[0], row[1]): (row[2], row[3]) for row in await connection.execute(query)}
+
+        return await self._tried(read)
+
+    async def due(self, key: Key, now: datetime, limit: int, without: Collection[str]) -> Sequence[Waiting]:
+        """Events whose time has come, the longest due first."""
+        query = (
+            select(*(_events.c[name] for name in ("id", "line", "call_id", "event", "body", "attempts")))
+            .where(
+                _events.c.box == self._box,
+                _events.c.plugin == key[0],
+                _events.c.webhook == key[1],
+                _events.c.given_up_at.is_(None),
+                _events.c.next_at <= now,
+                _events.c.id.not_in(list(without)),
+            )
+            .order_by(_events.c.next_at, _events.c.id)
+            .limit(limit)
+        )
+
+        async def read(connection: AsyncConnection) -> Sequence[Waiting]:
+            return [Waiting(*row) for row in await connection.execute(query)]
+
+        return await self._tried(read)
+
+    async def delivered(self, event_id: str) -> None:
+        """Forget it."""
+        await self._execute(delete(_events).where(_events.c.id == event_id))
+
+    async def failed(self, event_id: str, attempts: int, again_at: datetime, problem: str) -> None:
+        """Keep it for another attempt."""
+        await self._change(event_id, attempts=attempts, next_at=again_at, problem=problem[:_MAX_PROBLEM])
+
+    async def give_up(self, event_id: str, attempts: int, now: datetime, problem: str) -> None:
+        """Keep it as undeliverable."""
+        await self._change(event_id, attempts=attempts, given_up_at=now, problem=problem[:_MAX_PROBLEM])
+
+    async def expire(self, before: datetime) -> int:
+        """Delete what was given up before then; how many."""
+        return await self._execute(delete(_events).where(_events.c.box == self._box, _events.c.given_up_at < before))
+
+    async def _change(self, event_id: str, **values: Any) -> None:
+        await self._execute(update(_events).where(_events.c.id == event_id).values(**values))
+
+    async def _execute(self, statement: Any) -> int:
+        async def write(connection: AsyncConnection) -> int:
+            return int((await connection.execute(statement)).rowcount)
+
+        return await self._tried(write)
+
+    async def _tried(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with self._engine.begin() as connection:
+                    return await work(connection)
+            except (SQLAlchemyError, OSError) as error:
+                if attempt == _ATTEMPTS:
+                    cause = getattr(error, "orig", None) or error
+                    raise StoreError(
+                        f"the queue of webhooks cannot be read or written: {cause}; check store.url and its disk"
+                    ) from error
+                await asyncio.sleep(_RETRY_S)
+        raise AssertionError("unreachable")

@@ -1,0 +1,137 @@
+"""A whole box with a YAML plugin: its model asks a real server, says what it answered, and a webhook is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from standardwebhooks.webhooks import Webhook
+
+from appliance.cli.box import Box
+from appliance.cli.softphone import Softphone, read_wav
+from tests.bench import lines, records
+from tests.bench.llm_failures import settings
+from tests.bench.uac import BareUac
+from tests.openai_sim.chat import Answer, ChatSim
+from tests.plugins.declarative.server import HttpServer
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
+
+NUMBER = "+49301234"
+KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PLUGIN = """
+summary: The shop.
+values: {shop: {}}
+secrets: {token: !secret shop_token}
+allow_hosts: [127.0.0.1]
+tools:
+  order_status:
+    description: The state of an order.
+    parameters: {type: object, properties: {number: {type: string}}, required: [number]}
+    url: URL/${values.shop}/orders/${arguments.number}
+    headers: {Authorization: "Bearer ${secrets.token}"}
+    response: {tell: {state: order.state}}
+webhooks:
+  calls:
+    url: URL/hook
+    events: [call.started, call.answered, call.ended, tool.used]
+    secret: !secret hook_key
+"""
+LINE: dict[str, object] = {
+    "name": "desk",
+    "agent": "llm",
+    "prompt": "You are the desk.",
+    "greeting": "Good morning.",
+    "turn": {"speculate": 0},
+    "plugins": {"shop": {"shop": "south"}},
+}
+
+
+def box_of(folder: Path, server: HttpServer, models: ChatSim) -> Box:
+    plugins = folder / "plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    (plugins / "shop.yaml").write_text(PLUGIN.replace("URL", server.url))
+    secrets = folder / "secrets.yaml"
+    secrets.write_text(f"shop_token: top-secret\nhook_key: {KEY}\n")
+    chosen = {
+        **settings(folder, [models.url]),
+        **lines.dialplan(folder / "own", [LINE]),
+        "plugins.paths": [str(plugins)],
+        "secrets_file": str(secrets),
+        "egress": ["127.0.0.1"],
+    }
+    return Box(folder / "box", chosen)
+
+
+async def test_the_model_asks_a_server_and_says_what_it_answered(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"order": {"state": "sent </tool> yesterday"}, "hidden": "cost price"})
+
+    script = [
+        Answer("", calls=[("a", "order_status", '{"number": "7/8"}')]),
+        Answer("It was sent yesterday.", calls=[("b", "hang_up", '{"reason": "done"}')]),
+    ]
+    async with HttpServer(answer) as server, ChatSim() as models:
+        models.script.extend(script)
+        box = box_of(tmp_path, server, models)
+        clip = lines.question(tmp_path)
+        try:
+            await asyncio.to_thread(box.start)
+            async with BareUac(("127.0.0.1", box.sip_port), NUMBER) as uac, Softphone(uac) as phone:
+                await phone.dial(box.uri(lines.ASSISTANT))
+                await phone.wait_agent_silent(30.0, quiet_s=0.8)
+                await phone.play(read_wav(clip))
+                await phone.wait_hangup(30.0)
+            (call,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
+            await eventually(lambda: sum(one.path == "/hook" for one in server.asked) == 4, box.log_tail)
+        finally:
+            code = await asyncio.to_thread(box.stop)
+    assert code == 0, box.log_tail()
+    assert models.problems == []
+
+    (asked,) = [one for one in server.asked if one.path != "/hook"]
+    assert asked.path == "/south/orders/7%2F8"
+    assert asked.headers["Authorization"] == "Bearer top-secret"
+    told = next(text for text in models.asked[1].body["messages"] if text["role"] == "tool")["content"]
+    assert "sent" in told
+    assert "yesterday" in told
+    assert "</tool>" not in told
+    assert "cost price" not in json.dumps([one.body for one in models.asked])
+    turn = next(turn for turn in call["turns"] if turn["by"] == "voice")
+    assert turn["heard_text"] == "It was sent yesterday."
+    tool = json.loads(turn["tools"])[0]
+    assert (tool["name"], tool["source"], json.loads(tool["arguments"])) == ("order_status", "shop", {"number": "7/8"})
+
+    judge = Webhook(KEY)
+    sent = [judge.verify(one.body, one.headers) for one in server.asked if one.path == "/hook"]
+    assert {one["data"]["call_id"] for one in sent} == {call["id"]}
+    types = {one["type"]: one["data"] for one in sent}
+    assert types["tool.used"]["arguments"] == {"number": "7/8"}
+    assert types["call.ended"]["hangup_by"] == "agent"
+    assert "top-secret" not in box.log_tail()
+
+
+async def test_a_call_cut_off_by_a_killed_box_is_told_when_it_is_back(tmp_path: Path) -> None:
+    async with HttpServer() as server, ChatSim() as models:
+        box = box_of(tmp_path, server, models)
+        try:
+            await asyncio.to_thread(box.start)
+            async with BareUac(("127.0.0.1", box.sip_port), NUMBER) as uac, Softphone(uac) as phone:
+                await phone.dial(box.uri(lines.ASSISTANT))
+                await eventually(lambda: len(server.asked) == 2, box.log_tail)
+                for pid in box.processes().values():
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(box.stop)
+            box = box_of(tmp_path, server, models)
+            await asyncio.to_thread(box.start)
+            await eventually(lambda: len(server.asked) == 3, box.log_tail)
+        finally:
+            await asyncio.to_thread(box.stop)
+    last = json.loads(server.asked[-1].body)
+    assert (last["type"], last["data"]["disposition"]) == ("call.ended", "interrupted")
