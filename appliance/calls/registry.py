@@ -20,6 +20,7 @@ from appliance.events import Disposition
 from appliance.hook_types import Refusal
 from appliance.hookspecs import IdentityClaim
 from appliance.ipc.hook_messages import HookOutcome
+from appliance.plugins.hooks import Hooks
 from appliance.signalling.headers import Passport
 from appliance.signalling.leg import CallInfo, HangupCause, Leg
 
@@ -85,33 +86,39 @@ class CallRegistry:
         passport = next(iter(leg.info.about.identity), None)
         if (passport and hooks.wanted("verify_identity")) or hooks.wanted("admit") or hooks.wanted("route"):
             self._empty.clear()
-            task = asyncio.create_task(self._ask(leg, passport), name=f"admit {leg.info.leg_id}")
+            asking = self._ask(leg, passport, self.routing, self._services)
+            task = asyncio.create_task(asking, name=f"admit {leg.info.leg_id}")
             self._waiting[task] = leg
             task.add_done_callback(self._asked)
         else:
-            self._take(leg)
+            self._take(leg, self.routing, self._services)
 
-    def _take(self, leg: Leg, wanted: str | None = None) -> None:
-        """Begin the call on the line ``wanted``, or on the one that the dialplan has for it."""
+    def use(self, routing: Routing, services: Services) -> None:
+        """New calls get these from now on; calls that are here keep what they came with."""
+        self.routing, self._services = routing, services
+
+    def _take(self, leg: Leg, routing: Routing, services: Services, wanted: str | None = None) -> bool:
+        """Begin the call on the line ``wanted``, or on the one that the dialplan has for it; whether there is one."""
         info = leg.info
         arrival = self._arrival(info)
         line: Line | None = None
         if wanted is not None:
-            line = self.routing.line(wanted)
+            line = routing.line(wanted)
             if line is None:
                 logger.error("call %s: a plugin wants line %r, which there is not", info.leg_id, wanted[:64])
-        line = line or self.routing.decide(arrival)
+        line = line or routing.decide(arrival)
         if line is None or line.refuse is not None:
             self._give_back(info.trunk)
             self._turn_away(leg, arrival, line)
-            return
-        session = CallSession(leg, line, self._services)
+            return False
+        session = CallSession(leg, line, services)
         task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
         self._sessions[session] = task
         self._on_line[line.name] += 1
         self._empty.clear()
         task.add_done_callback(lambda _: self._ended(session, line))
         logger.info("call %s from %s to %s on line %s", session.call_id, leg.info.calling, leg.info.called, line.name)
+        return True
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new call and wait for the running ones; those left at the deadline are hung up."""
@@ -146,14 +153,14 @@ class CallRegistry:
 
     # --- what plugins say -----------------------------------------------------------------------------------------
 
-    async def _ask(self, leg: Leg, passport: Passport | None) -> None:
+    async def _ask(self, leg: Leg, passport: Passport | None, routing: Routing, services: Services) -> None:
         """Have plugins decide about a call; never raises."""
         gone: list[HangupCause] = []
         leg.on_hangup = gone.append
-        hooks = self._services.hooks
+        hooks = services.hooks
         try:
             if passport is not None and hooks.wanted("verify_identity"):
-                leg.info = await self._verified(leg.info, passport)
+                leg.info = await _verified(leg.info, passport, hooks)
             call = hook_call(leg.info, number_of(leg.info))
             refusal: Refusal | None = None
             if hooks.wanted("admit"):
@@ -164,14 +171,16 @@ class CallRegistry:
         except asyncio.CancelledError:
             self._give_back(leg.info.trunk)
             self._refuse(leg, "no_room", 503, "Service Unavailable")
+            hooks.over(leg.info.leg_id)
             return
         leg.on_hangup = None
         if refusal is not None:
-            self._refused_by_plugin(leg, refusal)
+            self._refused_by_plugin(leg, refusal, services)
+        elif self._take(leg, routing, services, wanted):
+            if gone and leg.on_hangup is not None:
+                leg.on_hangup(gone[0])
             return
-        self._take(leg, wanted)
-        if gone and leg.on_hangup is not None:
-            leg.on_hangup(gone[0])
+        hooks.over(leg.info.leg_id)
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         leg = self._waiting.pop(task)
@@ -180,30 +189,13 @@ class CallRegistry:
             self._refuse(leg, "no_room", 503, "Service Unavailable")
         self._perhaps_empty()
 
-    async def _verified(self, info: CallInfo, passport: Passport) -> CallInfo:
-        """The call with a plugin's verdict on its number, where one has any."""
-        claim = IdentityClaim(
-            token=passport.token,
-            certificate=passport.certificate,
-            attest=passport.attest,
-            origin=passport.origin,
-            destinations=passport.destinations,
-            issued_at=passport.issued_at,
-            calling=info.calling,
-            called=info.called,
-        )
-        verdict = await self._services.hooks.first("verify_identity", hook_call(info, number_of(info)), claim=claim)
-        if not isinstance(verdict, str) or not verdict.isprintable():
-            return info
-        return replace(info, about=replace(info.about, verstat=verdict[:_MAX_VERDICT])) if verdict else info
-
-    def _refused_by_plugin(self, leg: Leg, refusal: Refusal) -> None:
+    def _refused_by_plugin(self, leg: Leg, refusal: Refusal, services: Services) -> None:
         """A plugin does not want the call. It is on record all the same."""
         self._give_back(leg.info.trunk)
         status = refusal.status if 400 <= refusal.status <= 699 else _DECLINED
         logger.warning("call %s from %s refused by a plugin: %s", leg.info.leg_id, leg.info.source, refusal.reason)
         self._refuse(leg, "plugin", status, "")
-        record_refused(leg.info, self._services, status, refusal.reason or "a plugin has refused the call")
+        record_refused(leg.info, services, status, refusal.reason or "a plugin has refused the call")
 
     def _no_room_on_trunk(self, name: str) -> str:
         """Take one call on the trunk: "" where there is room."""
@@ -275,3 +267,21 @@ class CallRegistry:
     def _refuse(self, leg: Leg, cause: str, status: int, reason: str) -> None:
         self.refused[cause] += 1
         leg.reject(status, reason, retry_after_s=_RETRY_AFTER_S if status == 503 else None)
+
+
+async def _verified(info: CallInfo, passport: Passport, hooks: Hooks) -> CallInfo:
+    """The call with a plugin's verdict on its number, where one has any."""
+    claim = IdentityClaim(
+        token=passport.token,
+        certificate=passport.certificate,
+        attest=passport.attest,
+        origin=passport.origin,
+        destinations=passport.destinations,
+        issued_at=passport.issued_at,
+        calling=info.calling,
+        called=info.called,
+    )
+    verdict = await hooks.first("verify_identity", hook_call(info, number_of(info)), claim=claim)
+    if not isinstance(verdict, str) or not verdict.isprintable():
+        return info
+    return replace(info, about=replace(info.about, verstat=verdict[:_MAX_VERDICT])) if verdict else info

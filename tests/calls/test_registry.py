@@ -120,6 +120,7 @@ def test_a_plugin_turns_a_call_away_and_it_is_on_record() -> None:
         assert leg.told == ["reject 486"]
         assert trunks.state("local").calls == 0
         assert registry.refused == {"plugin": 1}
+        assert hooks.ended == ["leg1"]
         assert "route" not in hooks.told
         ended = registry._services.log.ended
         assert (ended.disposition, ended.hangup_code, ended.hangup_text) == ("rejected", 486, "a known nuisance")
@@ -179,6 +180,30 @@ def test_a_plugin_chooses_the_line_if_there_is_one_of_that_name(route: Any, answ
         await settled(registry)
 
     run_virtual(test())
+
+
+def test_a_call_keeps_the_plan_that_it_came_with_whatever_plugins_take_time_for(monkeypatch: Any) -> None:
+    async def test() -> None:
+        taken = Taken(monkeypatch)
+        registry = two_lines(SpokenHooks(0.05, route="other"))
+        registry.admit(Leg())
+        await asyncio.sleep(0.01)
+        newer = line().model_copy(update={"name": "newer"})
+        later = SpokenHooks(route=lambda: None)
+        registry.use(Routing([newer]), replace_services(registry, hooks=later))
+        await asyncio.sleep(0.1)
+        taken.over.set()
+        await settled(registry)
+        registry.admit(Leg())
+        await asyncio.sleep(0.1)
+        await settled(registry)
+        assert taken.lines == ["other", "newer"]
+
+    run_virtual(test())
+
+
+def replace_services(registry: CallRegistry, **changes: Any) -> Any:
+    return SimpleNamespace(**{**vars(registry._services), **changes})
 
 
 def test_a_caller_who_gives_up_while_plugins_are_asked_is_on_record_as_one_who_did(monkeypatch: Any) -> None:
