@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.json:
-        print(json.dumps(_as_json(told, arrival, plan), indent=2))
+        print(json.dumps(_as_json(told, arrival, plan.sources), indent=2))
     else:
-        print("\n".join(_text(told, plan)))
+        print("\n".join(_text(told, plan.sources)))
     return 1 if told.line is None or told.line.refuse is not None else 0
 
 
@@ -144,28 +144,28 @@ def _arrival(args: argparse.Namespace, settings: Settings, plan: Dialplan) -> tu
     return arrival, notes
 
 
-def _text(told: Explanation, plan: Dialplan) -> Iterator[str]:
+def _text(told: Explanation, sources: Mapping[str, str]) -> Iterator[str]:
     line = told.line
     if line is None:
         yield "no line answers: the call is refused with 404"
     elif line.refuse is not None:
         reason = f" ({line.refuse.reason})" if line.refuse.reason else ""
-        yield f"{line.name} ({plan.sources[line.name]}) refuses the call with {line.refuse.status}{reason}"
+        yield f"{line.name} ({sources[line.name]}) refuses the call with {line.refuse.status}{reason}"
     else:
-        yield f"{line.name} ({plan.sources[line.name]}) answers"
+        yield f"{line.name} ({sources[line.name]}) answers"
     for passed in told.nearest:
-        yield f"  not {passed.line.name} ({plan.sources[passed.line.name]}): {'; '.join(passed.reasons)}"
+        yield f"  not {passed.line.name} ({sources[passed.line.name]}): {'; '.join(passed.reasons)}"
     more = told.tried - len(told.nearest)
     if more:
         by_key = ", ".join(f"{count:,} by {key}" for key, count in told.counts.items())
         yield f"  nor {more:,} others, which differ in more; of all {told.tried:,} tried: {by_key}"
 
 
-def _as_json(told: Explanation, arrival: Arrival, plan: Dialplan) -> dict[str, Any]:
+def _as_json(told: Explanation, arrival: Arrival, sources: Mapping[str, str]) -> dict[str, Any]:
     line = told.line
     return {
         "line": line.name if line is not None else None,
-        "source": plan.sources[line.name] if line is not None else None,
+        "source": sources[line.name] if line is not None else None,
         "refused": 404 if line is None else line.refuse.status if line.refuse is not None else None,
         "trunk": arrival.trunk,
         "at": arrival.at.isoformat(),
@@ -174,7 +174,7 @@ def _as_json(told: Explanation, arrival: Arrival, plan: Dialplan) -> dict[str, A
         "nearest": [
             {
                 "line": passed.line.name,
-                "source": plan.sources[passed.line.name],
+                "source": sources[passed.line.name],
                 "unmet": [
                     {"key": criterion.key, "why": why}
                     for criterion, why in zip(passed.unmet, passed.reasons, strict=True)

@@ -84,6 +84,33 @@ def test_mistakes_in_the_configuration(text: str, said: str) -> None:
     assert any(said in problem for problem in problems("config", text)), problems("config", text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{bases: {b: {voice: {rate: 1.2}, flow: {bye: {hang_up: Bye}}}}, lines: [{name: a, extends: b, voice: null}]}",
+        "{name: a, extends: b, flow: {bye: {interruptible: false}, hi: null}, greeting: null, agent: null}",
+        "{defaults: {greeting: Hi, language: en-gb}, lines: [{name: a, flow: {bye: {interruptible: true}}}]}",
+        "{bases: {b: {prompt: x, no_input: {after_s: 3}}}}",
+    ],
+)
+def test_what_inherits_need_not_say_all(text: str) -> None:
+    assert problems("dialplan", text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{lines: [{name: a, extends: b, flwo: {}}]}", "'flwo' was unexpected"),
+        ("{lines: [{name: a, voice: null}]}", "None is not of type 'object'"),
+        ("{lines: [{extends: b}]}", "'name' is a required property"),
+        ("{bases: {b: {agent: robot}}}", "'robot' is not one of"),
+        ("{defaults: {language: 7, turn: {patience: 9}}, lines: [{name: a}]}", "9 is greater than the maximum of 4"),
+    ],
+)
+def test_mistakes_in_what_inherits(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems("dialplan", text)), problems("dialplan", text)
+
+
 def test_short_forms_are_welcome() -> None:
     assert (
         problems(
