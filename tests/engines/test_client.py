@@ -22,6 +22,7 @@ from appliance.ipc.messages import (
     Respond,
     TurnVerdict,
 )
+from tests.waiting import eventually
 
 
 async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_path: Path) -> None:
@@ -49,11 +50,9 @@ async def test_the_last_moments_of_a_dying_worker_do_not_use_up_a_request(tmp_pa
     await pool.start()
     verdict = asyncio.create_task(pool.judge_turn(JudgeTurn(pool.number(), 0, 1, 0, 160, loop.time() + 5.0)))
     loop.call_later(0.03, old.close)
-    async with asyncio.timeout(5.0):
-        while path.exists():
-            await asyncio.sleep(0.005)
-        new = await serve(path, healthy)
-        assert (await verdict).probability == 0.7
+    await eventually(lambda: not path.exists())
+    new = await serve(path, healthy)
+    assert (await verdict).probability == 0.7
     assert asked == 1
     await pool.stop()
     new.close()
@@ -92,9 +91,7 @@ async def test_partial_results_of_a_slot_are_asked_of_one_worker(tmp_path: Path)
 async def down(pool: EnginePool, listener: Listener) -> None:
     """Let the only worker of ``pool`` be gone."""
     listener.close()
-    async with asyncio.timeout(30):
-        while pool.connected:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: not pool.connected)
 
 
 async def test_what_is_said_while_no_worker_is_up_reaches_the_one_that_comes_back(tmp_path: Path) -> None:

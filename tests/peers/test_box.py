@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from appliance.cli.box import HOST, Box, BoxError
 from appliance.cli.dialler import SipDialler
 from appliance.cli.softphone import CallFailed, Softphone
 from tests.bench import lines, records
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, block_until
 
 pytestmark = pytest.mark.peer
 
@@ -131,10 +130,11 @@ def test_a_box_is_gone_when_the_test_that_started_it_was_killed(tmp_path: Path) 
         processes = [Path(f"/proc/{pid}") for pid in test.stdout.readline().split()]
         assert len(processes) > 2 and all(process.exists() for process in processes)
         test.kill()
-    deadline = time.monotonic() + LIMIT_S
-    while left := [process for process in processes if process.exists() and not _is_zombie(process)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+
+    def left() -> list[Path]:
+        return [process for process in processes if process.exists() and not _is_zombie(process)]
+
+    block_until(lambda: not left(), lambda: f"{left()} still run")
 
 
 def _is_zombie(process: Path) -> bool:

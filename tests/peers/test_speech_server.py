@@ -11,6 +11,7 @@ from appliance.cli.box import Box
 from tests.bench.lines import dialplan
 from tests.bench.setup_latency import measure
 from tests.openai_sim.speech import SpeechSim
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.peer
 
@@ -30,9 +31,7 @@ async def test_what_lines_say_in_fixed_words_is_spoken_without_the_server(tmp_pa
         while not {"Hello, you have reached the front desk.", "Nobody is here today. Goodbye."} <= inputs:
             asked = await server.wait_asked(len(inputs) + 1)
             inputs.add(asked.body["input"])
-        async with asyncio.timeout(30):
-            while not all(asked.done for asked in server.asked):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: all(asked.done for asked in server.asked))
     try:
         found, wrong = await measure(box.sip_port, 1, 1.0, 3.0)
     finally:

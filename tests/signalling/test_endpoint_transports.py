@@ -19,7 +19,7 @@ from appliance.signalling.sip_legs import SipLeg
 from appliance.signalling.tls import TlsServer
 from appliance.signalling.trunks import TrunkRule, TrunkTls
 from appliance.sip.uri import Peer, SipUri
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, eventually
 
 from ..certificates import Authority
 from .test_sip_endpoint import SDP, RawPeer, StaticMedia, raw_peer
@@ -321,8 +321,7 @@ async def test_calls_of_a_trunk_registered_by_tcp_come_over_that_connection_and_
         asked = await peer.expect("REGISTER")
         await stranger_is_refused(stranger, box, "before")
         peer.writer.write(asked.replace(asked.split("\r\n", 1)[0], "SIP/2.0 200 OK").encode())
-        while not box.trunk_of(Peer("127.0.0.1", port, "tcp")):
-            await asyncio.sleep(0.001)
+        await eventually(lambda: box.trunk_of(Peer("127.0.0.1", port, "tcp")))
         peer.say("INVITE", 1, body=SDP)
         await peer.expect("SIP/2.0 486")
         await stranger_is_refused(stranger, box, "after")

@@ -13,7 +13,7 @@ from appliance.signalling.connections import Connections
 from appliance.signalling.tls import TlsClient, TlsContexts, TlsServer
 from appliance.signalling.transports import ListenOn, Transports
 from appliance.sip.uri import Peer
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, eventually
 
 from ..certificates import Authority
 from ..engines.virtual_time import run_virtual
@@ -84,8 +84,7 @@ async def test_an_address_named_within_a_call_must_show_the_certificate_of_its_t
                 if domain:
                     assert await heard.get() == message
                     continue
-                while not unsent:
-                    await asyncio.sleep(0.001)
+                await eventually(lambda unsent=unsent: unsent)
             assert "its certificate is for sip.example.net, not for 127.0.0.1" in unsent[0][2]
 
 

@@ -151,13 +151,10 @@ async def test_qualify_tells_whether_a_trunk_is_there() -> None:
         rule = TrunkRule("carrier", proxies=(f"sip:127.0.0.1:{there.peer.port}",), qualify_s=0.05)
         async with endpoint(rule) as (_, table):
             state = table.state("carrier")
-            async with asyncio.timeout(LIMIT_S):
-                while state.reachable is None:
-                    await asyncio.sleep(0.002)
-                assert state.reachable
-                assert state.round_trip_ms is not None and state.round_trip_ms >= 0.0
-                while state.reachable:
-                    await asyncio.sleep(0.002)
+            await eventually(lambda: state.reachable is not None)
+            assert state.reachable
+            assert state.round_trip_ms is not None and state.round_trip_ms >= 0.0
+            await eventually(lambda: not state.reachable)
 
 
 async def test_each_of_two_accounts_at_one_server_answers_challenges_as_itself() -> None:

@@ -28,6 +28,7 @@ from tests.store.facts import (
     started,
     turn,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -130,8 +131,7 @@ async def test_a_full_disk_loses_nothing_once_there_is_space(store: CallStore, t
     await store.call_started(started("before"))
     with largest_file(4096):
         waiting = asyncio.ensure_future(store.call_started(started("during")))
-        while store.stats.retries < 3:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: store.stats.retries >= 3)
         assert not waiting.done()
         assert store.stats.failing
     await waiting
@@ -148,8 +148,7 @@ async def test_a_locked_database_delays_the_record_and_nothing_else(
     other = sqlite3.connect(url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
     other.execute("begin immediate")
     waiting = asyncio.ensure_future(store.call_started(started()))
-    while store.stats.retries < 2:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: store.stats.retries >= 2)
     assert "locked" in store.stats.failing
     other.execute("rollback")
     other.close()
