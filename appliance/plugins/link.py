@@ -47,7 +47,7 @@ from appliance.plugins.http_limits import parts
 from appliance.plugins.http_proxy import HttpProxy
 from appliance.plugins.marker import Mark, MarkerReader
 from appliance.plugins.plan import Manifest, PluginPlan
-from appliance.plugins.processor_time import of_thread
+from appliance.plugins.processor_time import Ran, of_thread, of_threads
 from appliance.plugins.tool_calls import NOT_AVAILABLE, ToolCalls
 from appliance.tool_types import OngoingCall
 
@@ -379,21 +379,39 @@ class PluginLink:
 
     async def _watch(self) -> None:
         """Until the host is gone: kill it where it gives no sign of life."""
-        since = of_thread(self._pid, self._pid)
-        asked_at = 0.0
+        every_s = self._hang_s / 4
+        asked_at = woken_at = time.monotonic()
+        before: dict[int, Ran] | None = None
+        self._send(Ping(next(self._numbers)))
         while not self._gone.is_set():
-            now = time.monotonic()
-            if asked_at and self._pong_at < asked_at:
-                silent_s = now - asked_at
-                ran = of_thread(self._pid, self._pid)
-                starved = ran.waiting_s - since.waiting_s > 0.5 * silent_s
-                if silent_s > self._hang_s and (not starved or silent_s > _STARVED_S):
-                    self._kill(self._who(), f"holds up the plugin host, for {silent_s:.1f} s now")
-            else:
-                asked_at, since = now, of_thread(self._pid, self._pid)
-                self._send(Ping(next(self._numbers)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), self._hang_s / 4)
+                await asyncio.wait_for(self._gone.wait(), every_s)
+            now = time.monotonic()
+            # What this process was itself late by is no silence of the host's: its answer may lie there unread.
+            asked_at += max(0.0, now - woken_at - 2 * every_s)
+            woken_at = now
+            if self._pong_at >= asked_at:
+                asked_at, before = now, None
+                self._send(Ping(next(self._numbers)))
+            elif before is None:
+                before = of_threads(self._pid)
+            elif now - asked_at > self._hang_s and self._hung(before, now - asked_at):
+                self._kill(self._who(), f"holds up the plugin host, for {now - asked_at:.1f} s now")
+                before = None
+
+    def _hung(self, before: Mapping[int, Ran], silent_s: float) -> bool:
+        """Whether a silent host has hung, or only waits for a core that others have."""
+        if silent_s > _STARVED_S:
+            return True
+        nothing = Ran(0.0, 0.0)
+        since = [
+            Ran(ran.on_core_s - was.on_core_s, ran.waiting_s - was.waiting_s)
+            for thread, ran in of_threads(self._pid).items()
+            for was in (before.get(thread, nothing),)
+        ]
+        computes = max((ran.on_core_s for ran in since), default=0.0) > 0.5 * self._hang_s
+        starved = max((ran.waiting_s for ran in since), default=0.0) > 0.25 * silent_s
+        return computes or not starved
 
     def _who(self) -> Mark | None:
         """Whose code runs: of several threads, the one that is on a core."""

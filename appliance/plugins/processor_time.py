@@ -20,3 +20,12 @@ def of_thread(pid: int, thread: int) -> Ran:
         return Ran(int(words[0]) / 1e9, int(words[1]) / 1e9)
     except (OSError, ValueError, IndexError):
         return Ran(0.0, 0.0)
+
+
+def of_threads(pid: int) -> dict[int, Ran]:
+    """Of every thread of a process, by its number; empty where the process is gone."""
+    try:
+        threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return {}
+    return {thread: of_thread(pid, thread) for thread in threads}

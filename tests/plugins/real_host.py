@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +23,7 @@ from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import PluginPlan, make_plan
 
 MODULE = "appliance.plugins.host"
+QUICK = "tests.plugins.quick_host"
 RESTART_S = 0.05
 
 
@@ -46,6 +48,7 @@ class RealHost:
         directory: for sockets, state and the plugins' files (in ``plugins``).
         hang_s: see ``plugins.hang_s``.
         memory_mb: see ``plugins.memory_mb``.
+        module: what is run.
 
     Attributes:
         link: control's end.
@@ -53,7 +56,7 @@ class RealHost:
         starts: how often the host has been started.
     """
 
-    def __init__(self, directory: Path, *, hang_s: float = 1.0, memory_mb: int = 1024) -> None:
+    def __init__(self, directory: Path, *, hang_s: float = 1.0, memory_mb: int = 1024, module: str = MODULE) -> None:
         self.directory = directory
         self.plugins = directory / "plugins"
         self.plugins.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,8 @@ class RealHost:
         self.link.on_trouble = lambda call_id, hook, outcome: self.troubles.append((call_id, hook, outcome))
         self.troubles: list[tuple[str, str, HookOutcome]] = []
         self.starts = 0
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._module = module
         self._arguments = ["--hang-s", str(hang_s), "--memory-mb", str(memory_mb)]
         self._keeping: asyncio.Task[None] | None = None
 
@@ -94,9 +98,9 @@ class RealHost:
             if self._keeping is not None:
                 self._keeping.cancel()
                 await asyncio.gather(self._keeping, return_exceptions=True)
-            if self.process is not None and self.process.returncode is None:
+            if self.process is not None:
                 self.process.kill()
-                await self.process.wait()
+                self.process.wait()
             listener.close()
             for file in self.runtime_dir.iterdir():
                 file.unlink()
@@ -115,12 +119,13 @@ class RealHost:
         where = ["--runtime-dir", str(self.runtime_dir), "--state-dir", str(self.directory)]
         while True:
             self.starts += 1
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", MODULE, *where, *self._arguments, "--log-level", "warning",
+            # Not asyncio's: that leaves threads behind when a loop ends.
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self._module, *where, *self._arguments, "--log-level", "warning"],
                 env={**os.environ, "MALLOC_ARENA_MAX": "2"},
-            )  # fmt: skip
-            await self.process.wait()
-            await asyncio.sleep(RESTART_S)
+            )
+            while self.process.poll() is None:
+                await asyncio.sleep(RESTART_S)
 
 
 def call(call_id: str = "c1", line: str = "a") -> HookCall:

@@ -15,7 +15,7 @@ from typing import Final
 from appliance.plugins.marker import MarkerPage, Slot
 from appliance.plugins.processor_time import of_thread
 
-MAX_THREADS: Final = 32
+MAX_THREADS: Final = 40
 
 
 class Worker:
@@ -25,9 +25,9 @@ class Worker:
         self.slot = slot
         self.thread = threading.get_native_id()
 
-    def on_core_s(self) -> float:
-        """Processor time that the thread has used."""
-        return of_thread(os.getpid(), self.thread).on_core_s
+    def busy_s(self) -> float:
+        """How long the thread has computed, or would have if there had been a core for it."""
+        return sum(of_thread(os.getpid(), self.thread))
 
 
 Job = Callable[[Worker], None]

@@ -13,10 +13,10 @@ from appliance.ipc.hook_messages import Blamed
 from appliance.plugins.host.context import Running
 from appliance.plugins.host.threads import Worker
 
-MAX_WAITING: Final = 16
+MAX_WAITING: Final = 24
 _EVERY_S: Final = 0.25
-_BUSY: Final = 0.2
-"""Share of its time that a thread is on a core when it computes: others may want the interpreter, too."""
+_BUSY: Final = 0.3
+"""Share of its time that a thread is busy when it computes: others may want the interpreter, too."""
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class _Left:
     running: Running
     worker: Worker
     since: float
-    on_core_s: float
+    busy_s: float
     text: bytes
 
 
@@ -50,7 +50,7 @@ class Watch:
 
     def left(self, running: Running, worker: Worker) -> None:
         """A thread has been left with what it runs."""
-        self._left.append(_Left(running, worker, time.monotonic(), worker.on_core_s(), running.text))
+        self._left.append(_Left(running, worker, time.monotonic(), worker.busy_s(), running.text))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._look)
 
@@ -61,11 +61,11 @@ class Watch:
             for_s = now - one.since
             if for_s < self._hang_s:
                 continue
-            on_core_s = one.worker.on_core_s()
-            if on_core_s - one.on_core_s > _BUSY * for_s:
+            busy_s = one.worker.busy_s()
+            if busy_s - one.busy_s > _BUSY * for_s:
                 self._say(one.running, f"computes on, {for_s:.1f} s after it was given up")
                 break
-            one.since, one.on_core_s = now, on_core_s
+            one.since, one.busy_s = now, busy_s
         if len(self._left) > MAX_WAITING:
             counted = Counter(one.running.plugin for one in self._left)
             worst = counted.most_common(1)[0][0]
