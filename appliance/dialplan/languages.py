@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 _SPOKEN: Final = """
+am: ET
 ar: AE BH DJ DZ EG EH IQ JO KM KW LB LY MA MR OM PS QA SA SD SO SY TD TN YE
 az: AZ
 be: BY
