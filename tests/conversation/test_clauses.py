@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.conversation import clauses
 from appliance.conversation.clauses import MAX_CHARACTERS, PARAGRAPH, ClauseCutter, speakable, word_count
 from appliance.engines.fake import STANDARD_REPLY, split_tokens
 
@@ -194,3 +195,16 @@ def test_a_piece_after_a_blank_line_says_so(text):
 
 def test_lines_of_a_list_are_no_paragraphs():
     assert not any(piece.startswith(PARAGRAPH) for piece in stream("We have these today:\n- fish\n- soup\n\n"))
+
+
+def test_a_text_of_many_pages_is_cut_with_no_more_work_a_page(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(clauses, "speakable", lambda text: looked_at.append(len(text)) or speakable(text))
+    work = []
+    for pages in (1, 10):
+        looked_at.clear()
+        cutter = ClauseCutter(first_words=200, first_max_words=200)
+        pieces = [*cutter.push("no end is to be seen in it " * 50 * pages), *cutter.finish()]
+        assert max(map(len, pieces)) <= 200
+        work.append(sum(looked_at) / pages)
+    assert work[1] <= 1.1 * work[0]
