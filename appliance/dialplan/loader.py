@@ -22,7 +22,7 @@ from appliance.dialplan.extends import OWN_KEYS, Family, Inherited, Piece, Whole
 from appliance.dialplan.match import Match
 from appliance.dialplan.number_files import NumberFiles
 from appliance.dialplan.routing import Routing
-from appliance.dialplan.schema import NAME_PATTERN, Line, Name
+from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line, Name
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
@@ -392,7 +392,7 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
         tools=lambda line: checker.tools_of(line.name, line.plugins),
-        checks=(partial(_plugin_problems, checker),),
+        checks=(partial(_plugin_problems, checker), partial(_tool_clashes, checker)),
     )
 
 
@@ -411,6 +411,22 @@ def routing_of(plan: Dialplan, settings: Settings) -> Routing:
 def _plugin_problems(checker: PluginChecker, line: Line, written: Mapping[str, Any]) -> Iterator[Problem]:
     for path, what, hint in checker.line_problems(line.plugins):
         yield Problem(("plugins", *path), what, hint)
+
+
+def _tool_clashes(checker: PluginChecker, line: Line, written: Mapping[str, Any]) -> Iterator[Problem]:
+    """Tools of one name, of which the line could have only the first."""
+    if line.agent == "flow":
+        return
+    taken = dict.fromkeys(BUILTIN_TOOLS, "")
+    for plugin, names in checker.tools_by_plugin(line.name, line.plugins).items():
+        for name in names:
+            first = taken.setdefault(name, plugin)
+            if first == plugin or (line.tools is not None and name not in line.tools):
+                continue
+            other = f"plugin {first!r} has" if first else "the box has"
+            what = f"has a tool {name!r}, and {other} one, too"
+            hint = f"rename one of them, or switch the plugin off here: `{plugin}: false`"
+            yield Problem(("plugins", plugin), what, hint)
 
 
 def _reported(whole: Whole, problem: Problem) -> Mistake:

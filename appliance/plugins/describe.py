@@ -205,21 +205,26 @@ class PluginChecker:
 
     def tools_of(self, line: str, plugins: Mapping[str, Values | Literal[False]]) -> tuple[str, ...]:
         """Names of the tools that plugins offer on a line; those that cannot be asked have none."""
-        names: dict[str, None] = {}
+        offered = self.tools_by_plugin(line, plugins).values()
+        return tuple(dict.fromkeys(name for names in offered for name in names))
+
+    def tools_by_plugin(self, line: str, plugins: Mapping[str, Values | Literal[False]]) -> dict[str, tuple[str, ...]]:
+        """The same by plugin, in the order in which they are asked."""
+        found: dict[str, tuple[str, ...]] = {}
         for name, values in effective(self.enabled, plugins).items():
             info = self.info(name)
             if info is None or info.problem or "tools" not in info.hooks:
                 continue
             if not info.source.python:
-                names |= dict.fromkeys(self.yaml.plugins[name].tools)
+                found[name] = tuple(self.yaml.plugins[name].tools)
                 continue
             written = concealed(values)
             key = (name, line, msgspec.json.encode(written))
             if key not in self._tools:
                 reply = self._child.ask(Question("tools", info.source, line, written), self._timeout_s)
                 self._tools[key] = reply.tools
-            names |= dict.fromkeys(self._tools[key])
-        return tuple(names)
+            found[name] = self._tools[key]
+        return found
 
     def _problems(self, name: str, values: Values) -> Sequence[Problem]:
         self._used.add(name)
