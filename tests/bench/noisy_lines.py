@@ -3,16 +3,23 @@
 Every line has utterances of people at irregular times and levels, and under all of it one kind of noise, whose mean
 power lies so many dB below that of normal speech: noise of a room, a crowd made of the same people's utterances, a
 television (one of them, all the time), hold music, a street with bangs. All of it goes through G.711.
+
+There are two sets of lines. What is tuned is tuned on the first. The second has other people, as callers and in the
+crowds, other stretches of music and other bangs; the three rooms are the same recordings in both, begun elsewhere.
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.bench import voices
 from tests.bench.asr_accuracy import AUDIO, through_mulaw
 from tests.bench.prompts import RATE_HZ, read_wav
 
@@ -24,7 +31,32 @@ SPEECH_DBFS = -24.0
 SPREAD_DB = 4.0
 """Utterances are up to this much louder or softer."""
 MUSIC = Path("/usr/share/asterisk/moh")
+PROMPTS_PACKAGES = "apt-get install --no-install-recommends " + " ".join(
+    f"asterisk-core-sounds-{language}-wav" for language in ("en", "es", "fr", "it", "ru")
+)
 MUSIC_PACKAGE = "apt-get install --no-install-recommends asterisk-moh-opsound-wav"
+
+
+class Lines(enum.Enum):
+    """Which set of lines."""
+
+    TUNED_ON = "tuned on"
+    HELD_OUT = "held out"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An utterance; speech is between ``start`` and ``end`` (s)."""
+
+    pcm: Pcm
+    start: float
+    end: float
+
+
+_PROMPTS_EACH = 12
+_LEAST_MUSIC_S = 30
+_MUSIC_FROM_S = {Lines.TUNED_ON: 10, Lines.HELD_OUT: 110}
+_SEEDS = {Lines.TUNED_ON: 1, Lines.HELD_OUT: 2}
 
 
 @dataclass(frozen=True)
@@ -68,11 +100,25 @@ def utterances() -> dict[str, Pcm]:
     return {path.name: read_wav(path) for path in found if not path.name.startswith("libri")}
 
 
-def crowd(seconds: float, talkers: int, seed: int) -> Samples:
+@cache
+def callers(which: Lines) -> Mapping[str, Clip]:
+    """What the callers of a set of lines say, by name; empty for the second one where no prompts are installed."""
+    if which is Lines.TUNED_ON:
+        where = labels()
+        return {name: Clip(pcm, *where[f"utterances/{name}"]) for name, pcm in sorted(utterances().items())}
+    found = voices.prompt_speakers(_PROMPTS_EACH, _SEEDS[which])
+    return {one.name: Clip(one.pcm, one.start / RATE_HZ, one.end / RATE_HZ) for one in found}
+
+
+def crowd(seconds: float, talkers: int, which: Lines = Lines.TUNED_ON) -> Samples:
     """So many people who talk on and on, each with pauses under a second."""
-    chance = np.random.default_rng([seed, talkers])
+    chance = np.random.default_rng([_SEEDS[which], talkers])
     out = np.zeros(int(seconds * RATE_HZ))
-    clips = [at_level(read_wav(path), -26.0) for path in sorted((AUDIO / "utterances").glob("*.wav"))]
+    if which is Lines.TUNED_ON:
+        spoken = [read_wav(path) for path in sorted((AUDIO / "utterances").glob("*.wav"))]
+    else:
+        spoken = [clip.pcm for clip in callers(which).values()]
+    clips = [at_level(pcm, -26.0) for pcm in spoken]
     for _ in range(talkers):
         at = int(chance.integers(0, RATE_HZ))
         while at < len(out):
@@ -96,16 +142,19 @@ def street(seconds: float, room: Pcm, seed: int) -> Samples:
     return out
 
 
-def noises(seconds: float = 100.0) -> dict[str, Samples]:
+def noises(seconds: float = 100.0, which: Lines = Lines.TUNED_ON) -> dict[str, Samples]:
     """Every kind of noise by name; music where the Debian package with it is installed."""
     rooms = {path.stem: read_wav(path) for path in sorted((AUDIO / "noise").glob("*.wav"))}
     found: dict[str, Samples] = {name: pcm.astype(np.float64) for name, pcm in rooms.items()}
     for talkers in (8, 5, 3):
-        found[f"crowd of {talkers}"] = crowd(seconds, talkers, 1)
+        found[f"crowd of {talkers}"] = crowd(seconds, talkers, which)
+    begin_s = _MUSIC_FROM_S[which]
     for number, path in enumerate(sorted(MUSIC.glob("*.wav")), 1):
-        found[f"music {number}"] = read_wav(path)[10 * RATE_HZ : int((10 + seconds) * RATE_HZ)].astype(np.float64)
-    found["street"] = street(seconds, rooms["noise1"], 1)
-    found["television"] = crowd(seconds, 1, 1)
+        part = read_wav(path)[begin_s * RATE_HZ : int((begin_s + seconds) * RATE_HZ)]
+        if len(part) >= _LEAST_MUSIC_S * RATE_HZ:
+            found[f"music {number}"] = part.astype(np.float64)
+    found["street"] = street(seconds, rooms["noise1"], _SEEDS[which])
+    found["television"] = crowd(seconds, 1, which)
     return found
 
 
@@ -117,21 +166,20 @@ def under(speech: Samples, noise: Samples, snr_db: float, seed: int) -> Pcm:
     return through_mulaw(as_int16(speech + noise * np.sqrt(power / (noise**2).mean() / 10 ** (snr_db / 10))))
 
 
-def line(name: str, noise: Samples, snr_db: float, seconds: float, seed: int, *, caller: bool = True) -> Line:
-    """A line of this length; without ``caller``, with nobody on it but the noise."""
+def line(name: str, noise: Samples, snr_db: float, seconds: float, seed: int, which: Lines = Lines.TUNED_ON) -> Line:
+    """A line of this length."""
     chance = np.random.default_rng(seed)
     speech = np.zeros(int(seconds * RATE_HZ))
-    clips, where = utterances(), labels()
+    clips = list(callers(which).values())
     said = []
     at = int(RATE_HZ * chance.uniform(4, 7))
-    while caller:
-        clip = sorted(clips)[int(chance.integers(len(clips)))]
-        pcm = clips[clip]
+    while True:
+        clip = clips[int(chance.integers(len(clips)))]
+        pcm = clip.pcm
         if at + len(pcm) + RATE_HZ > len(speech):
             break
         speech[at : at + len(pcm)] += at_level(pcm, SPEECH_DBFS + chance.uniform(-SPREAD_DB, SPREAD_DB))
-        start, end = where[f"utterances/{clip}"]
-        said.append((at / RATE_HZ + start, at / RATE_HZ + end))
+        said.append((at / RATE_HZ + clip.start, at / RATE_HZ + clip.end))
         at += len(pcm) + int(RATE_HZ * chance.uniform(4, 8))
     return Line(name, under(speech, noise, snr_db, seed), tuple(said))
 

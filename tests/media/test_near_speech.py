@@ -93,6 +93,37 @@ def test_a_crowd_without_pauses_is_nobody() -> None:
     assert (line.hears(2.0, -18.0, 0.95) >= 0.9).mean() >= 0.75
 
 
+def test_a_crowd_that_is_there_from_the_first_moment_is_nobody() -> None:
+    line = Line()
+    line.hears(0.3, -30.0, 0.1, ripple_db=1.5)
+    assert line.hears(2.0, -30.0, 0.95, ripple_db=1.5).max() < 0.2
+
+
+def test_what_sounds_like_speech_for_an_instant_in_the_noise_is_nobody() -> None:
+    line = Line()
+    line.hears(2.0, -20.0, 0.95)
+    line.hears(5.0, -34.0, 0.1, ripple_db=2.0)
+    for _ in range(10):
+        assert line.hears(0.1, -32.0, 0.95, ripple_db=0.0).max() < 0.2
+        line.hears(1.0, -34.0, 0.1, ripple_db=2.0)
+
+
+def test_a_word_in_the_noise_counts() -> None:
+    line = Line()
+    line.hears(2.0, -20.0, 0.95)
+    line.hears(5.0, -34.0, 0.1, ripple_db=2.0)
+    assert (line.hears(0.4, -24.0, 0.95) >= 0.9).mean() >= 0.7
+
+
+def test_bangs_make_nobody_speak_up() -> None:
+    line = Line()
+    line.hears(2.0, -20.0, 0.95)
+    for _ in range(10):
+        line.hears(0.1, -18.0, 0.1, ripple_db=0.0)
+        line.hears(1.9, -38.0, 0.1, ripple_db=1.0)
+    assert (line.hears(1.0, -26.0, 0.95) >= 0.9).mean() >= 0.8
+
+
 def test_the_turn_can_end_while_the_crowd_goes_on() -> None:
     line = Line()
     line.hears(6.0, -34.0, 0.95, ripple_db=1.5)
