@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from appliance.config import Settings, examine_settings
 from appliance.config.load import secrets_of
-from appliance.dialplan.loader import Dialplan, load_lines, surroundings_of
+from appliance.dialplan.compiler import examine_lines
+from appliance.dialplan.loader import Dialplan
 from appliance.engines.builtin import provider_registry
-from appliance.errors import ConfigError, Mistake
+from appliance.errors import Mistake
 from appliance.plugins.describe import PluginChecker
 from appliance.plugins.registry import KINDS, CarrierRegistry
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -77,14 +78,8 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
         mistakes += _engine_mistakes(settings)
         mistakes += trunk_mistakes(settings, carrier_registry())
         plugins = PluginChecker(settings.plugins, secrets=secrets_of(settings))
-        mistakes += plugin_mistakes(settings, plugins)
-        try:
-            dialplan = load_lines(settings, surroundings_of(settings, plugins))
-        except ConfigError as error:
-            mistakes += error.mistakes
-        finally:
-            plugins.close()
-        mistakes += plugins.file_mistakes()
+        dialplan, wrong = examine_lines(settings, plugins)
+        mistakes += wrong
     return Report(settings, dialplan, tuple(sorted(mistakes)))
 
 
@@ -104,14 +99,6 @@ def _engine_mistakes(settings: Settings) -> list[Mistake]:
         what, _, hint = words.partition("; ")
         found.append(settings.mistake(f"engines.tts.fallback.{key}", what, hint))
     return found
-
-
-def plugin_mistakes(settings: Settings, plugins: PluginChecker) -> list[Mistake]:
-    """Plugins of ``plugins.enabled`` that do not exist or cannot be used, and values that they do not take."""
-    return [
-        settings.mistake(".".join(map(str, ("plugins", "enabled", *path))), what, hint)
-        for path, what, hint in plugins.box_problems()
-    ]
 
 
 def trunk_mistakes(settings: Settings, registry: CarrierRegistry) -> list[Mistake]:

@@ -16,13 +16,14 @@ from pydantic import ValidationError
 from appliance.config import Settings
 from appliance.config.load import display_name, read_document, secrets_of
 from appliance.config.marks import Document
-from appliance.config.validation import Section, locate, validate
+from appliance.config.validation import locate, validate
 from appliance.dialplan.checks import Draft, Problem, problems
 from appliance.dialplan.extends import OWN_KEYS, Family, Inherited, Piece, Whole
-from appliance.dialplan.match import Match
+from appliance.dialplan.matcher import Lists
 from appliance.dialplan.number_files import NumberFiles
-from appliance.dialplan.routing import Routing
-from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line, Name
+from appliance.dialplan.planned import Written, head_of, like
+from appliance.dialplan.routing import Routing, RoutingIndex
+from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
@@ -45,6 +46,7 @@ class Dialplan:
     Attributes:
         lines: in that order.
         places: where each line was written.
+        written: each line as it was written.
         warnings: what an operator should know but what keeps no call from being answered as written.
         numbers: the files of numbers that lines match on.
         files: the files read, for whoever watches them.
@@ -52,6 +54,7 @@ class Dialplan:
 
     lines: tuple[Line, ...]
     places: Mapping[str, Piece]
+    written: tuple[Written, ...]
     warnings: tuple[Mistake, ...] = ()
     numbers: NumberFiles = field(default_factory=NumberFiles)
     files: tuple[Path, ...] = ()
@@ -100,6 +103,8 @@ class _Reader:
         self._mistakes: dict[Mistake, None] = {}
         """As a mapping: what is wrong with something inherited is wrong once."""
         self._catch_all = ""
+        self._written: list[Mapping[str, Any]] = []
+        self._model_of: dict[str, str] = {}
         self._models: dict[tuple[int, bytes], Line | None] = {}
         """Lines by what they inherit and all that they say but who they answer; None where what they inherit has
         mistakes."""
@@ -139,7 +144,12 @@ class _Reader:
             what, hint = "no line answers every call; others are refused with 404", "add a last line without match"
             self._warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
         lines = tuple(self._lines.values())
-        return Dialplan(lines, self._places, tuple(dict.fromkeys(self._warnings)), self._numbers, tuple(files))
+        numbers = {line.name: number for number, line in enumerate(lines)}
+        written = tuple(
+            Written(data, numbers[self._model_of.get(line.name, line.name)])
+            for line, data in zip(lines, self._written, strict=True)
+        )
+        return Dialplan(lines, self._places, written, tuple(dict.fromkeys(self._warnings)), self._numbers, tuple(files))
 
     def _wrong(self, *mistakes: Mistake) -> None:
         self._mistakes.update(dict.fromkeys(mistakes))
@@ -263,6 +273,8 @@ class _Reader:
             what = "the recogniser understands expected phrases only, and a model's line expects none"
             hint = "name another engines.asr.provider in appliance.yaml"
             self._warnings.append(whole.mistake(("agent",), what, hint))
+        if line.name not in self._lines:
+            self._written.append(whole.data)
         self._lines.setdefault(line.name, line)
         self._places.setdefault(line.name, piece)
         self._catch_all = self._catch_all or (line.name if line.catches_all else "")
@@ -282,13 +294,13 @@ class _Reader:
             return line
         model = self._models[key]
         try:
-            head = _Head.model_validate({key: whole.data[key] for key in OWN_KEYS if key in whole.data})
+            head = head_of(whole.data)
         except ValidationError:
             return self._examined(whole)
         if model is None:
             return None
-        line = model.model_copy(update={key: getattr(head, key) for key in OWN_KEYS})
-        line.model_fields_set.difference_update(set(OWN_KEYS) - head.model_fields_set)
+        line = like(model, head)
+        self._model_of[line.name] = model.name
         for problem in trunk_misfits(line, self._around):
             self._wrong(_reported(whole, problem))
         return line
@@ -343,15 +355,6 @@ class _Reader:
         self._warnings.append(base.mistake((), f"no line extends {name!r}", hint))
 
 
-class _Head(Section):
-    """What is different in lines that are else the same."""
-
-    name: Name
-    description: str = ""
-    extends: Name | None = None
-    match: Match = Match()
-
-
 def _kind(piece: Piece) -> str:
     return "base" if piece.root[:1] == ("bases",) else "line"
 
@@ -382,7 +385,8 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         ModelFileError: the recogniser's dictionary is missing.
     """
     embedded = settings.engines.asr.provider == "pocketsphinx"
-    checker = plugins or PluginChecker(settings.plugins, secrets=secrets_of(settings))
+    secrets = secrets_of(settings)
+    checker = plugins or PluginChecker(settings.plugins, secrets=secrets)
     return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
         trunks=tuple(settings.trunks),
@@ -391,6 +395,7 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         speech=settings.engines.speech.provider != "none",
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
+        secrets=secrets,
         tools=lambda line: checker.tools_of(line.name, line.plugins),
         checks=(partial(_plugin_problems, checker), partial(_tool_clashes, checker)),
     )
@@ -398,13 +403,21 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
 
 def routing_of(plan: Dialplan, settings: Settings) -> Routing:
     """The choice among the lines of ``plan``, on the box that ``settings`` are of."""
+    return routing_among(plan.lines, plan.numbers.found, settings)
+
+
+def routing_among(
+    lines: Sequence[Line], lists: Lists, settings: Settings, index: RoutingIndex | None = None
+) -> Routing:
+    """The choice among ``lines``, which name ``lists``; ``index`` where there is one already."""
     trunks = settings.trunks.items()
     return Routing(
-        plan.lines,
-        lists=plan.numbers.found,
+        lines,
+        lists=lists,
         region=settings.dialplans.region or "",
         trunk_regions={name: trunk.region for name, trunk in trunks if trunk.region},
         trunk_languages={name: trunk.language for name, trunk in trunks if trunk.language},
+        index=index,
     )
 
 

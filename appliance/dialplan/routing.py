@@ -8,10 +8,11 @@ be filed, in the order of the dialplan: the answer is that of trying all lines o
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from appliance.dialplan.hours import calendar
@@ -22,6 +23,8 @@ from appliance.dialplan.schema import Line
 
 _Which: TypeAlias = Literal["trunk", "called", "calling"]
 _NEAREST: Final = 5
+_KEPT: Final = 1000
+"""Rules that are kept after they were last used, beside those that every call needs."""
 
 
 class Passed(NamedTuple):
@@ -57,11 +60,12 @@ class Routing:
     """The lines of a dialplan, ready to choose from. It never changes: a new dialplan makes a new one.
 
     Args:
-        lines: in order.
+        lines: in order. They are looked at one by one, when a call may be theirs.
         lists: the files of numbers that lines name.
         region: where numbers without country code are from (``DE``), where neither the line nor the trunk says.
         trunk_regions: where those of a trunk are from, by its name.
         trunk_languages: what the callers of a trunk speak, by its name.
+        index: of the lines, where it has been made already.
     """
 
     def __init__(
@@ -72,25 +76,25 @@ class Routing:
         region: str = "",
         trunk_regions: Mapping[str, str] | None = None,
         trunk_languages: Mapping[str, str] | None = None,
+        index: RoutingIndex | None = None,
     ) -> None:
-        self.lines = tuple(lines)
+        self.lines = lines
         self._region = region
         self._regions = dict(trunk_regions or {})
         self._languages = dict(trunk_languages or {})
-        self._rules = tuple(Rule.of(line, lists or {}) for line in self.lines)
-        self._index = _Index(self._rules)
-        self._numbers = {line.name: number for number, line in enumerate(self.lines)}
+        self._index = index or RoutingIndex.of(lines, lists or {})
+        self._rule = _rules(lines, lists or {}, _KEPT + len(self._index.rest))
 
     def line(self, name: str) -> Line | None:
         """The line of that name; None where there is none."""
-        number = self._numbers.get(name)
+        number = self._index.numbers.get(name)
         return None if number is None else self.lines[number]
 
     def decide(self, arrival: Arrival) -> Line | None:
         """The line that answers; None where none does."""
         facts = self._facts(arrival)
         for number in self._index.candidates(facts):
-            rule = self._rules[number]
+            rule = self._rule(number)
             if rule.fits(facts):
                 return rule.line
         return None
@@ -102,7 +106,8 @@ class Routing:
     def decide_in_order(self, arrival: Arrival) -> Line | None:
         """The same by trying every line: what :meth:`decide` is held to."""
         facts = self._facts(arrival)
-        return next((rule.line for rule in self._rules if rule.fits(facts)), None)
+        rules = map(self._rule, range(len(self.lines)))
+        return next((rule.line for rule in rules if rule.fits(facts)), None)
 
     def explain(self, arrival: Arrival, *, nearest: int = _NEAREST) -> Explanation:
         """Which line answers, and why those before it do not. Tries them all: not for every call."""
@@ -110,7 +115,8 @@ class Routing:
         counts: Counter[str] = Counter()
         close: list[tuple[int, int, int]] = []
         answering = None
-        for number, rule in enumerate(self._rules):
+        for number in range(len(self.lines)):
+            rule = self._rule(number)
             unmet = rule.unmet(facts)
             if not unmet:
                 answering = rule.line
@@ -124,7 +130,7 @@ class Routing:
         """The first ``limit`` lines, with why each does not answer; fewer where one answers before."""
         facts = self._facts(arrival)
         found: list[Passed] = []
-        for number in range(min(limit, len(self._rules))):
+        for number in range(min(limit, len(self.lines))):
             passed = self._passed(number, facts)
             if not passed.unmet:
                 break
@@ -133,21 +139,20 @@ class Routing:
 
     def why_not(self, line: Line, arrival: Arrival) -> tuple[str, ...]:
         """What the call does not fit of one of the lines; () where it fits."""
-        return self._passed(self._numbers[line.name], self._facts(arrival)).reasons
+        return self._passed(self._index.numbers[line.name], self._facts(arrival)).reasons
 
     def prepare(self, at: datetime) -> None:
         """Work out the holidays of the year of ``at`` and of the next, so that no call waits for it."""
-        for code in {entry for line in self.lines for entry in line.match.holidays}:
+        for code in self._index.holidays:
             for year in (at.year, at.year + 1):
-                if not code[:1].isdecimal():
-                    calendar(code, year)
+                calendar(code, year)
 
     def _facts(self, arrival: Arrival) -> Facts:
         region = self._regions.get(arrival.trunk) or self._region
         return Facts(arrival, region, self._languages.get(arrival.trunk, ""))
 
     def _passed(self, number: int, facts: Facts) -> Passed:
-        rule = self._rules[number]
+        rule = self._rule(number)
         unmet = tuple(rule.unmet(facts))
         return Passed(rule.line, unmet, tuple(criterion.why_not(facts) for criterion in unmet))
 
@@ -173,8 +178,35 @@ class _Key(NamedTuple):
     prefix: bool
 
 
-class _Index:
+def _rules(lines: Sequence[Line], lists: Lists, kept: int) -> Callable[[int], Rule]:
+    """The rule of each line by its number, made when it is asked for."""
+
+    @lru_cache(maxsize=kept)
+    def rule(number: int) -> Rule:
+        return Rule.of(lines[number], lists)
+
+    return rule
+
+
+class RoutingIndex:
+    """Finds the few lines that a call may belong to. It holds no line, only their numbers.
+
+    Attributes:
+        numbers: where each line stands, by its name.
+        rest: the lines that every call has to be held against.
+        holidays: the calendars that lines go by.
+    """
+
+    @classmethod
+    def of(cls, lines: Sequence[Line], lists: Lists) -> RoutingIndex:
+        """Of lines, and the files of numbers that they name."""
+        return cls([Rule.of(line, lists) for line in lines])
+
     def __init__(self, rules: Sequence[Rule]) -> None:
+        self.numbers = {rule.line.name: number for number, rule in enumerate(rules)}
+        self.holidays = frozenset(
+            entry for rule in rules for entry in rule.line.match.holidays if not entry[:1].isdecimal()
+        )
         filed: list[dict[_Which, list[_Key]]] = [_keys(rule) for rule in rules]
         size: Counter[tuple[_Which, str, _Key]] = Counter(
             (which, rule.region, key)
@@ -195,12 +227,12 @@ class _Index:
                 shelf.add(key, number)
         for shelf in self._shelves.values():
             shelf.close()
-        self._rest = tuple(rest)
+        self.rest = tuple(rest)
 
     def candidates(self, facts: Facts) -> Iterator[int]:
         """The numbers of the lines that may answer, in order."""
         arrival = facts.arrival
-        runs: list[Sequence[int]] = [self._rest] if self._rest else []
+        runs: list[Sequence[int]] = [self.rest] if self.rest else []
         for (which, region), shelf in self._shelves.items():
             if which == "trunk":
                 shelf.find((arrival.trunk,), runs)
@@ -221,16 +253,20 @@ class _Shelf:
     """Line numbers by exact text and by prefix."""
 
     def __init__(self) -> None:
-        self._exact: defaultdict[str, list[int]] = defaultdict(list)
-        self._prefixes: defaultdict[str, list[int]] = defaultdict(list)
+        self._exact: dict[str, Sequence[int]] = {}
+        self._prefixes: dict[str, Sequence[int]] = {}
         self._lengths: tuple[int, ...] = ()
 
     def add(self, key: _Key, number: int) -> None:
-        run = (self._prefixes if key.prefix else self._exact)[key.text]
-        if not run or run[-1] != number:
+        runs = self._prefixes if key.prefix else self._exact
+        run = runs.setdefault(key.text, [])
+        if isinstance(run, list) and (not run or run[-1] != number):
             run.append(number)
 
     def close(self) -> None:
+        """Nothing more is added."""
+        for runs in (self._exact, self._prefixes):
+            runs.update({text: tuple(run) for text, run in runs.items()})
         self._lengths = tuple(sorted({len(prefix) for prefix in self._prefixes}))
 
     def find(self, texts: Iterable[str], runs: list[Sequence[int]]) -> None:
