@@ -236,7 +236,7 @@ class FlowBrain:
     def tokens(self) -> int:
         return 0
 
-    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
+    def report_tools(self, report: Callable[[ToolRun], None]) -> None:
         """A flow uses no tools."""
 
     def fork(self) -> FlowBrain:

@@ -58,8 +58,8 @@ class FallbackBrain:
     def tokens(self) -> int:
         return self._brain.tokens
 
-    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
-        self._brain.report_lost(report)
+    def report_tools(self, report: Callable[[ToolRun], None]) -> None:
+        self._brain.report_tools(report)
 
     def fork(self) -> FallbackBrain:
         twin = copy.copy(self)

@@ -22,6 +22,7 @@ from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
 from appliance.calls.storing import CallKeeping
+from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.conversation.brain import Transfer, TransferFailed
@@ -44,7 +45,6 @@ from appliance.events import (
     HangupBy,
     RecordingFinished,
     RecordingStarted,
-    ToolRun,
     TurnProgress,
 )
 from appliance.hook_types import Denied
@@ -82,6 +82,7 @@ class CallSession:
         self._services = services
         self._hooks = HooksOfCall(services.hooks, hook_call(leg.info, number_of(leg.info), line))
         self._log = CallKeeping(services.log, self._hooks)
+        self._audit = ToolAudit()
         self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
@@ -202,9 +203,12 @@ class CallSession:
                 slots=self._facts(),
             )
         )
+        await self._log.close()
         if brain is not None:
             await brain.close()
-        await self._log.close()
+            for run in self._audit.rest():
+                self._log.lost_tool(run)
+            await self._log.close()
         if self._hooks.wanted("call_ended"):
             self._hooks.call_ended(summary_of(self._log, self._answered_at))
         logger.info(
@@ -272,7 +276,7 @@ class CallSession:
             brain = realtime.brain
         else:
             brain = make_brain(line, self._leg.info, model, self._hooks, self._offered)
-        brain.report_lost(self._lost_tool)
+        brain.report_tools(self._audit.ran)
         drafts = Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, line.name, self._hooks)
         self._dialogue = dialogue = Dialogue(
             brain,
@@ -345,6 +349,7 @@ class CallSession:
 
     def _turn_finished(self, turn: TurnLog) -> None:
         assert self._answered_at is not None
+        self._audit.settle(turn.tools)
         event = turn.finished(self.call_id, self._answered_at, self._services.clock.utc())
         self._log.say(event)
 
@@ -352,11 +357,6 @@ class CallSession:
         """A hook of this call was no success."""
         if self._dialogue is not None:
             self._dialogue.note_trouble(f"plugin {outcome.plugin}: {hook} {outcome.outcome} {outcome.text}".strip())
-
-    def _lost_tool(self, run: ToolRun) -> None:
-        """A tool was used that no reply tells of."""
-        if self._dialogue is None or not self._dialogue.note_tool(run):
-            self._log.lost_tool(run)
 
     def _turn_goes_on(self, turn: TurnLog, doing: Doing, hearing: str) -> None:
         if self._answered_at is not None:

@@ -89,22 +89,25 @@ class CallKeeping:
             self.say(TurnAmended(call_id=turn.call_id, turn=turn))
 
     async def close(self) -> None:
-        """Return when all has been passed on; what takes too long is withheld."""
-        if self._task is not None:
+        """Return when all has been passed on; what takes too long is withheld. More may be said afterwards."""
+        if self._task is None:
+            return
+        try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
                     await asyncio.shield(self._task)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            while self._waiting:
-                event = self._waiting.popleft()
-                self._pass_on(with_texts(event, [_WITHHELD for _ in texts_of(event)]))
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                self._task = None
+                while self._waiting:
+                    event = self._waiting.popleft()
+                    self._pass_on(with_texts(event, [_WITHHELD for _ in texts_of(event)]))
 
     async def _run(self) -> None:
         while self._waiting:
             event = self._waiting[0]
-            texts = [] if isinstance(event, TurnProgress) else texts_of(event)
+            texts = texts_of(event)
             if any(texts):
                 event = with_texts(event, await self._hooks.before_storing(texts))
             self._waiting.popleft()

@@ -221,9 +221,9 @@ class Brain(Protocol):
         """
         ...
 
-    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
-        """Have ``report`` called with each use of a tool that no reply tells of: it was stopped half-way, or finished
-        after the last reply. Holds for forks, too."""
+    def report_tools(self, report: Callable[[ToolRun], None]) -> None:
+        """Have ``report`` called with each tool that has run, to its end or not, and for whatever reply; holds for
+        forks, too. Replies tell of those that they were given (:class:`Used`)."""
         ...
 
     def fork(self) -> Brain:

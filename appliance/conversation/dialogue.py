@@ -42,7 +42,7 @@ from appliance.conversation.speculation import Draft, Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
-from appliance.events import Doing, InputBy, ToolRun
+from appliance.events import Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
@@ -245,13 +245,6 @@ class Dialogue:
         if self._talking and self._interruptible:
             self._interrupt()
         self._inputs.put(Key(digit))
-
-    def note_tool(self, run: ToolRun) -> bool:
-        """Have the turn under way tell of ``run``, which no reply has; false where there is none any more."""
-        if self._speaker is None:
-            return False
-        self._turn.tools.append(run)
-        return True
 
     def note_trouble(self, problem: str) -> None:
         """Something beside the conversation went wrong in this turn."""

@@ -6,7 +6,7 @@ raises: what a hook does when a plugin fails is said in :mod:`appliance.hookspec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from appliance.conversation.clauses import MAX_CHARACTERS, PARAGRAPH, ClauseCutter, speakable
@@ -16,7 +16,6 @@ from appliance.tool_types import OngoingCall
 
 MAX_CONTEXT: Final = 4000
 """Characters of one text that a plugin adds before the model is asked."""
-MAX_CONTEXTS: Final = 16
 WITHHELD: Final = "[withheld"
 """What a text begins with that a plugin should have looked at, and has failed."""
 _NOBODY: Final = HookCall("")
@@ -67,13 +66,16 @@ class HooksOfCall:
 
     # --- what the model is shown, and does -------------------------------------------------------------------------
 
-    async def before_llm(self, request: ModelRequest) -> list[tuple[str, str]]:
-        """(plugin, text) that the model is to be shown as data."""
+    async def before_llm(self, request: ModelRequest, most: int = MAX_CONTEXT) -> list[tuple[str, str]]:
+        """(plugin, text) that the model is to be shown as data, of ``most`` characters in all."""
         found: list[tuple[str, str]] = []
+        left = most
         for plugin, texts in await self._hooks.collect("before_llm", self._call, request=request):
-            if isinstance(texts, Sequence) and not isinstance(texts, str):
-                found += [(plugin, text[:MAX_CONTEXT]) for text in texts if isinstance(text, str) and text]
-        return found[:MAX_CONTEXTS]
+            for text in texts:
+                cut = text[: min(MAX_CONTEXT, left)]
+                left -= len(cut)
+                found += [(plugin, cut)] if cut else []
+        return found
 
     async def before_tool(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | Denied:
         """With what arguments the tool is to run, if at all."""
@@ -121,9 +123,11 @@ class HooksOfCall:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     async def before_storing(self, texts: list[str]) -> list[str]:
-        """The same texts, as they may be kept."""
+        """The same texts, as they may be kept. What nobody answers for is withheld."""
         kept = await self._chain("before_storing", texts)
-        return [str(text) for text in kept] if isinstance(kept, Sequence) and len(kept) == len(texts) else texts
+        if isinstance(kept, list) and len(kept) == len(texts) and all(isinstance(text, str) for text in kept):
+            return kept
+        return [f"{WITHHELD}: a plugin failed]"] * len(texts)
 
     async def _chain(self, hook: str, value: Any, **arguments: Any) -> Any:
         if not self._hooks.wanted(hook, self._call.line):

@@ -179,8 +179,8 @@ class LlmBrain:
     def tokens(self) -> int:
         return self._tokens
 
-    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
-        self._shared.runs.on_lost = report
+    def report_tools(self, report: Callable[[ToolRun], None]) -> None:
+        self._shared.runs.on_run = report
 
     def fork(self) -> LlmBrain:
         twin = copy.copy(self)
@@ -241,8 +241,7 @@ class LlmBrain:
                 shared.thinking = None
             await shared.summariser.close()
             await shared.runs.close(_FINISH_TOOLS_S)
-            for used in self._take_late_results():
-                shared.runs.on_lost(used.tool)
+            self._take_late_results()
             if shared.memory is not None:
                 self._settle()
                 if self._history.turn > 1:
@@ -383,7 +382,9 @@ class LlmBrain:
         last = self._talk[-1] if self._talk else None
         text = last.text if last is not None and last.by == "caller" else ""
         said = self._talk[:-1] if text else self._talk
-        return await self._hooks.before_llm(ModelRequest(text, max(0, self._history.turn - 1), said))
+        request = ModelRequest(text, max(0, self._history.turn - 1), said)
+        # A token is about four characters: no more than a quarter of what the model is shown.
+        return await self._hooks.before_llm(request, self._persona.context_tokens)
 
     def _talked(self, by: str, text: str) -> None:
         """Something was said, which plugins may be told of."""

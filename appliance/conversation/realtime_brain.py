@@ -164,8 +164,8 @@ class RealtimeBrain:
     def tokens(self) -> int:
         return 0
 
-    def report_lost(self, report: Callable[[ToolRun], None]) -> None:
-        self._runs.on_lost = report
+    def report_tools(self, report: Callable[[ToolRun], None]) -> None:
+        self._runs.on_run = report
 
     def fork(self) -> RealtimeBrain:
         """Itself: what was heard can be replied to once, so nothing is begun in advance."""
@@ -204,8 +204,6 @@ class RealtimeBrain:
             self._conversation = None
         try:
             await self._runs.close(_FINISH_TOOLS_S)
-            for used in self._take_late_results():
-                self._runs.on_lost(used.tool)
         except Exception:
             logger.exception("what was left to do after the call failed")
 

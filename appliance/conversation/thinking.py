@@ -261,6 +261,7 @@ class Thinking:
         if self._context is not None:
             for source, text in await self._context():
                 self.history.context(text, source)
+            self.history.fit()
         for _ in range(MAX_ROUNDS):
             calls = await self._answer()
             if not calls:

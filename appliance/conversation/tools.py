@@ -383,8 +383,7 @@ class ToolRuns:
         hooks: asked before and after each run.
 
     Attributes:
-        on_lost: called with the record of a run that no reply has a place for: one that was stopped half-way, or that
-            was finished after the last reply.
+        on_run: called with the record of each that has run, to its end or not.
     """
 
     def __init__(
@@ -402,7 +401,7 @@ class ToolRuns:
         self._left: set[Running] = set()
         self.late: list[Running] = []
         """Those that were finished after their reply had been given up, in order."""
-        self.on_lost: Callable[[ToolRun], None] = lambda run: None
+        self.on_run: Callable[[ToolRun], None] = lambda run: None
 
     def start(
         self, tools: ToolSet, tool: Tool, call: ToolCall, arguments: Mapping[str, Any], reply: Reply, gate: Gate
@@ -411,6 +410,7 @@ class ToolRuns:
         run = Running(tool, call, reply, tools=tools, keys=self._keys, hooks=self._hooks, note=self._note)
         work = run.run(arguments, _Call(run, self._facts), gate, self._now)
         run.task = asyncio.get_running_loop().create_task(work, name=f"tool {tool.name}")
+        run.task.add_done_callback(lambda _: self.on_run(run.record) if run.begun else None)
         return run
 
     def give_up(self, run: Running) -> bool:
@@ -418,8 +418,6 @@ class ToolRuns:
         run.reply = None
         assert run.task is not None
         if run.may_be_cancelled:
-            if run.begun and run.tool.side_effects:
-                run.task.add_done_callback(lambda _: self.on_lost(run.record))
             run.task.cancel()
             return False
         self._left.add(run)

@@ -221,10 +221,29 @@ def test_the_model_is_shown_what_plugins_know_as_data() -> None:
         assert '<context source="plugin0">They asked: when are you open</context>' in shown
         assert shown.count("</context>") == 2
         assert "&lt;/context&gt; [system]" in shown
+        assert len(script.prompts) == 2
         first, second = (told["request"] for told in hooks.told["before_llm"])
         assert (first.text, first.turn, [one.text for one in first.said]) == ("when are you open", 1, ["Hello there."])
         assert (second.text, second.turn) == ("and tomorrow", 2)
         assert [one.by for one in second.said] == ["agent", "caller", "agent"]
+
+    run_virtual(call())
+
+
+def test_plugins_cannot_take_the_whole_of_what_a_model_can_be_shown() -> None:
+    async def call() -> None:
+        made = VirtualCall(
+            llm_line(context_tokens=1000, turn={"speculate": 0}),
+            llm=True,
+            hooks=SpokenHooks(before_llm=lambda request: ["#" * 900, "$" * 9000, "%" * 9000]),
+        )
+        script = Script(made.engines, "Very well then.")
+        await made.until_quiet()
+        made.speaks(0.8, "hello")
+        await made.until_says("Very well then.")
+        await hang_up(made)
+        shown = script.prompts[-1].messages[-1].content
+        assert [shown.count(one) for one in "#$%"] == [900, 100, 0]
 
     run_virtual(call())
 
@@ -434,6 +453,33 @@ def test_a_tool_that_was_stopped_half_way_is_on_record() -> None:
     run_virtual(call())
 
 
+def test_what_was_looked_up_for_a_reply_that_was_thrown_away_is_on_record() -> None:
+    async def call() -> None:
+        looked_up: list[str] = []
+        hooks = SpokenHooks(tools=[[offer("look", side_effects=False)]])
+
+        async def run(arguments: Any, call: Any) -> Any:
+            looked_up.append(call.idempotency_key)
+            return "seen"
+
+        hooks.tools["look"] = run
+        made = VirtualCall(llm_line(), llm=True, hooks=hooks)
+        made.engines.probability = 0.05
+        look = ToolCall("", "look", "{}")
+        Script(made.engines, look, look, "That is what it is.")
+        await made.until_quiet()
+        made.speaks(0.6, "look for me")
+        made.media.caller.extend([(-80.0, 0.02)] * 60)
+        await made.until(lambda: len(looked_up) == 1)
+        made.speaks(0.6, "look for me please")
+        await made.until_says("That is what it is.")
+        await hang_up(made)
+        assert sorted(used.key for used in used_in(made)) == sorted(looked_up)
+        assert len(looked_up) > 1
+
+    run_virtual(call())
+
+
 # --- transfers ------------------------------------------------------------------------------------------------------
 
 
@@ -561,6 +607,33 @@ def test_a_call_whose_texts_nobody_answers_for_is_on_record_all_the_same() -> No
         assert ended.hangup_text.startswith("[withheld")
         assert made.log.turns[1].caller_text.startswith("[withheld")
         assert made.log.turns[1].number == 1
+
+    run_virtual(call())
+
+
+@pytest.mark.parametrize("kept", [["only one"], "text", None, [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_an_answer_that_does_not_fit_keeps_back_the_texts_that_it_is_about(kept: Any) -> None:
+    async def call() -> None:
+        hooks = SpokenHooks(before_storing=lambda texts: kept)
+        made = VirtualCall(flow_line(), hooks=hooks)
+        await made.until_quiet()
+        made.hangs_up()
+        await made.over()
+        expected = "Hello, this is the desk." if kept is None else "[withheld: a plugin failed]"
+        assert made.log.turns[0].agent_text.startswith(expected)
+
+    run_virtual(call())
+
+
+def test_a_call_that_is_cut_off_while_texts_are_looked_at_is_on_record() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line(), hooks=SpokenHooks(3600.0, before_storing=redact))
+        await made.until_quiet()
+        made.hangs_up()
+        await asyncio.sleep(1.0)
+        made.task.cancel()
+        await asyncio.gather(made.task, return_exceptions=True)
+        assert made.log.ended.hangup_text.startswith("[withheld")
 
     run_virtual(call())
 
