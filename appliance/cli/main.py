@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "serve": "run the box",
     "check": "check the configuration and the dialplans without starting anything",
     "route-test": "tell which line answers a call, and why those before it do not",
-    "schema": "print the JSON Schema of appliance.yaml or of a dialplan, for editors",
+    "schema": "print the JSON Schema of appliance.yaml, a dialplan or a plugin in YAML, for editors",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
     "bench": "place many simulated calls by a carrier's protocol and tell how they went",

@@ -96,17 +96,27 @@ def run(args: argparse.Namespace) -> int:
     plugins = PluginChecker(settings.plugins)
     try:
         plan = load_lines(settings, surroundings_of(settings, plugins))
+        notes = list(_deciding(plugins))
     finally:
         plugins.close()
-    arrival, notes = _arrival(args, settings, plan)
+    arrival, unseen = _arrival(args, settings, plan)
     told = routing_of(plan, settings).explain(arrival, nearest=args.nearest)
-    for note in notes:
+    for note in (*notes, *unseen):
         print(f"note: {note}", file=sys.stderr)
     if args.json:
         print(json.dumps(_as_json(told, arrival, plan.sources), indent=2))
     else:
         print("\n".join(_text(told, plan.sources)))
     return 1 if told.line is None or told.line.refuse is not None else 0
+
+
+def _deciding(plugins: PluginChecker) -> Iterator[str]:
+    """What plugins of the whole box may decide before the dialplan does."""
+    for name in plugins.enabled:
+        info = plugins.info(name)
+        hooks = [hook for hook in ("admit", "route") if info is not None and hook in info.hooks]
+        if hooks:
+            yield f"plugin {name} may decide otherwise (hook {' and '.join(hooks)}); it is not asked here"
 
 
 def _arrival(args: argparse.Namespace, settings: Settings, plan: Dialplan) -> tuple[Arrival, list[str]]:

@@ -24,6 +24,7 @@ from appliance.dialplan.number_files import NumberFiles
 from appliance.dialplan.planned import Written, head_of, like
 from appliance.dialplan.routing import Routing, RoutingIndex
 from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line
+from appliance.dialplan.shadows import shadows
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
@@ -144,6 +145,10 @@ class _Reader:
             what, hint = "no line answers every call; others are refused with 404", "add a last line without match"
             self._warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
         lines = tuple(self._lines.values())
+        for line, above in shadows(lines):
+            what = f"line {line.name!r} never answers: {above.name!r} above it takes all its calls"
+            hint = "move it up, or ask for something else"
+            self._warnings.append(self._places[line.name].mistake(("match",), what, hint))
         numbers = {line.name: number for number, line in enumerate(lines)}
         written = tuple(
             Written(data, numbers[self._model_of.get(line.name, line.name)])

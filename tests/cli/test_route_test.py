@@ -108,3 +108,13 @@ def test_a_broken_dialplan_routes_nothing(capsys: pytest.CaptureFixture[str]) ->
     Path("plans/unwanted.csv").write_text("name,number\nMr Spam,+49*1\n")
     assert ask("--called", "1") == 2
     assert "plans/unwanted.csv:2: number: '+49*1' has a star that is not at its end" in capsys.readouterr().err
+
+
+def test_a_plugin_that_may_decide_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plugins").mkdir()
+    hook = "from appliance.api import hookimpl\n\n@hookimpl\ndef appliance_route(call):\n    return None\n"
+    Path("plugins/chooser.py").write_text(hook)
+    Path("box.yaml").write_text(f"{BOX}plugins: {{paths: [plugins], enabled: [chooser]}}\n")
+    assert ask("--called", "1") == 1
+    said = capsys.readouterr().err
+    assert said == "note: plugin chooser may decide otherwise (hook route); it is not asked here\n"

@@ -27,7 +27,7 @@ def problems(file: str, text: str) -> list[str]:
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in checker.iter_errors(read(text))]
 
 
-@pytest.mark.parametrize("file", ["config", "dialplan"])
+@pytest.mark.parametrize("file", ["config", "dialplan", "plugin"])
 def test_it_is_printed(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", file]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -48,6 +48,8 @@ def test_the_examples_on_the_pages_are_by_the_schemas(path: Path) -> None:
             continue
         if "lines" in data or {"name", "flow"} <= set(data):
             assert problems("dialplan", text) == [], text
+        elif set(data) & {"tools", "tables", "webhooks"}:
+            assert problems("plugin", text) == [], text
         elif set(data) & {"trunks", "engines", "listen", "limits"}:
             assert problems("config", text) == [], text
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 
 from appliance.config.egress import HostPattern
 from appliance.config.fields import Name
-from appliance.config.validation import Section, fault
+from appliance.config.validation import Section, fault, short_form
 
 SAFE_METHODS: Final = ("GET",)
 EVENTS: Final = ("call.started", "call.answered", "call.ended", "call.recorded", "tool.used")
@@ -22,12 +22,14 @@ _RESERVED_HEADERS: Final = frozenset(
 )
 
 
+@short_form({"type": "string"})
 def _secret(value: Any) -> SecretStr:
     if not isinstance(value, SecretStr):
         raise fault("is written out", "write `!secret NAME`, and NAME in secrets.yaml")
     return value
 
 
+@short_form({"type": ["string", "number"]})
 def _text_or_secret(value: Any) -> str | SecretStr:
     if isinstance(value, SecretStr):
         return value
@@ -51,6 +53,7 @@ def _status(value: str) -> str:
     return value
 
 
+@short_form({"type": ["string", "number", "boolean"]})
 def _scalar(value: Any) -> Any:
     return value if isinstance(value, dict | ValueSpec) else {"default": value}
 
