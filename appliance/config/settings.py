@@ -24,7 +24,7 @@ from appliance.config.fields import (
     gathered,
 )
 from appliance.config.marks import Document, dotted
-from appliance.config.mcp import McpServer
+from appliance.config.mcp import MCP_PLUGIN, McpServer
 from appliance.config.shipped import shipped_dir
 from appliance.config.trunks import (
     AnyTrunk,
@@ -303,6 +303,14 @@ class Plugins(Section):
     mcp: dict[Name, McpServer] = Field(
         default={}, max_length=20, description="MCP servers whose tools the language models of lines may use, by name."
     )
+
+    @property
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """``enabled``, and the plugin of MCP servers where there are any."""
+        if not self.mcp:
+            return self.enabled
+        servers = {name: server.model_dump(exclude_unset=True) for name, server in self.mcp.items()}
+        return {**self.enabled, MCP_PLUGIN: {**self.enabled.get(MCP_PLUGIN, {}), "servers": servers}}
 
 
 class Settings(Section):

@@ -134,7 +134,7 @@ class PluginChecker:
     """
 
     def __init__(self, settings: Plugins, *, secrets: Secrets | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self.enabled: Mapping[str, Values] = settings.enabled
+        self.enabled: Mapping[str, Values] = settings.chosen
         self.sources = find_sources(settings.paths)
         self._timeout_s = timeout_s
         self._secrets = secrets

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from appliance.config.mcp import MCP_PLUGIN
 from appliance.config.shipped import shipped_dir
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class Source(msgspec.Struct, frozen=True):
         return self.kind != "yaml"
 
 
+_BUILT_IN: Final = (Source(MCP_PLUGIN, "entry_point", "appliance.plugins.mcp_tools", shipped=True),)
+
+
 def find_sources(paths: Sequence[Path], *, installed: bool = True) -> dict[str, Source]:
     """The plugins below ``paths`` (files and folders), the shipped ones and, unless told otherwise, installed ones.
 
@@ -54,6 +58,7 @@ def find_sources(paths: Sequence[Path], *, installed: bool = True) -> dict[str, 
     shipped = shipped_dir("plugins")
     for path in (*paths, *(() if shipped in paths else (shipped,))):
         _take(found, _below(path, path == shipped))
+    _take(found, _BUILT_IN)
     if installed:
         _take(found, (Source(entry.name, "entry_point", entry.value) for entry in entry_points(group=GROUP)))
     return found

@@ -188,7 +188,7 @@ class Control:
             tools=ToolSources(
                 [
                     ("builtin", BuiltinTools()),
-                    ("declarative", DeclarativeTools(declarative, settings.plugins.enabled)),
+                    ("declarative", DeclarativeTools(declarative, settings.plugins.chosen)),
                 ]
             ),
         )
@@ -261,7 +261,7 @@ class Control:
 
     def _chosen(self, line: str) -> Chosen:
         """The plugins of a line, with their values."""
-        return effective(self._settings.plugins.enabled, self._of_lines.get(line, {}))
+        return effective(self._settings.plugins.chosen, self._of_lines.get(line, {}))
 
     def _pools(self) -> dict[str, EnginePool]:
         registry, asr = provider_registry(), self._settings.engines.asr
@@ -282,7 +282,7 @@ class Control:
 
     def _plugin_plan(self, lines: Sequence[Line]) -> PluginPlan:
         chosen = self._settings.plugins
-        return make_plan(find_sources(chosen.paths), chosen.enabled, ((line.name, line.plugins) for line in lines))
+        return make_plan(find_sources(chosen.paths), chosen.chosen, ((line.name, line.plugins) for line in lines))
 
     async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:
         """Place a call; only after the endpoint has been started."""
