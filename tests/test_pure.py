@@ -33,6 +33,7 @@ PURE = (
     "conversation/manners.py",
     "conversation/spoken.py",
     "conversation/turn_actions.py",
+    "conversation/turn_states.py",
     "conversation/turns.py",
     "dialplan/schema.py",
     "dialplan/match.py",

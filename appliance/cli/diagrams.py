@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from appliance.conversation.turns import barge_in_diagram, turn_diagram
+from appliance.conversation.turn_states import barge_in_diagram, turn_diagram
 from appliance.dialplan.flow import TRANSITIONS, State
 from appliance.sip.diagrams import sip_diagrams
 
@@ -20,7 +20,7 @@ Drawn from the transition tables in the code by `python -m appliance.cli.diagram
 def page() -> str:
     """The whole page in Markdown, the diagrams in Mermaid."""
     diagrams = dict(sip_diagrams())
-    diagrams["The caller's turns (`appliance/conversation/turns.py`)"] = turn_diagram()
+    diagrams["The caller's turns (`appliance/conversation/turn_states.py`)"] = turn_diagram()
     diagrams["The agent under the caller's voice (`appliance/conversation/barge_in.py`)"] = barge_in_diagram()
     diagrams["A dialplan's flow (`appliance/dialplan/flow.py`)"] = _flow_diagram()
     parts = [_HEAD]

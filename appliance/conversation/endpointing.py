@@ -16,11 +16,15 @@ class TurnConfig:
 
     Attributes:
         min_speech_s: a sound shorter than this is a click, not speech.
-        barge_in_s: a voice over the agent must last this long to pause it.
+        barge_in_s: a voice over the agent must last this long to pause it; time in which it is certain, and louder
+            than any echo, counts twice.
         max_pause_s: a voice that goes on after this pause of the agent stops it for good; a sound that ends just then
             is given 40 ms more.
+        words_after_s: a voice that still goes on after this pause of the agent is recognised before it has ended.
+        max_agreement_s: what its first words say to be a backchannel may go on for so long after the agent does.
         max_hum_s: one sound that is held (a hum) may go on for so long after the agent does.
         slight_silence_s: a sound over the agent that ends in so much silence, and has no words yet, was none.
+        brief_silence_s: the same after a sound of no more than ``min_speech_s``.
         first_silence_s: after this silence the turn model is asked and speculation begins.
         second_verdict_after_s: when the model is asked again, if its first answer lay within ``ambiguous``.
         ambiguous: end-of-turn probabilities that do not settle the matter.
@@ -50,10 +54,13 @@ class TurnConfig:
     """
 
     min_speech_s: float = 0.08
-    barge_in_s: float = 0.1
-    max_pause_s: float = 0.54
+    barge_in_s: float = 0.08
+    max_pause_s: float = 0.52
+    words_after_s: float = 0.28
+    max_agreement_s: float = 0.24
     max_hum_s: float = 0.6
     slight_silence_s: float = 0.24
+    brief_silence_s: float = 0.16
     first_silence_s: float = 0.1
     second_verdict_after_s: float = 0.25
     ambiguous: tuple[float, float] = (0.25, 0.6)

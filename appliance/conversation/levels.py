@@ -26,7 +26,8 @@ _GAIN_RISE_DB: Final = 1.0
 _GAIN_FALL_DB: Final = 0.15
 _GAIN_MAX_DB: Final = -10.0
 _GAIN_MIN_DB: Final = -50.0
-_SETTLED_FRAMES: Final = 15
+_ACTIVE_FRAMES: Final = 20
+"""Of the last 600 ms: where the agent spoke for less, it says nothing that little has come back."""
 
 
 class NoiseFloor:
@@ -67,7 +68,7 @@ class Echo:
         self._sent = [QUIETEST_DBFS] * _ECHO_FRAMES
         self._loudest = QUIETEST_DBFS
         self._audible_until = -1
-        self._audible_for = 0
+        self._active = 0
         self._known = False
 
     def sends(self, frame: int, level_dbfs: float | None, speaking: bool) -> None:
@@ -77,12 +78,12 @@ class Echo:
             if speaking:
                 self._audible_until = frame + _ECHO_FRAMES
             return
-        self._sent[frame % _ECHO_FRAMES] = level_dbfs
+        at = frame % _ECHO_FRAMES
+        self._active += (level_dbfs > _AGENT_AUDIBLE_DBFS) - (self._sent[at] > _AGENT_AUDIBLE_DBFS)
+        self._sent[at] = level_dbfs
         if level_dbfs > _AGENT_AUDIBLE_DBFS:
             self._audible_until = frame + _ECHO_FRAMES
-            self._audible_for += 1
         elif frame >= self._audible_until:
-            self._audible_for = 0
             return
         self._loudest = max(self._sent)
 
@@ -107,5 +108,5 @@ class Echo:
         gain = level_dbfs - self._loudest
         if gain > self.gain_db:
             self.gain_db = min(self.gain_db + min(gain - self.gain_db, _GAIN_RISE_DB), _GAIN_MAX_DB)
-        elif self._audible_for > _SETTLED_FRAMES:
+        elif self._active >= _ACTIVE_FRAMES:
             self.gain_db = max(self.gain_db - _GAIN_FALL_DB, _GAIN_MIN_DB)

@@ -29,6 +29,7 @@ from appliance.conversation.turn_actions import (
     Action,
     AskTurnModel,
     FirstSilence,
+    HearSound,
     JudgeSound,
     NoInput,
     PauseAgent,
@@ -54,6 +55,8 @@ _POST_ROLL_S: Final = 0.1
 _TURN_WINDOW_S: Final = 8.0
 _VERDICT_DEADLINE_S: Final = 1.0
 _PARTIAL_EVERY_S: Final = 0.3
+SURE_OF_HALF: Final = 0.95
+"""The confidence in words of which only the beginning was heard; half of a sentence gets 0.9 by chance."""
 
 
 @dataclass
@@ -256,6 +259,10 @@ class Listening:
                 self._ears.barged_in()
             case JudgeSound(at, start):
                 self._judge_sound(start, at + 1)
+            case HearSound(at, start):
+                if self._asr is not None and not self._asr.partials:
+                    request = self._request(self._asr, start, at + 1, final=True)
+                    self._partials = asyncio.get_running_loop().create_task(self._hear_sound(self._asr, request))
             case ResumeAgent():
                 self._stop_following()
                 self._cancel_attempts()
@@ -324,6 +331,28 @@ class Listening:
                 self.machine.partial(0, self._cues(result, self._frame + 1 - speech_start))
             await asyncio.sleep(max(due - loop.time(), 0.0))
 
+    async def _hear_sound(self, asr: EnginePool, request: Recognise) -> None:
+        """Have the recogniser, which has no partial results, say what a sound over the agent is so far."""
+        try:
+            async with asyncio.timeout(self._asr_timeout_s):
+                result = await asr.recognise(request)
+        except (EngineError, TimeoutError) as error:
+            logger.info("slot %d: nobody knows the words of the sound over the agent (%s)", self._slot, error)
+            return
+        if result.confidence is not None and result.confidence < SURE_OF_HALF:
+            return
+        expected = self._expected(result)
+        for action in self.machine.heard_over_agent(
+            0, result.text, accepted=result.accepted, final=False, expected=expected
+        ):
+            self._do(action)
+
+    def _expected(self, result: Recognised) -> bool:
+        """Whether it is an answer to what the line has asked."""
+        phrases = self._expectation.phrases
+        rival = result.text in RIVALS and result.text not in phrases
+        return bool(phrases) and result.accepted and not rival
+
     def _recognise(self, pause: FirstSilence) -> None:
         self._stop_following()
         if self._asr is None:
@@ -356,9 +385,7 @@ class Listening:
                 self._do(action)
             return
         result = task.result()
-        expectation = self._expectation
-        rival = result.text in RIVALS and result.text not in expectation.phrases
-        expected = bool(expectation.phrases) and result.accepted and not rival
+        expected = self._expected(result)
         for action in self.machine.heard_over_agent(number, result.text, accepted=result.accepted, expected=expected):
             self._do(action)
         start_at, end_at = self.time_of(pause.speech_start), self.time_of(pause.speech_end)

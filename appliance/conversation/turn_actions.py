@@ -111,6 +111,18 @@ class JudgeSound:
 
 
 @dataclass(frozen=True, slots=True)
+class HearSound:
+    """The sound over the agent since frame ``start`` goes on: what are its words so far?
+
+    A recogniser without partial results is asked as if the caller had finished; the answer goes to
+    :meth:`TurnMachine.heard_over_agent`, with no attempt, and may be late or missing.
+    """
+
+    at: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeAgent:
     """It was a backchannel, or no speech: go on from where the agent paused.
 
@@ -143,6 +155,7 @@ Action: TypeAlias = (
     | PauseAgent
     | StopAgent
     | JudgeSound
+    | HearSound
     | ResumeAgent
     | SpeechDropped
     | NoInput

@@ -20,9 +20,7 @@ A voice over the agent pauses it, and what the voice says and how long it lasts 
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Final
 
 from appliance.conversation import barge_in
@@ -38,6 +36,7 @@ from appliance.conversation.turn_actions import (
     AskTurnModel,
     CommitReason,
     FirstSilence,
+    HearSound,
     JudgeSound,
     NoInput,
     PauseAgent,
@@ -49,43 +48,7 @@ from appliance.conversation.turn_actions import (
     StopReason,
     TurnCommitted,
 )
-
-
-class State(enum.Enum):
-    """What the caller is doing."""
-
-    QUIET = "quiet"
-    ONSET = "onset"
-    SPEAKING = "speaking"
-    PAUSING = "pausing"
-
-
-class Event(enum.Enum):
-    """What moves the machine on."""
-
-    VOICE = "voice begins"
-    VOICE_LOST = "it was a click"
-    VOICE_HELD = "voice has held"
-    FELL = "first silence"
-    RESUMED = "voice again"
-    ENOUGH_SILENCE = "enough silence"
-    TOO_LONG = "utterance too long"
-    NOT_MEANT = "not meant for the agent"
-
-
-TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
-    {
-        (State.QUIET, Event.VOICE): State.ONSET,
-        (State.ONSET, Event.VOICE_LOST): State.QUIET,
-        (State.ONSET, Event.VOICE_HELD): State.SPEAKING,
-        (State.SPEAKING, Event.FELL): State.PAUSING,
-        (State.SPEAKING, Event.TOO_LONG): State.QUIET,
-        (State.SPEAKING, Event.NOT_MEANT): State.QUIET,
-        (State.PAUSING, Event.RESUMED): State.SPEAKING,
-        (State.PAUSING, Event.ENOUGH_SILENCE): State.QUIET,
-        (State.PAUSING, Event.NOT_MEANT): State.QUIET,
-    }
-)
+from appliance.conversation.turn_states import TRANSITIONS, Event, State
 
 _NEVER: Final = -(1 << 30)
 _UTTERANCE_MARGIN_DB: Final = 6.0
@@ -93,6 +56,9 @@ _UTTERANCE_MIN_DBFS: Final = -60.0
 _NOISY_BELOW_PEAK_DB: Final = 20.0
 _CERTAIN: Final = 0.85
 _CERTAIN_MARGIN_DB: Final = 3.0
+_LEAST_FRAMES: Final = 3
+_CLEAR_DB: Final = 6.0
+"""Above what may be echo: a certain voice that is so loud counts twice."""
 _ENERGY_ONLY_MARGIN_DB: Final = 4.0
 _RUN_GAP_FRAMES: Final = 3
 _MAX_BACKDATE_FRAMES: Final = 15
@@ -104,23 +70,6 @@ _CLOSURE_FRAMES: Final = 2
 _REJOIN_FRAMES: Final = 20
 """What follows a sound that was taken for nothing this soon belongs to it: "I'd like ... to book a table"."""
 _MAX_REJOINED_FRAMES: Final = 150
-
-
-def turn_diagram() -> str:
-    """The machine's state diagram in Mermaid, drawn from the table that runs it."""
-    return _diagram(State.QUIET.value, [(a.value, b.value, e.value) for (a, e), b in TRANSITIONS.items()])
-
-
-def barge_in_diagram() -> str:
-    """The agent's, likewise."""
-    moves = barge_in.TRANSITIONS.items()
-    return _diagram(Agent.SILENT.value, [(a.value, b.value, e.value) for (a, e), b in moves])
-
-
-def _diagram(first: str, moves: list[tuple[str, str, str]]) -> str:
-    lines = ["stateDiagram-v2", f"    [*] --> {first}"]
-    lines += [f"    {before} --> {after}: {event}" for before, after, event in moves]
-    return "\n".join(lines) + "\n"
 
 
 class TurnMachine:
@@ -144,7 +93,10 @@ class TurnMachine:
         self._barge_in = frames(config.barge_in_s)
         self._max_pause = frames(config.max_pause_s)
         self._slight_silence = frames(config.slight_silence_s)
+        self._brief_silence = frames(config.brief_silence_s)
+        self._words_after = frames(config.words_after_s)
         self._hum = frames(config.max_hum_s)
+        self._agreement = frames(config.max_agreement_s)
         self._first_silence = frames(config.first_silence_s)
         self._text_wait = frames(config.text_wait_s)
         self._second_after = frames(config.second_verdict_after_s)
@@ -158,6 +110,9 @@ class TurnMachine:
         self._unheard = False
         self._hum_until = _NEVER
         self._judging = False
+        self._judged = _NEVER
+        self._words_due = False
+        self._agrees = False
         self._listening_since: int | None = None
         self._attempt = 0
         self._next_ask = 1
@@ -166,6 +121,7 @@ class TurnMachine:
         self._passed_over = (_NEVER, _NEVER)
         self._voiced = 0
         self._sure = 0
+        self._certain = 0
         self._last_voiced = _NEVER
         self._peak = QUIETEST_DBFS
         self._run_start = 0
@@ -265,6 +221,8 @@ class TurnMachine:
             if speech:
                 self._sure += 1
                 self._peak = level if level > self._peak else self._peak
+            if speech_probability >= _CERTAIN and (not echoes or level >= threshold + _CLEAR_DB):
+                self._certain += 1
             if agent is not Agent.SILENT:
                 self.floor.voice(frame, 1)
         if agent is Agent.PAUSED and (
@@ -317,6 +275,7 @@ class TurnMachine:
             return NOTHING
         sound_s = (self._last_voiced + 1 - self._start) * FRAME_S
         words = barge_in.weigh(text, sound_s, accepted=accepted, expected=expected)
+        self._agrees = words is Words.BACKCHANNEL
         if words is Words.INTERRUPTION and (final or not barge_in.may_become_backchannel(barge_in.words_of(text))):
             return self._stop_agent(self._frame, StopReason.WORDS)
         if final and attempt and self.state is State.PAUSING:
@@ -329,11 +288,8 @@ class TurnMachine:
             return NOTHING
         self._judging = False
         if not steady:
-            return self._stop_agent(self._frame, StopReason.SUSTAINED)
-        self.floor.go(Overlap.SLIGHT, self._frame)
-        self._unheard = True
-        self._hum_until = self._frame + self._hum
-        return (ResumeAgent(self._frame),)
+            return self._end_pause_of_speech(self._frame)
+        return self._let_pass(self._frame, self._hum)
 
     def agent_speaking(self, speaking: bool, *, interruptible: bool = True) -> None:
         """The agent's speech has begun to leave, or has ended; after its end the caller is listened to.
@@ -394,6 +350,7 @@ class TurnMachine:
             self._said_from = began
         self._voiced = min(self._run_frames, frame - self._start + 1)
         self._sure = 1
+        self._certain = int(probability >= _CERTAIN and level >= threshold + _CLEAR_DB)
         self._last_voiced = frame
         self._peak = self._run_peak
         self._go(Event.VOICE)
@@ -405,7 +362,7 @@ class TurnMachine:
             self._clear_utterance()
             return NOTHING
         talking = self.floor.agent is Agent.TALKING
-        needed = self._barge_in if talking else self._min_speech
+        needed = max(self._barge_in - self._certain, _LEAST_FRAMES) if talking else self._min_speech
         if self._voiced < needed or self._sure < _SURE_FRAMES:
             return NOTHING
         self._go(Event.VOICE_HELD)
@@ -441,6 +398,9 @@ class TurnMachine:
             return (first, self._commit(Event.TOO_LONG, CommitReason.MAX_UTTERANCE))
         if talking and self.floor.lasted(self._barge_in):
             return (self._pause_agent(frame),)
+        if self._words_due and self.paused and frame - self.floor.paused_at >= self._words_after:
+            self._words_due = False
+            return (HearSound(frame, self._start),)
         return NOTHING
 
     def _fell(self, frame: int) -> Actions:
@@ -469,7 +429,8 @@ class TurnMachine:
         if self.paused:
             if frame - self.floor.paused_at >= self._max_pause:
                 return self._end_pause(frame)
-            ended = frame - self._last_voiced >= self._slight_silence
+            silence = self._slight_silence if self._voiced > self._min_speech else self._brief_silence
+            ended = frame - self._last_voiced >= silence
             return self._resume_agent(frame) if ended else NOTHING
         committed = self._commit_if_due()
         if committed:
@@ -507,15 +468,27 @@ class TurnMachine:
     def _pause_agent(self, frame: int) -> PauseAgent:
         self.floor.go(Overlap.VOICE, frame)
         self.floor.voice(frame, self._voiced)
+        self._words_due = self.awaits_text
+        self._agrees = False
         return PauseAgent(frame, self._start)
 
     def _end_pause(self, frame: int) -> Actions:
-        """The pause has to end: a sound that goes on is speech, and one that has just ended is waited for a moment."""
+        """The pause has to end: a sound that goes on is speech, unless its words or its shape say otherwise."""
+        speaking = self.state is State.SPEAKING
+        if self._hum_until < self._start:
+            if self._agrees:
+                return self._let_pass(frame, self._agreement) if speaking else self._resume_agent(frame)
+            if speaking and self._judged != self.floor.paused_at:
+                self._judged = self.floor.paused_at
+                self._judging = True
+                return (JudgeSound(frame, self._start),)
+        return self._end_pause_of_speech(frame)
+
+    def _end_pause_of_speech(self, frame: int) -> Actions:
+        """Nothing speaks for a backchannel; a sound that has just ended is waited for a moment."""
+        self._judging = False
         silent = frame - self._last_voiced
         speaking = self.state is State.SPEAKING
-        if speaking and not silent and not self._judging and self._hum_until < self._start:
-            self._judging = True
-            return (JudgeSound(frame, self._start),)
         if speaking and not silent:
             return self._stop_agent(frame, StopReason.SUSTAINED)
         if speaking and frame - self.floor.paused_at < self._max_pause + _CLOSURE_FRAMES:
@@ -537,6 +510,13 @@ class TurnMachine:
         self._passed_over = (self._said_from, self._last_voiced)
         self._go(Event.NOT_MEANT)
         self._clear_utterance()
+        return (ResumeAgent(frame),)
+
+    def _let_pass(self, frame: int, frames: int) -> Actions:
+        """The sound goes on and the agent too; only after so many more frames is it asked again what it is."""
+        self.floor.go(Overlap.SLIGHT, frame)
+        self._unheard = True
+        self._hum_until = frame + frames
         return (ResumeAgent(frame),)
 
     def _echo_threshold(self) -> float:
@@ -604,6 +584,7 @@ class TurnMachine:
         """What the next utterance must not inherit; a pause clears the rest when it begins."""
         self._voiced = 0
         self._sure = 0
+        self._certain = 0
         self._last_voiced = _NEVER
         self._peak = QUIETEST_DBFS
         self._run_last = _NEVER

@@ -9,9 +9,11 @@ import pytest
 from appliance.audio.prosody import is_held
 from appliance.conversation.barge_in import Agent, Words, is_backchannel, may_become_backchannel, weigh
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
+from appliance.conversation.levels import Echo
 from appliance.conversation.turn_actions import (
     AskTurnModel,
     FirstSilence,
+    HearSound,
     JudgeSound,
     NoInput,
     PauseAgent,
@@ -22,10 +24,11 @@ from appliance.conversation.turn_actions import (
     StopReason,
     TurnCommitted,
 )
-from appliance.conversation.turns import State
+from appliance.conversation.turn_states import State
 from tests.conversation.turn_lines import SILENCE, SPEECH, Line, features, on_a_line, only, read_wav
 
-LONGEST_PAUSE_S = 0.58
+UNSURE = (-20.0, 0.6)
+LONGEST_PAUSE_S = 0.56
 
 
 def talking(*, interruptible: bool = True, awaits_text: bool = False) -> Line:
@@ -45,9 +48,9 @@ def test_a_voice_over_the_agent_pauses_it_and_stops_it_when_it_goes_on():
     line = talking()
     started, pause, stop = line.hear(SPEECH, 1.0)
     assert isinstance(started, SpeechStarted)
-    assert pause == PauseAgent(at=54, start=50)
-    assert (pause.at + 1 - pause.start) * FRAME_S <= 0.11
-    assert stop == StopAgent(at=81, start=50, reason=StopReason.SUSTAINED)
+    assert pause == PauseAgent(at=52, start=50)
+    assert (pause.at + 1 - pause.start) * FRAME_S <= 0.06
+    assert stop == StopAgent(at=78, start=50, reason=StopReason.SUSTAINED)
     line.machine.agent_speaking(False)
     assert only(line.hear(SILENCE, 1.0), TurnCommitted)
 
@@ -83,9 +86,9 @@ def test_a_sound_that_nobody_judges_is_speech():
 
 def test_a_short_sound_lets_the_agent_go_on():
     line = talking()
-    said = line.hear(SPEECH, 0.4) + line.hear(SILENCE, 1.0)
+    said = line.hear(SPEECH, 0.3) + line.hear(SILENCE, 1.0)
     assert kinds(said) == [SpeechStarted, PauseAgent, FirstSilence, ResumeAgent]
-    assert (said[3].at + 1 - 70) * FRAME_S == pytest.approx(0.24)
+    assert (said[3].at + 1 - 65) * FRAME_S == pytest.approx(0.24)
     assert line.machine.state is State.QUIET
     line.machine.agent_speaking(False)
     assert kinds(line.hear(SILENCE, 3.0)) == [NoInput]
@@ -93,8 +96,58 @@ def test_a_short_sound_lets_the_agent_go_on():
 
 def test_a_click_does_not_even_pause():
     line = talking()
-    assert line.hear(SPEECH, 0.08) == []
+    assert line.hear(SPEECH, 0.04) == []
     assert line.hear(SILENCE, 1.0) == []
+
+
+def test_a_voice_that_may_be_something_else_has_to_last():
+    line = talking()
+    assert line.hear(UNSURE, 0.06) == []
+    assert kinds(line.hear(UNSURE, 0.02)) == [SpeechStarted, PauseAgent]
+
+
+def test_a_sound_of_a_moment_pauses_for_a_moment():
+    line = talking()
+    said = line.hear(SPEECH, 0.08) + line.hear(SILENCE, 1.0)
+    assert kinds(said) == [SpeechStarted, PauseAgent, FirstSilence, ResumeAgent]
+    assert (said[3].at - said[1].at) * FRAME_S <= 0.2
+
+
+def test_a_long_sound_is_recognised_before_it_has_ended():
+    line = talking(awaits_text=True)
+    said = line.hear(SPEECH, 0.4)
+    assert kinds(said) == [SpeechStarted, PauseAgent, HearSound]
+    assert said[2].start == said[1].start
+    assert (said[2].at - said[1].at) * FRAME_S == pytest.approx(0.28)
+
+
+def test_a_backchannel_by_its_first_words_lets_the_agent_go_on_beside_it():
+    line = talking(awaits_text=True)
+    line.hear(SPEECH, 0.4)
+    assert line.machine.heard_over_agent(0, "okay", accepted=True, final=False) == ()
+    said = line.hear(SPEECH, 0.3) + line.hear(SILENCE, 1.0)
+    assert kinds(said) == [ResumeAgent]
+    line.machine.agent_speaking(False)
+    assert kinds(line.hear(SILENCE, 3.0)) == [NoInput]
+
+
+def test_who_only_began_with_a_backchannel_stops_the_agent_after_all():
+    line = talking(awaits_text=True)
+    line.hear(SPEECH, 0.4)
+    line.machine.heard_over_agent(0, "okay", accepted=True, final=False)
+    said = line.hear(SPEECH, 1.0)
+    assert kinds(said) == [ResumeAgent, SpeechStarted, PauseAgent, StopAgent]
+    assert (said[3].at - said[0].at) * FRAME_S <= 0.3
+    line.machine.agent_speaking(False)
+    (turn,) = only(line.hear(SILENCE, 3.0), TurnCommitted)
+    assert turn.speech_start == 50
+
+
+def test_the_dip_in_a_hum_is_no_end_of_it():
+    line = talking()
+    line.held = True
+    said = line.hear(SPEECH, 0.54) + line.hear(SILENCE, 0.08) + line.hear(SPEECH, 0.4) + line.hear(SILENCE, 1.0)
+    assert kinds(said) == [SpeechStarted, PauseAgent, ResumeAgent]
 
 
 @pytest.mark.parametrize("text", ["Mm-hm.", "Yeah, okay.", "I see", ""])
@@ -161,7 +214,7 @@ def test_no_pause_that_ends_lasts_long(seconds: float, awaits_text: bool):
     (pause,) = only(said, PauseAgent)
     (end,) = [action for action in said if isinstance(action, ResumeAgent | StopAgent)]
     assert (end.at - pause.at) * FRAME_S <= LONGEST_PAUSE_S
-    assert isinstance(end, StopAgent) == (seconds > 0.62)
+    assert isinstance(end, StopAgent) == (seconds > 0.56)
 
 
 def test_a_caller_who_begins_again_after_a_resume_pauses_again():
@@ -214,7 +267,7 @@ def test_a_caller_already_speaking_as_the_agent_begins_pauses_it():
     line.hear(SPEECH, 0.5)
     line.machine.agent_speaking(True)
     pause, stop = line.hear(SPEECH, 0.8)
-    assert (pause.at - 24) * FRAME_S == pytest.approx(0.1)
+    assert (pause.at - 24) * FRAME_S == pytest.approx(0.08)
     assert isinstance(stop, StopAgent)
 
 
@@ -305,6 +358,31 @@ def test_the_agents_own_echo_never_pauses_it(gain_db: float, delay: int):
     for reply in range(30):
         said = converse(line, agent_levels(3.0, reply), delay, gain_db, True)
         assert said == [], f"reply {reply}"
+
+
+@pytest.mark.parametrize(("level_dbfs", "frames"), [(-20.0, 3), (-30.0, 4)])
+def test_a_voice_hardly_above_the_echo_has_to_last_longer(level_dbfs: float, frames: int):
+    line = Line(TurnConfig(no_input_s=None))
+    line.machine.agent_speaking(True)
+    for _ in range(100):
+        line.machine.step(line.frame, -40.0, 0.95, -20.0)
+        line.frame += 1
+    paused: list[int] = []
+    for count in range(1, 6):
+        if only(line.machine.step(line.frame, level_dbfs, 0.95, -20.0), PauseAgent):
+            paused.append(count)
+        line.frame += 1
+    assert paused == [frames]
+
+
+def test_the_echo_is_not_forgotten_between_sentences():
+    echo, delay = Echo(-42.0, -20.0), 15
+    sent = ([-20.0] * 60 + [-90.0] * 28) * 3
+    for frame, now in enumerate(sent):
+        echo.sends(frame, now, True)
+        if echo.audible(frame):
+            echo.learn(max(sent[frame - delay] - 20.0 if frame >= delay else -90.0, -75.0))
+        assert echo.gain_db >= -21.0, frame
 
 
 def test_who_interrupts_an_agent_with_an_echo_is_heard():
@@ -415,4 +493,4 @@ def test_most_backchannels_do_not_stop_the_agent(shared_audio: Path, silero: byt
     """By their sound alone."""
     clips = sorted((shared_audio / "backchannels").glob("*.wav"))
     stopped = [path.stem for seed, path in enumerate(clips) if only(over_agent(path, seed, silero), StopAgent)]
-    assert len(stopped) <= 1, stopped
+    assert len(stopped) <= 2, stopped

@@ -24,7 +24,7 @@ from appliance.conversation.turn_actions import (
     StopAgent,
     TurnCommitted,
 )
-from appliance.conversation.turns import TRANSITIONS, Event, State, barge_in_diagram, turn_diagram
+from appliance.conversation.turn_states import TRANSITIONS, Event, State, barge_in_diagram, turn_diagram
 from tests.conversation.turn_lines import LAG, NOISE, SILENCE, SPEECH, Line, features, on_a_line, only, read_wav
 
 
