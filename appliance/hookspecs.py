@@ -260,7 +260,7 @@ def appliance_answered(call: Call) -> None:
 def appliance_partial_transcript(call: Call, text: str) -> str | None:
     """What the caller has said so far, while they still speak.
 
-    * When: the recogniser has a new guess; not every recogniser has any.
+    * When: the recogniser has a new guess; not every recogniser has any. Not on lines with ``agent: realtime``.
     * Budget: 20 ms.
     * Result: chained: what the text is to be.
     * Failure: the text stays as it was.
@@ -272,7 +272,8 @@ def appliance_partial_transcript(call: Call, text: str) -> str | None:
 def appliance_final_transcript(call: Call, text: str) -> str | Blocked | None:
     """What the caller has said in one turn. May run for a turn that the caller then goes on with.
 
-    * When: the recogniser is done, before the flow or the model sees the text. The caller waits.
+    * When: the recogniser is done, before the flow or the model sees the text. The caller waits. Not on lines with
+      ``agent: realtime``, whose model hears for itself.
     * Budget: 50 ms.
     * Result: chained: what the text is to be, or ``Blocked``, which ends the chain: nothing sees the text.
     * Failure: the text stays as it was.
@@ -321,7 +322,7 @@ def appliance_reply_text(call: Call, text: str) -> str | None:
     """What is about to be said: one piece of a reply, a clause or a sentence. "" leaves it out.
 
     * When: before synthesis, for each piece; may be asked for speech that is then thrown away. The caller waits for the
-      first piece.
+      first piece. Not for what bridges a wait, for the box's own apologies, and where a model speaks by itself.
     * Budget: 20 ms.
     * Result: chained: what the piece is to be.
     * Failure: the piece stays as it was.

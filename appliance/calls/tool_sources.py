@@ -108,6 +108,9 @@ class ToolSources:
                 has = chosen[name].plugin
                 logger.warning("line %s: tool %r of plugin %s is left out: %s has one", call.line, name, plugin, has)
                 continue
+            if offered.tool.confirm and call.plan.agent == "realtime":
+                logger.warning("line %s: tool %r of plugin %s is left out: it asks the caller", call.line, name, plugin)
+                continue
             try:
                 ToolSet([offered.tool])
             except ValueError as error:

@@ -13,8 +13,11 @@ from appliance.dialplan.schema import Line
 from appliance.engines.talk import RingTalk
 from appliance.ipc.messages import AnyMessage, Converse, Failed
 from appliance.ipc.rings import RATE_HZ
+from appliance.plugins.hook_table import ToolOffer
+from appliance.plugins.hooks import NO_HOOKS, Hooks
 from tests.calls.virtual_call import VirtualCall
 from tests.engines.virtual_time import run_virtual
+from tests.plugins.spoken_hooks import SpokenHooks
 
 TEXT = "Sure I can help you with that today"
 
@@ -103,8 +106,8 @@ def line(**changes: Any) -> Line:
     return Line.model_validate({**common, **changes})
 
 
-def called(model: Model, **changes: Any) -> VirtualCall:
-    call = VirtualCall(line(**changes), speech=model)
+def called(model: Model, hooks: Hooks = NO_HOOKS, **changes: Any) -> VirtualCall:
+    call = VirtualCall(line(**changes), speech=model, hooks=hooks)
     model.rings = call.rings
     return call
 
@@ -194,6 +197,42 @@ def test_a_tool_of_the_model_ends_the_call_after_what_was_said() -> None:
         assert ended.hangup_text == "bye"
         assert call.log.turns[1].heard_text == TEXT
         assert ("tool", '{"status":"the call ends when you have finished speaking"}') in model.heard
+
+    run_virtual(scene())
+
+
+def test_plugins_add_what_they_know_and_tools_but_none_that_has_to_ask_the_caller() -> None:
+    async def look(arguments: Any, call: Any) -> Any:
+        return {"seen": call.idempotency_key}
+
+    async def scene() -> None:
+        model = Model()
+        model.calls = [("c1", "look", "{}")]
+        parameters = '{"type": "object"}'
+        offers = [
+            ToolOffer(name="look", description="Look.", parameters=parameters),
+            ToolOffer(name="pay", description="Pay.", parameters=parameters, confirm="Shall I?"),
+        ]
+        hooks = SpokenHooks(tools=[offers], before_llm=lambda request: ["It <rains>."], call_ended=None)
+        hooks.tools["look"] = look
+        call = called(model, hooks)
+        await call.until_quiet()
+        call.speaks(1.0, "")
+        await call.until(lambda: [name for name, _ in model.heard].count("respond") == 2)
+        await call.until(lambda: bool(call.media.playout))
+        await call.until_quiet()
+        call.hangs_up()
+        await call.over()
+        names = [tool.name for tool in model.opened[0].tools]
+        assert "look" in names
+        assert "pay" not in names
+        told = [text for role, text in model.heard if role == "system"]
+        assert told == ['[This may be of use: <context source="plugin0">It &lt;rains&gt;.</context>]']
+        assert ("tool", '{"seen":"leg1-1"}') in model.heard
+        (used,) = call.log.turns[1].tools
+        assert (used.name, used.source, used.key) == ("look", "plugin0", "leg1-1")
+        (ended,) = hooks.told["call_ended"]
+        assert [said.text for said in ended["summary"].transcript if said.by == "caller"] == ["hello there"]
 
     run_virtual(scene())
 
