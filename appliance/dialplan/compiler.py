@@ -16,6 +16,7 @@ import pickle
 import signal
 import struct
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,7 @@ from appliance.dialplan.planned import Contents, PlannedLines, packed, refused
 from appliance.dialplan.routing import Routing
 from appliance.errors import ApplianceError, ConfigError, Mistake
 from appliance.ipc.settings import read_settings, share_settings
+from appliance.plugins.declarative.loader import DeclarativePlugin
 from appliance.plugins.describe import PluginChecker
 from appliance.plugins.discovery import find_sources
 from appliance.plugins.plan import PluginPlan, make_plan
@@ -47,6 +49,7 @@ class Plan:
         lines: in order.
         routing: the choice among them.
         plugins: which plugins run on which line.
+        yaml: the YAML plugins in use, by name.
         warnings: what an operator should know.
         files: every file that was read.
     """
@@ -54,6 +57,7 @@ class Plan:
     lines: PlannedLines
     routing: Routing
     plugins: PluginPlan
+    yaml: Mapping[str, DeclarativePlugin]
     warnings: tuple[Mistake, ...]
     files: tuple[str, ...]
 
@@ -105,7 +109,8 @@ def _received(fd: int, settings: Settings) -> Plan:
     lines = PlannedLines(data[: end - length], contents)
     routing = routing_among(lines, contents.lists, settings, contents.index)
     plugins = msgspec.msgpack.decode(contents.plugins, type=PluginPlan)
-    return Plan(lines, routing, plugins, contents.warnings, contents.files)
+    yaml: dict[str, DeclarativePlugin] = pickle.loads(contents.yaml)
+    return Plan(lines, routing, plugins, yaml, contents.warnings, contents.files)
 
 
 def examine_lines(settings: Settings, plugins: PluginChecker) -> tuple[Dialplan | None, list[Mistake]]:
@@ -130,16 +135,18 @@ def _compile(settings: Settings, fd: int) -> None:
     checker = PluginChecker(settings.plugins, secrets=secrets)
     plan, mistakes = examine_lines(settings, checker)
     files = [str(file) for file in plan.files + plan.numbers.paths] if plan is not None else []
+    files += [str(file) for file in checker.yaml.files]
     if plan is None or mistakes:
         blobs, contents = list[bytes](), refused(sorted(mistakes), files)
     else:
         sources = find_sources(settings.plugins.paths)
-        used = make_plan(sources, settings.plugins.enabled, ((line.name, line.plugins) for line in plan.lines))
+        used = make_plan(sources, settings.plugins.chosen, ((line.name, line.plugins) for line in plan.lines))
         blobs, contents = packed(
             plan.lines,
             plan.written,
             lists=plan.numbers.found,
             plugins=msgspec.msgpack.encode(used),
+            yaml=pickle.dumps(checker.used_yaml, protocol=5),
             warnings=plan.warnings,
             files=files,
         )

@@ -81,6 +81,7 @@ class Contents:
         warnings: what an operator should know.
         files: every file that was read, or looked for.
         mistakes: why there is no dialplan; then all else is empty.
+        yaml: the YAML plugins in use, pickled.
     """
 
     index: RoutingIndex
@@ -91,6 +92,7 @@ class Contents:
     warnings: tuple[Mistake, ...]
     files: tuple[str, ...]
     mistakes: tuple[Mistake, ...]
+    yaml: bytes = b""
 
 
 def packed(
@@ -99,6 +101,7 @@ def packed(
     *,
     lists: Lists,
     plugins: bytes = b"",
+    yaml: bytes = b"",
     warnings: Sequence[Mistake] = (),
     files: Sequence[str] = (),
 ) -> tuple[list[bytes], Contents]:
@@ -124,6 +127,7 @@ def packed(
         tuple(warnings),
         tuple(files),
         (),
+        yaml,
     )
     return blobs, contents
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +25,27 @@ _NAME: Final = "letters, digits, - and _, at most 64 of them"
 class DeclarativePlugin:
     """A YAML plugin that has been checked.
 
+    It can be pickled: a process of its own reads the files again while calls go on.
+
     Attributes:
         name: of its file, without ``.yaml``.
         origin: ``file:line`` of its beginning.
         file: what the operator wrote.
-        values: the schema of what the box and its lines may set.
         rows: of its tables.
     """
 
     name: str
     origin: str
     file: PluginFile
-    values: type[BaseModel]
     rows: Mapping[str, tables.Rows]
+
+    @cached_property
+    def values(self) -> type[BaseModel]:
+        """The schema of what the box and its lines may set."""
+        return checks.values_model(self.name, self.file.values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "values"}
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -56,10 +65,12 @@ class Found:
     Attributes:
         plugins: those without a mistake, by name.
         mistakes: of the others, by name; "" for what belongs to no plugin.
+        files: all that were read, tables among them.
     """
 
     plugins: Mapping[str, DeclarativePlugin] = field(default_factory=dict)
     mistakes: Mapping[str, tuple[Mistake, ...]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def mistakes_of(self, enabled: Collection[str]) -> list[Mistake]:
         """What is wrong with the plugins that are enabled, somewhere."""
@@ -76,6 +87,7 @@ def examine_declarative(paths: Sequence[Path], secrets: Secrets | None = None) -
     plugins: dict[str, DeclarativePlugin] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     sources: dict[str, Path] = {}
+    files: list[Path] = []
     for path in _files(paths):
         name = path.stem
         if name in sources:
@@ -84,12 +96,15 @@ def examine_declarative(paths: Sequence[Path], secrets: Secrets | None = None) -
             mistakes[name] = (*mistakes.get(name, ()), Mistake(display_name(path), 1, "file", what, hint))
             continue
         sources[name] = path
+        files.append(path)
         plugin, found = read_plugin(path, secrets)
+        if plugin is not None:
+            files += [_table(path, table.file) for table in plugin.file.tables.values()]
         if found or plugin is None:
             mistakes[name] = tuple(found)
         else:
             plugins[name] = plugin
-    return Found({name: one for name, one in plugins.items() if name not in mistakes}, mistakes)
+    return Found({name: one for name, one in plugins.items() if name not in mistakes}, mistakes, tuple(files))
 
 
 def load_declarative(
@@ -134,8 +149,7 @@ def read_plugin(path: Path, secrets: Secrets | None = None) -> tuple[Declarative
             mistakes.append(Mistake(*document.origin(key), _dotted(problem.path), problem.what, problem.hint))
     rows = dict(_rows(path, document, checked.value, mistakes))
     file, line = document.origin(())
-    values = checks.values_model(path.stem, checked.value.values)
-    return DeclarativePlugin(path.stem, f"{file}:{line}", checked.value, values, rows), mistakes
+    return DeclarativePlugin(path.stem, f"{file}:{line}", checked.value, rows), mistakes
 
 
 def _touches(path: tuple[str | int, ...], broken: tuple[str | int, ...]) -> bool:
@@ -163,11 +177,15 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files[:MAX_FILES]
 
 
+def _table(path: Path, file: str) -> Path:
+    return path.parent / Path(file).expanduser()
+
+
 def _rows(
     path: Path, document: Document, file: PluginFile, mistakes: list[Mistake]
 ) -> Iterator[tuple[str, tables.Rows]]:
     for name, table in file.tables.items():
-        source = path.parent / Path(table.file).expanduser()
+        source = _table(path, table.file)
         try:
             with source.open("rb") as opened:
                 data = opened.read(tables.MAX_BYTES + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_a_right_file_is_taken_whole() -> None:
     assert (plugin.name, plugin.origin, plugin.tools) == ("shop", "shop.yaml:2", ("order_status", "lookup_prices"))
     assert plugin.rows["prices"].count == 1
     assert "0123456789abcdef" not in repr(plugin)
+
+
+def test_a_plugin_can_be_read_by_another_process() -> None:
+    Path("shop.yaml").write_text(GOOD)
+    found = examine_declarative([Path()], secrets)
+    (plugin,) = found.plugins.values()
+    assert plugin.values_problems({"key": SecretStr("k")}) == []
+    copy = pickle.loads(pickle.dumps(plugin))
+    assert copy == plugin
+    assert copy.values_problems({"key": SecretStr("k")}) == []
+    assert [str(file) for file in found.files] == ["shop.yaml", "prices.csv"]
 
 
 HEAD = GOOD.partition("tables:")[0]
