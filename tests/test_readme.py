@@ -36,7 +36,7 @@ def test_the_trunk_is_one(tmp_path: Path) -> None:
 
 
 def test_the_commands_it_names_exist() -> None:
-    named = set(re.findall(r"appliance ([a-z]+)\b", README))
+    named = set(re.findall(r"appliance ([a-z]+(?:-[a-z]+)*)\b", README))
     assert named & set(COMMANDS) == named - {"runs"}, named - set(COMMANDS)
 
 
