@@ -450,21 +450,6 @@ def appliance_cli_commands() -> Sequence[Command] | None:
     """
 
 
-@hookspec
-def appliance_recording_stores() -> Mapping[str, Callable[[str, Call], str]] | None:
-    """Where recordings can be kept, by the name that ``recording.store`` gives.
-
-    The function (plain or ``async``) gets the path of a finished WAV file and the call, and returns where it now is, as
-    text for the record. It may move the file.
-
-    * When: the plugin host starts; the function runs once a recording is closed.
-    * Budget: 100 ms; 300 s for the function.
-    * Result: collected. The first of a name has it.
-    * Failure: the recording stays where it is, and the record says so.
-    * Process: the plugin host.
-    """
-
-
 # --- providers ----------------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ from appliance.hook_types import (
 from appliance.hookspecs import IdentityClaim, Provider, ProviderOptions, Providers, Resources, hookimpl
 from appliance.tool_types import Answer, Arguments, OngoingCall, Question, Tool
 
-Values = ProviderOptions
+PluginValues = ProviderOptions
 """Base of a plugin's values, a pydantic model: unknown keys are mistakes, and ``!secret NAME`` is a ``SecretStr``."""
 
 API: Final = 1
@@ -97,6 +97,7 @@ __all__ = [
     "ModelRequest",
     "OngoingCall",
     "Pcm",
+    "PluginValues",
     "Provider",
     "ProviderOptions",
     "Providers",
@@ -124,6 +125,5 @@ __all__ = [
     "Talker",
     "Tool",
     "ToolError",
-    "Values",
     "hookimpl",
 ]

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "doctor": "look for what would keep the box from working here",
     "calls": "list and show the calls on record",
     "models": "list, pull and verify model files",
+    "plugins": "list and show plugins, and begin a new one",
 }
 EXIT_PROBLEM: Final = 2
 _EXIT_INTERRUPTED: Final = 130

@@ -52,7 +52,8 @@ _BUILT_IN: Final = (Source(MCP_PLUGIN, "entry_point", "appliance.plugins.mcp_too
 def find_sources(paths: Sequence[Path], *, installed: bool = True) -> dict[str, Source]:
     """The plugins below ``paths`` (files and folders), the shipped ones and, unless told otherwise, installed ones.
 
-    Files and folders whose names begin with a dot or an underscore, or cannot be a plugin's name, are passed over.
+    Passed over are tests (``test_*``, ``conftest.py``), and what begins with a dot or an underscore or cannot be a
+    plugin's name.
     """
     found: dict[str, Source] = {}
     shipped = shipped_dir("plugins")
@@ -80,7 +81,7 @@ def _below(path: Path, shipped: bool) -> Iterable[Source]:
         logger.warning("%s cannot be searched for plugins: %s", path, error.strerror)
         return
     for entry in entries:
-        if entry.name.startswith((".", "_")):
+        if entry.name.startswith((".", "_", "test_")) or entry.name == "conftest.py":
             continue
         if entry.suffix == ".py" and entry.is_file():
             yield Source(entry.stem, "file", str(entry.absolute()), shipped)

@@ -83,5 +83,4 @@ HOOKS: Final[dict[str, HookRule]] = {
     "campaign_event": HookRule(Rule.TOLD, 5.0, box_wide=True),
     "http_routes": HookRule(Rule.COLLECTED, 0.1, lifecycle=True),
     "cli_commands": HookRule(Rule.COLLECTED, 0.1, lifecycle=True),
-    "recording_stores": HookRule(Rule.COLLECTED, 0.1, lifecycle=True),
 }

@@ -385,7 +385,8 @@ class PluginLink:
         self._send(Ping(next(self._numbers)))
         while not self._gone.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), every_s)
+                async with asyncio.timeout(every_s):
+                    await self._gone.wait()
             now = time.monotonic()
             # What this process was itself late by is no silence of the host's: its answer may lie there unread.
             asked_at += max(0.0, now - woken_at - 2 * every_s)

@@ -110,7 +110,9 @@ def looked_at(source: Source, module: object) -> Plugin:
         )
     model = getattr(module, "Values", None)
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise PluginError(f"plugin {name!r}: Values is no pydantic model; write `class Values(appliance.api.Values):`")
+        raise PluginError(
+            f"plugin {name!r}: Values is no pydantic model; write `class Values(appliance.api.PluginValues):`"
+        )
     summary = getattr(module, "SUMMARY", None) or (inspect.getdoc(module) or "").partition("\n")[0]
     version = getattr(module, "VERSION", None) or getattr(module, "__version__", "")
     return Plugin(name, source, module, str(summary)[:200], str(version)[:40], api, model, _hooks(name, module))

@@ -100,7 +100,6 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
         providers: kind of engine (or "stream", "carrier") to the names of the providers.
         routes: HTTP routes as ``METHOD /plugins/NAME/path``.
         commands: (name, summary) each.
-        stores: where it can keep recordings, by name.
         problem: why it cannot be used; "" for one that can.
     """
 
@@ -114,7 +113,6 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = {}
     routes: tuple[str, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
-    stores: tuple[str, ...] = ()
     problem: str = ""
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -165,3 +166,25 @@ def test_listing_the_providers_imports_nothing_heavy():
     code = f"import sys; from appliance.engines.builtin import provider_registry; provider_registry(); print({heavy})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "appliance_denoise_providers",
+        "appliance_vad_providers",
+        "appliance_turn_providers",
+        "appliance_asr_providers",
+        "appliance_llm_providers",
+        "appliance_tts_providers",
+        "appliance_speech_providers",
+    ],
+)
+def test_a_plugin_serves_the_kind_whose_hook_it_has(hook: str) -> None:
+    providers = {"mine": Provider(lambda options, resources: 7, "seven")}
+    plugin = types.ModuleType("mine")
+    setattr(plugin, hook, hookimpl(lambda: providers))
+    registry = ProviderRegistry([("mine", plugin)])
+    kind = hook.removeprefix("appliance_").removesuffix("_providers")
+    assert [name for name in KINDS if registry.offers(name)] == [kind]
+    assert registry.create(kind, "mine", {}, None) == 7

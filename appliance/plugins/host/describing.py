@@ -55,7 +55,6 @@ class Listed(NamedTuple):
 
     info: PluginInfo
     routes: tuple[Route, ...]
-    stores: dict[str, Callable[..., Any]]
     commands: tuple[Command, ...]
 
 
@@ -84,7 +83,6 @@ def describe(plugin: Plugin) -> Listed:
     }
     routes = listed("http_routes", (), lambda route: route_name(plugin.name, route))
     commands = listed("cli_commands", (), _command)
-    stores = listed("recording_stores", {}, _named)
     schema = ""
     if plugin.values is not None:
         try:
@@ -103,10 +101,9 @@ def describe(plugin: Plugin) -> Listed:
         providers=providers,
         routes=tuple(route_name(plugin.name, route) for route in routes),
         commands=tuple((command.name, command.summary) for command in commands),
-        stores=tuple(stores),
         problem=f"plugin {plugin.name!r}: {'; '.join(problems)}" if problems else "",
     )
-    return Listed(info, routes, stores, commands)
+    return Listed(info, routes, commands)
 
 
 def route_name(plugin: str, route: object) -> str:

@@ -13,7 +13,7 @@ from appliance.api import HttpRequest, HttpResponse
 from appliance.ipc.hook_messages import BodyPart, HttpAnswered, HttpAsked
 from appliance.ipc.messages import AnyMessage
 from appliance.plugins.host.context import CURRENT, Marked, Running
-from appliance.plugins.host.runs import HookRuns, in_thread
+from appliance.plugins.host.runs import HookRuns, in_thread, within
 from appliance.plugins.http_limits import HANDLER_S, MAX_BODY, parts
 
 logger = logging.getLogger(__name__)
@@ -95,11 +95,7 @@ class HttpRuns:
             context = copy_context()
             context.run(CURRENT.set, running)
             task = self._runs.loop.create_task(Marked(inner, self._runs.slot, running.text), context=context)
-            done, _ = await asyncio.wait({task}, timeout=HANDLER_S)
-            if not done:
-                task.cancel()
-                raise TimeoutError
-            response = task.result()
+            response = await within(task, HANDLER_S)
         else:
             response = await in_thread(self._runs, running, lambda: handler(request), HANDLER_S)
         if not isinstance(response, HttpResponse):

@@ -67,7 +67,6 @@ class Plugins:
         self._started: set[str] = set()
         self.by_name: dict[str, Plugin] = {}
         self.handlers: dict[tuple[str, str, str], Handler] = {}
-        self.stores: dict[str, tuple[str, Callable[..., Any]]] = {}
         self.plans: dict[int, Installed] = {}
 
     async def set_up(self, number: int, plan: PluginPlan) -> Manifest:
@@ -128,8 +127,6 @@ class Plugins:
         listed = describe(plugin)
         for route in listed.routes:
             self.handlers.setdefault((plugin.name, route.method.upper(), route.path), route.handler)
-        for name, function in listed.stores.items():
-            self.stores.setdefault(name, (plugin.name, function))
         return listed.info
 
     async def _configure(

@@ -201,7 +201,9 @@ class _Run:
         if self.message.hook in MUTABLE and len(self._steps) > 1:
             given = arguments_of(self.message.hook, self.message.arguments)
         if self.rule.value:
-            given = {**given, self.rule.value: self.value}
+            mutable = self.message.hook in MUTABLE and self.value is not None
+            value = msgspec.msgpack.decode(msgspec.msgpack.encode(self.value)) if mutable else self.value
+            given = {**given, self.rule.value: value}
         return [step.call if name == "call" else given.get(name) for name in step.implementation.arguments]
 
     def take(self, step: _Step, result: Any, seconds: float) -> bool:
@@ -400,7 +402,21 @@ def invoked(
     context = copy_context()
     context.run(CURRENT.set, running)
     task = runs.loop.create_task(Marked(implementation.function(*given), runs.slot, running.text), context=context)
-    return asyncio.ensure_future(asyncio.wait_for(task, budget_s))
+    return asyncio.ensure_future(within(task, budget_s))
+
+
+async def within(task: asyncio.Task[Any], budget_s: float) -> Any:
+    """The task's result. One that does not end when it is cancelled is not waited for.
+
+    Raises:
+        TimeoutError: it is not done in time.
+        Exception: what it raises.
+    """
+    done, _ = await asyncio.wait({task}, timeout=budget_s)
+    if not done:
+        task.cancel()
+        raise TimeoutError
+    return task.result()
 
 
 async def in_thread(runs: HookRuns, running: Running, function: Callable[[], Any], budget_s: float) -> Any:

@@ -17,7 +17,7 @@ from appliance.ipc.messages import AnyMessage
 from appliance.plugins.host.calls import CallState
 from appliance.plugins.host.context import CURRENT, Marked
 from appliance.plugins.host.results import MAX_RESULT_BYTES
-from appliance.plugins.host.runs import HookRuns, in_thread
+from appliance.plugins.host.runs import HookRuns, in_thread, within
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ToolRuns:
         running = state.running(message.plugin, "tools", message.call.line)
         try:
             if implementation.is_async:
-                offered = await asyncio.wait_for(implementation.function(*given), 1.0)
+                offered = await within(self._runs.loop.create_task(implementation.function(*given)), 1.0)
             else:
                 offered = await in_thread(self._runs, running, lambda: implementation.function(*given), 1.0)
         except Exception as error:
