@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ LINE: dict[str, object] = {
 }
 
 
-def box_of(folder: Path, server: HttpServer, models: ChatSim) -> Box:
+def box_of(folder: Path, server: HttpServer, models: ChatSim, egress: Sequence[str] = ("127.0.0.1",)) -> Box:
     plugins = folder / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     (plugins / "shop.yaml").write_text(PLUGIN.replace("URL", server.url))
@@ -64,9 +65,38 @@ def box_of(folder: Path, server: HttpServer, models: ChatSim) -> Box:
         **lines.dialplan(folder / "own", [LINE]),
         "plugins.paths": [str(plugins)],
         "secrets_file": str(secrets),
-        "egress": ["127.0.0.1"],
+        "egress": list(egress),
     }
     return Box(folder / "box", chosen)
+
+
+async def one_question(box: Box, clip: Path) -> None:
+    """A call with a question; the box hangs up."""
+    async with BareUac(("127.0.0.1", box.sip_port), NUMBER) as uac, Softphone(uac) as phone:
+        await phone.dial(box.uri(lines.ASSISTANT))
+        await phone.wait_agent_silent(30.0, quiet_s=0.8)
+        await phone.play(read_wav(clip))
+        await phone.wait_hangup(30.0)
+
+
+async def test_with_an_empty_egress_nothing_of_a_call_leaves_but_the_call(tmp_path: Path) -> None:
+    script = [
+        Answer("", calls=[("a", "order_status", '{"number": "7"}')]),
+        Answer("I cannot look that up.", calls=[("b", "hang_up", "{}")]),
+    ]
+    async with HttpServer() as server, ChatSim() as models:
+        models.script.extend(script)
+        box = box_of(tmp_path, server, models, egress=())
+        try:
+            await asyncio.to_thread(box.start)
+            await one_question(box, lines.question(tmp_path))
+            await eventually(lambda: box.log_tail().count("egress does not list 127.0.0.1") >= 2, box.log_tail)
+        finally:
+            code = await asyncio.to_thread(box.stop)
+    assert code == 0, box.log_tail()
+    assert server.asked == []
+    told = next(text for text in models.asked[1].body["messages"] if text["role"] == "tool")["content"]
+    assert "cannot be reached" in told
 
 
 async def test_the_model_asks_a_server_and_says_what_it_answered(tmp_path: Path) -> None:
@@ -80,14 +110,9 @@ async def test_the_model_asks_a_server_and_says_what_it_answered(tmp_path: Path)
     async with HttpServer(answer) as server, ChatSim() as models:
         models.script.extend(script)
         box = box_of(tmp_path, server, models)
-        clip = lines.question(tmp_path)
         try:
             await asyncio.to_thread(box.start)
-            async with BareUac(("127.0.0.1", box.sip_port), NUMBER) as uac, Softphone(uac) as phone:
-                await phone.dial(box.uri(lines.ASSISTANT))
-                await phone.wait_agent_silent(30.0, quiet_s=0.8)
-                await phone.play(read_wav(clip))
-                await phone.wait_hangup(30.0)
+            await one_question(box, lines.question(tmp_path))
             (call,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
             await eventually(lambda: sum(one.path == "/hook" for one in server.asked) == 5, box.log_tail)
         finally:
