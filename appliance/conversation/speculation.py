@@ -25,15 +25,16 @@ PER_SECOND: Final = 20.0
 _BURST_S: Final = 2.0
 
 _MARGIN_S: Final = 0.06
-_RISE: Final = 0.25
-_FALL: Final = 0.05
-_MOST_S: Final = 2.0
+_RISE: Final = 0.5
+_FALL: Final = 0.03
+_MOST_S: Final = 1.5
 
 
 class Lead:
     """How long before it is to be heard a reply of one line must be begun. PURE.
 
-    Follows what replies have taken, up faster than down, so that one in six or so takes longer.
+    Follows what replies have taken, up much faster than down: one that is begun too early is thrown away now and then,
+    one that is begun too late is late every time.
 
     Attributes:
         seconds: infinite as long as nothing is known.
