@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from appliance.api import ProviderOptions
-from appliance.config.validation import fault
+from appliance.config.validation import fault, short_form
 
 API_URL: Final = "https://api.twilio.com"
 _ACCOUNT: Final = re.compile(r"AC[0-9a-fA-F]{32}")
@@ -70,6 +70,7 @@ def _websocket(value: str) -> str:
     return _origin(value, ("wss", "ws"), "wss://voice.example.com") if value else ""
 
 
+@short_form({"type": "boolean"})
 def _switch(value: Any) -> Any:
     """``off`` and ``on`` are booleans in YAML."""
     if isinstance(value, bool):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import SecretStr
 
 from appliance.cli.main import main
 from appliance.cli.schema import schema
@@ -19,7 +20,16 @@ DOCS = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
 
 
 def read(text: str) -> Any:
-    return parse(text, "x.yaml", secrets=lambda name: name).data
+    """What an editor sees: a secret is a scalar with a tag."""
+    return plain(parse(text, "x.yaml", secrets=SecretStr).data)
+
+
+def plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [plain(item) for item in data]
+    return data.get_secret_value() if isinstance(data, SecretStr) else data
 
 
 def problems(file: str, text: str) -> list[str]:
@@ -80,6 +90,10 @@ def test_mistakes_in_a_dialplan(text: str, said: str) -> None:
         ("trunks: {a: {kind: sip, max_calls: 0}}", "0 is not valid"),
         ("limits: {max_calls: many}", "'many' is not of type 'integer'"),
         ("engines: {asr: fast}", "'fast' is not of type 'object'"),
+        ("engines: {asr: {provider: whisper, max_batch: many}}", "'many' is not of type 'integer'"),
+        ("engines: {asr: {provider: openai_compatible, max_batch: many, partials_every_s: x}}", "'x' is not"),
+        ("trunks: {a: {kind: twilio, account_sid: AC1}}", "'auth_token' is a required property"),
+        ("trunks: {a: {kind: pbx, called: [1]}}", "[1] is not of type 'string'"),
     ],
 )
 def test_mistakes_in_the_configuration(text: str, said: str) -> None:
@@ -113,6 +127,11 @@ def test_mistakes_in_what_inherits(text: str, said: str) -> None:
     assert any(said in problem for problem in problems("dialplan", text)), problems("dialplan", text)
 
 
+def test_the_keys_of_other_providers_are_not_asked_about() -> None:
+    assert problems("config", "engines: {asr: {provider: mine, max_batch: many, partials_every_s: x}}") == []
+    assert problems("config", "trunks: {a: {kind: mine, auth_token: 7}}") == []
+
+
 def test_short_forms_are_welcome() -> None:
     assert (
         problems(
@@ -134,7 +153,7 @@ def test_short_forms_are_welcome() -> None:
     text = """
         trunks:
           a: {kind: sip, allow: 10.0.0.1, srtp: false, proxy: sip:a, codecs: pcma, password: !secret x}
-          b: {kind: twilio, account_sid: AC1, auth_token: !secret y, public_url: https://x.example}
+          b: {kind: twilio, account_sid: AC1, auth_token: !secret y, public_url: https://x.example, machine_detection: false}
         engines: {asr: {provider: whisper, model: small}, tts: {provider: espeak, fallback: espeak}}
         plugins: {enabled: [a, b]}
         """
