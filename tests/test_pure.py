@@ -43,6 +43,7 @@ PURE = (
     "dialplan/hours.py",
     "dialplan/languages.py",
     "dialplan/flow.py",
+    "config/egress.py",
     "engines/batcher.py",
     "engines/chat_reply.py",
     "engines/chat_request.py",
@@ -53,6 +54,12 @@ PURE = (
     "engines/hypotheses.py",
     "engines/realtime_transcript.py",
     "engines/whisper_tokens.py",
+    "plugins/declarative/checks.py",
+    "plugins/declarative/response.py",
+    "plugins/declarative/schema.py",
+    "plugins/declarative/tables.py",
+    "plugins/declarative/templates.py",
+    "plugins/declarative/webhooks.py",
 )
 FORBIDDEN_MODULES = frozenset(
     [

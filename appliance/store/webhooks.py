@@ -92,9 +92,9 @@ class WebhookQueue:
 
         return await self._tried(read)
 
-    async def delivered(self, event_id: str) -> None:
-        """Forget it."""
-        await self._execute(delete(_events).where(_events.c.id == event_id))
+    async def delivered(self, event_ids: Collection[str]) -> None:
+        """Forget them."""
+        await self._execute(delete(_events).where(_events.c.id.in_(list(event_ids))))
 
     async def failed(self, event_id: str, attempts: int, again_at: datetime, problem: str) -> None:
         """Keep it for another attempt."""

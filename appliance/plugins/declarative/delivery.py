@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,7 +26,9 @@ Key: TypeAlias = tuple[str, str]
 """Plugin and webhook."""
 
 _HOT_S: Final = 0.25
-_TOGETHER_S: Final = 0.02
+_AHEAD: Final = 50
+"""Events of one webhook in memory."""
+_TOGETHER_S: Final = 0.05
 """What happens within so short a time is looked at together."""
 _LONGEST_S: Final = 30.0
 _STORE_FAILED_S: Final = 5.0
@@ -57,8 +59,8 @@ class Queue(Protocol):
         """Events whose time has come, the longest due first."""
         ...
 
-    async def delivered(self, event_id: str) -> None:
-        """Forget it."""
+    async def delivered(self, event_ids: Collection[str]) -> None:
+        """Forget them."""
         ...
 
     async def failed(self, event_id: str, attempts: int, again_at: datetime, problem: str) -> None:
@@ -77,6 +79,14 @@ class WebhookStats:
     outcomes: Counter[str] = field(default_factory=Counter)
     """``delivered``, ``failed`` (one attempt), ``given_up``, ``dropped`` (the queue was full)."""
     waiting: Counter[Key] = field(default_factory=Counter)
+
+
+@dataclass
+class _Lane:
+    """One webhook: what is being sent to it, and what has been taken out of the queue to be sent next."""
+
+    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    ahead: deque[Waiting] = field(default_factory=deque)
 
 
 class Delivery:
@@ -102,7 +112,9 @@ class Delivery:
         self._clock = clock
         self._news = asyncio.Event()
         self._hot_until = 0.0
-        self._running: dict[Key, dict[str, asyncio.Task[None]]] = {}
+        self._lanes: dict[Key, _Lane] = {}
+        self._delivered: set[str] = set()
+        """To be forgotten by the queue, many at a time."""
         self.stats = WebhookStats()
 
     def room(self, target: Target, event: NewEvent) -> bool:
@@ -123,12 +135,12 @@ class Delivery:
         """Deliver until cancelled; what is not delivered by then is, after the next start."""
         try:
             while True:
+                self._news.clear()
                 try:
                     wait_s = await self._round()
                 except StoreError as error:
                     logger.error("%s", error)
                     wait_s = _STORE_FAILED_S
-                self._news.clear()
                 if self._clock.monotonic() < self._hot_until:
                     wait_s = min(wait_s, _HOT_S)
                 with contextlib.suppress(TimeoutError):
@@ -136,56 +148,75 @@ class Delivery:
                         await self._news.wait()
                 await asyncio.sleep(_TOGETHER_S)
         finally:
-            tasks = [task for running in self._running.values() for task in running.values()]
+            tasks = [task for lane in self._lanes.values() for task in lane.running.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(StoreError):
+                await self._forget()
 
     async def _round(self) -> float:
         """Start what is due; how long until something else will be, in seconds."""
+        await self._forget()
         now = self._clock.utc()
         states = await self._queue.waiting()
         self.stats.waiting = Counter({key: count for key, (count, _) in states.items()})
         wait_s = _LONGEST_S
         for key, (_, first_at) in states.items():
-            running = self._running.setdefault(key, {})
+            lane = self._lanes.setdefault(key, _Lane())
             if first_at > now:
                 wait_s = min(wait_s, (first_at - now).total_seconds())
-                continue
-            for event in await self._queue.due(key, now, 20, tuple(running)):
-                target = self._target_of(*key, event.line)
-                if target is not None and len(running) >= target.concurrency:
-                    break
-                task = asyncio.create_task(self._deliver(key, target, event), name=f"webhook {event.id}")
-                running[event.id] = task
-                task.add_done_callback(partial(self._done, running, event.id))
+            elif not lane.ahead:
+                lane.ahead.extend(await self._queue.due(key, now, _AHEAD, (*lane.running, *self._delivered)))
+                self._start(key, lane)
         return wait_s
 
-    def _done(self, running: dict[str, asyncio.Task[None]], event_id: str, task: asyncio.Task[None]) -> None:
-        running.pop(event_id, None)
-        self._news.set()
+    async def _forget(self) -> None:
+        done = set(self._delivered)
+        if done:
+            await self._queue.delivered(done)
+            self._delivered -= done
+
+    def _start(self, key: Key, lane: _Lane) -> None:
+        """As many as may be sent at a time."""
+        while lane.ahead:
+            event = lane.ahead[0]
+            target = self._target_of(*key, event.line)
+            if target is not None and len(lane.running) >= target.concurrency:
+                return
+            lane.ahead.popleft()
+            task = asyncio.create_task(self._deliver(key, target, event), name=f"webhook {event.id}")
+            lane.running[event.id] = task
+            task.add_done_callback(partial(self._done, key, lane, event.id))
+
+    def _done(self, key: Key, lane: _Lane, event_id: str, task: asyncio.Task[None]) -> None:
+        lane.running.pop(event_id, None)
+        if not task.cancelled():
+            self._start(key, lane)
+            self._news.set()
 
     async def _deliver(self, key: Key, target: Target | None, event: Waiting) -> None:
         name = ".".join(key)
         attempts = event.attempts + 1
-        problem, wanted_s = "", None
-        if target is None:
-            problem = "there is no such webhook any more"
-        else:
+        problem, wanted_s = "there is no such webhook any more", None
+        if target is not None:
             problem, wanted_s = await self._attempt(target, event)
+        if not problem:
+            self.stats.outcomes["delivered"] += 1
+            self._delivered.add(event.id)
+            return
         try:
-            if not problem:
-                self.stats.outcomes["delivered"] += 1
-                await self._queue.delivered(event.id)
-            elif target is None or attempts >= target.attempts or problem == _GONE:
+            if target is None or attempts >= target.attempts or problem == _GONE:
                 self.stats.outcomes["given_up"] += 1
                 logger.error("webhook %s: %s of call %s is given up: %s", name, event.event, event.call_id, problem)
                 await self._queue.give_up(event.id, attempts, self._clock.utc(), problem)
             else:
                 self.stats.outcomes["failed"] += 1
                 pause = pause_s(event.id, attempts, wanted_s)
-                logger.warning("webhook %s: %s of call %s, attempt %d: %s; again in %d s", name, event.event,
-                               event.call_id, attempts, problem, pause)  # fmt: skip
+                logger.warning(
+                    "webhook %s: %s of call %s, attempt %d: %s; again in %d s",
+                    *(name, event.event, event.call_id, attempts, problem, pause),
+                )
                 again_at = self._clock.utc() + timedelta(seconds=pause)
                 await self._queue.failed(event.id, attempts, again_at, problem)
         except StoreError as error:

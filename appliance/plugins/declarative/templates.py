@@ -140,6 +140,8 @@ def url_parts(url: str) -> UrlParts:
 
 def base_problem(base: str) -> str:
     """What is wrong with the part of a URL up to the host, once filled in: "" if nothing."""
+    if not base.isascii() or not base.isprintable() or " " in base or "\\" in base:
+        return f"{base[:100]!r} holds a character that no address has"
     try:
         parts = urlsplit(base)
         host, port = parts.hostname, parts.port
