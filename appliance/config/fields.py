@@ -40,6 +40,7 @@ def _secret_out(value: SecretStr, info: SerializationInfo) -> str:
     return value.get_secret_value() if _reveals(info) else "**********"
 
 
+@short_form()
 def _options_in(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {_SECRET_MARK}:

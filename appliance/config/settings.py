@@ -45,6 +45,7 @@ MEDIA_PORTS_PER_CALL: Final = 2
 _LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 
 
+@short_form()
 def _ports(value: Any) -> str:
     low, dash, high = str(value).partition("-")
     if not (dash and low.strip().isdecimal() and high.strip().isdecimal()):
@@ -131,6 +132,7 @@ class Engine(Section):
 
     @model_validator(mode="before")
     @classmethod
+    @short_form()
     def _gather_options(cls, data: Any) -> Any:
         return gathered(data, cls) if isinstance(data, dict) else data
 
@@ -367,6 +369,7 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
+    @short_form()
     def _below_state_dir(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(data.get("state_dir"), str | Path):
             return data

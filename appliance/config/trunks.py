@@ -59,6 +59,7 @@ _OWN_HEADERS: Final = frozenset(
 """Headers that the protocol itself writes; a template for one of them would break calls."""
 
 
+@short_form()
 def _transport(value: Any) -> Any:
     if value in ("ws", "wss"):
         raise unavailable("transport", str(value), "use udp, tcp or tls")
@@ -311,6 +312,7 @@ class CarrierTrunk(Trunk):
 
     @model_validator(mode="before")
     @classmethod
+    @short_form()
     def _gather_options(cls, data: Any) -> Any:
         return gathered(data, cls) if isinstance(data, dict) else data
 

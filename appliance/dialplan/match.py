@@ -104,6 +104,7 @@ def _kind(value: Any) -> str:
     return value.tag if isinstance(value, Regex | NumbersFrom) else "<number>"
 
 
+@short_form()
 def _written_so(value: Any) -> Any:
     if isinstance(value, dict) and not {"regex", "file"} & set(value):
         raise fault("is neither a number nor a list of them", "write a number, a prefix, {regex: ...} or {file: ...}")

@@ -320,6 +320,7 @@ def _kind(value: Any) -> str:
     return f"<{next(kind for kind in STEP_KEYS if kind in value)}>" if isinstance(value, dict) else value.tag
 
 
+@short_form()
 def _has_one_kind(value: Any) -> Any:
     if isinstance(value, STEP_KINDS):
         return value

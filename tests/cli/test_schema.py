@@ -12,9 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from appliance.cli.main import main
-from appliance.cli.schema import schema
+from appliance.cli.schema import SCHEMAS, schema
 from appliance.config.marks import parse
 from appliance.config.shipped import shipped_dir
+from appliance.config.validation import _SHORT_FORMS, short_forms
 
 DOCS = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
 
@@ -37,7 +38,7 @@ def problems(file: str, text: str) -> list[str]:
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in checker.iter_errors(read(text))]
 
 
-@pytest.mark.parametrize("file", ["config", "dialplan", "plugin"])
+@pytest.mark.parametrize("file", SCHEMAS)
 def test_it_is_printed(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", file]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -132,6 +133,21 @@ def test_the_keys_of_other_providers_are_not_asked_about() -> None:
     assert problems("config", "trunks: {a: {kind: mine, auth_token: 7}}") == []
 
 
+@pytest.mark.parametrize("file", SCHEMAS)
+def test_what_every_validator_takes_is_said(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that run before the others may take more than their type says: `short_form` tells editors what."""
+    unsaid = set()
+
+    def noted(function: Any) -> Any:
+        if getattr(function, "__func__", function) not in _SHORT_FORMS:
+            unsaid.add(f"{function.__module__}.{function.__qualname__}")
+        return short_forms(function)
+
+    monkeypatch.setattr("appliance.config.json_schema.short_forms", noted)
+    schema(file)
+    assert not unsaid, "mark them with @short_form(what they take beside), or @short_form() for nothing"
+
+
 def test_short_forms_are_welcome() -> None:
     assert (
         problems(
@@ -153,7 +169,8 @@ def test_short_forms_are_welcome() -> None:
     text = """
         trunks:
           a: {kind: sip, allow: 10.0.0.1, srtp: false, proxy: sip:a, codecs: pcma, password: !secret x}
-          b: {kind: twilio, account_sid: AC1, auth_token: !secret y, public_url: https://x.example, machine_detection: false}
+          b: {kind: twilio, account_sid: AC1, auth_token: !secret y, public_url: https://x.example}
+          c: {kind: twilio, account_sid: 1, auth_token: x, public_url: https://x, machine_detection: false}
         engines: {asr: {provider: whisper, model: small}, tts: {provider: espeak, fallback: espeak}}
         plugins: {enabled: [a, b]}
         """
