@@ -392,7 +392,7 @@ class Speaker:
             problem = await self._attempt(utterance, clause, room)
             if problem is None or not self._wanted(utterance):
                 return
-            logger.warning("synthesis of %r failed (attempt %d): %s", text[:40], attempt, problem.reason)
+            logger.warning("%d characters were not synthesised (attempt %d): %s", len(text), attempt, problem.reason)
             if not problem.retryable:
                 break
         utterance.failed = problem.reason if problem is not None else ""
