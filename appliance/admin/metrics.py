@@ -39,6 +39,9 @@ _HOOK_BOUNDS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.
 _TALK_BOUNDS_S: Final = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _MOS_BOUNDS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4)
 
+RELOADS: Final = ("changed", "unchanged", "refused", "failed")
+"""What can come of reading other dialplans."""
+
 _SIP_STATES: Final = {"calls", "transactions", "timers", "connections"}
 """Of the SIP endpoint's counters, those that say what is held now."""
 
@@ -112,6 +115,9 @@ class Metrics:
         self._wasted_speech = Counter(
             "appliance_speculation_wasted_speech_seconds", "Speech of replies that were thrown away", registry=r
         )
+        self._reloads = Counter("appliance_reloads", "Readings of other dialplans", ["outcome"], registry=r)
+        for outcome in RELOADS:
+            self._reloads.labels(outcome)
         self._tools = Counter("appliance_tool_runs", "Tools the agent used", ["tool", "result"], registry=r)
         self._turn_problems = Counter("appliance_turn_problems", "Turns in which something went wrong", registry=r)
         # Plugins
@@ -314,6 +320,10 @@ class Metrics:
     def watch_sip(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Read a SIP endpoint's counters: events by name, and what it holds now."""
         self._pulled.sip = counters
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a reading of other dialplans, by what came of it: one of ``RELOADS``."""
+        self._reloads.labels(outcome).inc()
 
     def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
         """Read how many calls were not taken, by cause."""

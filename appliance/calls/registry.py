@@ -73,6 +73,16 @@ class CallRegistry:
         """Calls between INVITE and the end of their record."""
         return len(self._sessions) + len(self._waiting)
 
+    @property
+    def hooks(self) -> Hooks:
+        """Of the plugins that new calls have."""
+        return self._services.hooks
+
+    def take_over(self, routing: Routing, hooks: Hooks) -> None:
+        """Begin new calls by another dialplan, and with its plugins. Those that are up go on as they began."""
+        self.routing = routing
+        self._services = replace(self._services, hooks=hooks)
+
     def admit(self, leg: Leg) -> None:
         """Take the call, or refuse it with a reason the peer can act on."""
         refusal = self._full() or self._no_room_on_trunk(leg.info.trunk)

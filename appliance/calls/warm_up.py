@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from appliance.calls.brains import opening_of, pieces_of, spoken_language, voice_of
 from appliance.conversation import manners
@@ -34,6 +34,10 @@ GREETING_WAIT_S: Final = 1.0
 
 _PHRASE_TIMEOUT_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 30.0
+_A_PHRASE: Final = 50
+"""Characters; with less room than this no line is looked at any more."""
+_Key: TypeAlias = tuple[str, str, str, float]
+_Phrase: TypeAlias = tuple[str, Voice]
 _NOBODY: Final = CallInfo("", "", "", "", "", "", "", "", {})
 
 
@@ -42,27 +46,46 @@ class WarmUp:
 
     Args:
         tts: the workers; each has a cache of its own.
-        lines: of the dialplan; none where there are no caches.
+        lines: of the dialplan; none where there are no caches. They are gone through one by one, with room for others
+            in between.
     """
 
-    def __init__(self, tts: EnginePool, lines: Iterable[Line]) -> None:
+    def __init__(self, tts: EnginePool, lines: Sequence[Line]) -> None:
         self._tts = tts
-        self._lines = tuple(lines)
+        self._lines = lines
+        self._caches = len(lines) > 0
+        self._prepared: dict[int, set[_Key]] = {}
+        """What the cache of each worker has had put into it."""
         self._cold = asyncio.Queue[int]()
         self._tasks: set[asyncio.Task[None]] = set()
         self.prepared = 0
         """Phrases put into caches by :meth:`run`."""
         for worker in range(tts.workers):
             self._cold.put_nowait(worker)
-        tts.on_worker_back = self._cold.put_nowait
+        tts.on_worker_back = self._worker_back
+
+    def take_over(self, lines: Sequence[Line]) -> None:
+        """From now on these are the lines: what is new in them is prepared while :meth:`run` runs."""
+        if self._caches:
+            self._lines = lines
+            for worker in range(self._tts.workers):
+                self._cold.put_nowait(worker)
+
+    def _worker_back(self, worker: int) -> None:
+        self._prepared.pop(worker, None)
+        self._cold.put_nowait(worker)
 
     async def run(self) -> None:
         """Prepare every worker's cache, and again that of a worker which was started again; until cancelled."""
-        phrases = self._phrases()
+        phrases: dict[_Key, _Phrase] = {}
+        of_lines: Sequence[Line] | None = None
         preparing: dict[int, asyncio.Task[None]] = {}
         try:
             while True:
                 worker = await self._cold.get()
+                if of_lines is not self._lines:
+                    of_lines = self._lines
+                    phrases = await _phrases(of_lines)
                 if worker in preparing:
                     preparing[worker].cancel()
                 preparing[worker] = asyncio.create_task(self._prepare(worker, phrases))
@@ -76,7 +99,7 @@ class WarmUp:
 
         Returns when the first piece is ready, or ``GREETING_WAIT_S`` later; the rest follows.
         """
-        pieces = opening_of(line, info) if self._lines else []
+        pieces = opening_of(line, info) if self._caches else []
         if not pieces:
             return
         worker, voice = slot % self._tts.workers, voice_of(line)
@@ -92,38 +115,24 @@ class WarmUp:
 
     # --- phrases --------------------------------------------------------------------------------------------------
 
-    def _phrases(self) -> list[tuple[str, Voice]]:
-        """All that is said in fixed words, the most urgent first, each once."""
-        found = [(text, voice_of(line)) for line in self._lines for text in box_phrases(line)]
-        for line in self._lines:
-            if not _has_variables(line.disclosure, line.greeting.text if line.greeting else None):
-                found += [(piece, voice_of(line)) for piece in opening_of(line, _NOBODY)]
-        for line in self._lines:
-            found += [(piece, voice_of(line)) for piece in _fixed_pieces(line)]
-        chosen: dict[tuple[str, str, str, float], tuple[str, Voice]] = {}
-        characters = 0
-        for text, voice in found:
-            key = (voice.spoken_form(text).text, voice.name, voice.language, voice.rate)
-            if key not in chosen and characters + len(text) <= MAX_CHARACTERS:
-                characters += len(text)
-                chosen[key] = (text, voice)
-        return list(chosen.values())
-
-    async def _prepare(self, worker: int, phrases: list[tuple[str, Voice]]) -> None:
+    async def _prepare(self, worker: int, phrases: Mapping[_Key, _Phrase]) -> None:
         """One phrase after the other; those that fail again later, unless they always will."""
-        left = phrases
+        known = self._prepared.setdefault(worker, set())
+        known.intersection_update(phrases)
+        left = {key: phrase for key, phrase in phrases.items() if key not in known}
         while left:
-            failed: list[tuple[str, Voice]] = []
-            for text, voice in left:
+            failed: dict[_Key, _Phrase] = {}
+            for key, (text, voice) in left.items():
                 try:
                     async with asyncio.timeout(_PHRASE_TIMEOUT_S):
                         await self._one(text, voice, worker, urgent=False, keep=True)
                     self.prepared += 1
+                    known.add(key)
                 except (EngineError, TimeoutError) as error:
                     if not failed:
                         logger.warning("%r cannot be synthesised in advance: %s", text[:40], error or "no answer")
                     if not isinstance(error, EngineError) or error.retryable:
-                        failed.append((text, voice))
+                        failed[key] = (text, voice)
             left = failed
             if left:
                 await asyncio.sleep(_AGAIN_AFTER_S)
@@ -158,6 +167,27 @@ class WarmUp:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _phrases(lines: Iterable[Line]) -> dict[_Key, _Phrase]:
+    """All that is said in fixed words, the most urgent first, each once."""
+    found: tuple[dict[_Key, _Phrase], ...] = ({}, {}, {})
+    characters = 0
+    for line in lines:
+        await asyncio.sleep(0)
+        voice = voice_of(line)
+        fixed = not _has_variables(line.disclosure, line.greeting.text if line.greeting else None)
+        said = (box_phrases(line), opening_of(line, _NOBODY) if fixed else (), _fixed_pieces(line))
+        for chosen, texts_of_line in zip(found, said, strict=True):
+            for text in texts_of_line:
+                key = (voice.spoken_form(text).text, voice.name, voice.language, voice.rate)
+                if key not in chosen and characters + len(text) <= MAX_CHARACTERS:
+                    characters += len(text)
+                    chosen[key] = (text, voice)
+        if characters > MAX_CHARACTERS - _A_PHRASE:
+            break
+    first, second, third = found
+    return first | {key: one for key, one in (second | third).items() if key not in first}
 
 
 def box_phrases(line: Line) -> tuple[str, ...]:

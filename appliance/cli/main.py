@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "check": "check the configuration and the dialplans without starting anything",
     "route-test": "tell which line answers a call, and why those before it do not",
     "schema": "print the JSON Schema of appliance.yaml, a dialplan or a plugin in YAML, for editors",
+    "reload": "have the running box read its dialplans and plugins again",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
     "bench": "place many simulated calls by a carrier's protocol and tell how they went",

@@ -265,6 +265,11 @@ class Dialplans(Section):
         description="Country that numbers without country code are from, such as `DE`, where neither the line nor the "
         "trunk says; see docs/dialplans.md.",
     )
+    watch: bool = Field(
+        default=True,
+        description="Whether dialplans, plugins and the files that they name are read again once one has changed. "
+        "Without it: on SIGHUP and `appliance reload`.",
+    )
 
 
 class Plugins(Section):

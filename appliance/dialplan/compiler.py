@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import mmap
 import os
@@ -48,7 +49,7 @@ class Plan:
     Attributes:
         lines: in order.
         routing: the choice among them.
-        plugins: which plugins run on which line.
+        plugins: which Python plugins run on which line.
         yaml: the YAML plugins in use, by name.
         warnings: what an operator should know.
         files: every file that was read.
@@ -81,7 +82,6 @@ async def compiled(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Plan:
             *(sys.executable, "-m", MODULE, "--settings-fd", str(settings_fd), "--result-fd", str(result_fd)),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(settings_fd, result_fd),
-            process_group=0,  # not a session: the kernel shares time between sessions first
         )
         try:
             status = await asyncio.wait_for(process.wait(), timeout_s)
@@ -92,7 +92,10 @@ async def compiled(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Plan:
         return _received(result_fd, settings)
     finally:
         if process is not None and process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # that has not come so far as to have a group
             await process.wait()
         os.close(settings_fd)
         os.close(result_fd)
@@ -162,6 +165,7 @@ def main() -> None:
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("--result-fd", type=int, required=True)
     arguments = parser.parse_args()
+    os.setpgid(0, 0)  # not a session: the kernel shares time between sessions first
     gc.disable()  # it will be gone before there is anything to collect
     os.nice(_NICE)
     settings = read_settings(arguments.settings_fd)

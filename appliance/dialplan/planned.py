@@ -76,8 +76,9 @@ class Contents:
         index: finds the line of a call.
         lists: the files of numbers that lines name.
         offsets: where each line begins in the bytes, and the last one ends, as an array of ``Q``.
+        models: numbers of the lines that differ in more than who they answer, as an array of ``L``.
         digests: of each line, 16 bytes, the same if and only if nothing about it has changed.
-        plugins: which plugins run on which line, encoded.
+        plugins: which Python plugins run on which line, encoded.
         warnings: what an operator should know.
         files: every file that was read, or looked for.
         mistakes: why there is no dialplan; then all else is empty.
@@ -87,6 +88,7 @@ class Contents:
     index: RoutingIndex
     lists: Lists
     offsets: bytes
+    models: bytes
     digests: bytes
     plugins: bytes
     warnings: tuple[Mistake, ...]
@@ -122,6 +124,7 @@ def packed(
         RoutingIndex.of(lines, lists),
         lists,
         offsets.tobytes(),
+        array("L", sorted(shared)).tobytes(),
         b"".join(digests),
         plugins,
         tuple(warnings),
@@ -134,7 +137,7 @@ def packed(
 
 def refused(mistakes: Sequence[Mistake], files: Sequence[str] = ()) -> Contents:
     """What stands in place of a dialplan that has mistakes."""
-    return Contents(RoutingIndex.of((), {}), {}, b"", b"", b"", (), tuple(files), tuple(mistakes))
+    return Contents(RoutingIndex.of((), {}), {}, b"", b"", b"", b"", (), tuple(files), tuple(mistakes))
 
 
 def _digest(data: Mapping[str, Any], beside: bytes = b"") -> bytes:
@@ -159,6 +162,7 @@ class PlannedLines(Sequence[Line]):
     def __init__(self, data: bytes | memoryview, contents: Contents) -> None:
         self._data = memoryview(data)
         self._offsets = array("Q", contents.offsets)
+        self._models = array("L", contents.models)
         self._digests = contents.digests
         self._names = contents.index.numbers
         self._alive: weakref.WeakValueDictionary[int, Line] = weakref.WeakValueDictionary()
@@ -185,6 +189,11 @@ class PlannedLines(Sequence[Line]):
     def __iter__(self) -> Iterator[Line]:
         return (self[number] for number in range(len(self)))
 
+    @property
+    def distinct(self) -> Sequence[Line]:
+        """One line of all those that differ only in who they answer."""
+        return _Some(self, self._models)
+
     def digest(self, name: str) -> bytes:
         """What tells whether the line of that name has changed; b"" where there is none."""
         number = self._names.get(name)
@@ -199,3 +208,19 @@ class PlannedLines(Sequence[Line]):
             raise IndexError(number)
         model, data = pickle.loads(self._data[self._offsets[number] : self._offsets[number + 1]])
         return Line.model_validate(data) if model == number else like(self[model], head_of(data))
+
+
+class _Some(Sequence[Line]):
+    def __init__(self, lines: PlannedLines, numbers: Sequence[int]) -> None:
+        self._lines = lines
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> Line: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Line]: ...
+    def __getitem__(self, at: int | slice) -> Line | Sequence[Line]:
+        return _Some(self._lines, self._numbers[at]) if isinstance(at, slice) else self._lines[self._numbers[at]]

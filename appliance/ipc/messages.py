@@ -65,6 +65,7 @@ from appliance.ipc.media_messages import (
     Tick,
 )
 from appliance.ipc.message_base import Message
+from appliance.ipc.operator_messages import OperatorMessage
 from appliance.ipc.process_messages import (
     Alive,
     Drain,
@@ -167,7 +168,9 @@ __all__ = [
     "encode",
 ]
 
-AnyMessage: TypeAlias = ProcessMessage | MediaMessage | EngineMessage | TalkMessage | RecorderMessage | HookMessage
+AnyMessage: TypeAlias = (
+    ProcessMessage | MediaMessage | EngineMessage | TalkMessage | RecorderMessage | HookMessage | OperatorMessage
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)

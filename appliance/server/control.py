@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -33,14 +34,12 @@ from appliance.calls.warm_up import WarmUp
 from appliance.calls.watch import CallWatch
 from appliance.clock import SystemClock
 from appliance.config import Settings
-from appliance.config.load import secrets_of
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
-from appliance.dialplan.loader import Dialplan, load_lines, routing_of, surroundings_of
-from appliance.dialplan.schema import Line
+from appliance.dialplan.compiler import Plan, compiled
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
-from appliance.errors import ApplianceError, ConfigError
+from appliance.errors import ApplianceError
 from appliance.events import CallEvent, CallStarted
 from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
@@ -49,11 +48,10 @@ from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.media.client import MediaClient
 from appliance.plugins.declarative.source import Declarative
-from appliance.plugins.describe import PluginChecker
-from appliance.plugins.discovery import find_sources
 from appliance.plugins.link import PluginLink
-from appliance.plugins.plan import Chosen, PluginPlan, effective, make_plan
+from appliance.plugins.plan import Chosen, effective
 from appliance.server.plan import ENGINE_KINDS
+from appliance.server.reload import Commit, Reloader, listen, watch
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -126,10 +124,13 @@ class Control:
         """Start in the order that nothing is offered before it works; stop in the reverse order."""
         settings = self._settings
         await self._link.open(settings.runtime_dir)
-        plan, declarative = self._load_lines()
-        lines = plan.lines
+        reading = asyncio.create_task(compiled(settings), name="dialplans")
         store = CallStore(settings.store.url)
         await store.open()
+        plan = self._plan = await reading
+        for warning in plan.warnings:
+            logger.warning("%s", warning)
+        declarative = Declarative.of(settings, plan.yaml)
         webhooks = Webhooks(declarative, self._chosen, store, self._clock)
         webhooks.open()
         reason = "the appliance stopped without ending the call"
@@ -151,8 +152,8 @@ class Control:
             settings.runtime_dir, settings.plugins.hang_s, lambda: self._link.send(Need("plugins")), self._metrics
         )
         self._metrics.watch_plugins(plugins.switched_off, lambda: plugins.pong)
-        hooks = await plugins.set_up(self._plugin_plan(lines))
-        warm_up = WarmUp(tts, lines if settings.engines.tts.cache_mb else ())
+        hooks = await plugins.set_up(plan.plugins)
+        warm_up = WarmUp(tts, plan.lines.distinct if settings.engines.tts.cache_mb else ())
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
@@ -192,10 +193,9 @@ class Control:
                 ]
             ),
         )
-        routing = routing_of(plan, settings)
-        routing.prepare(self._clock.utc())
+        plan.routing.prepare(self._clock.utc())
         registry = CallRegistry(
-            routing,
+            plan.routing,
             services,
             max_calls=settings.limits.max_calls,
             max_cps=settings.limits.max_cps,
@@ -218,15 +218,26 @@ class Control:
         tidying = asyncio.create_task(_keep_tidy(), name="memory")
         warming = asyncio.create_task(warm_up.run(), name="warm-up")
         telling = asyncio.create_task(webhooks.run(), name="webhooks")
+        reloader = Reloader(
+            plan,
+            partial(compiled, settings),
+            [partial(self._other_plan, registry, plugins, declarative, warm_up)],
+            lambda outcome: self._metrics.reloaded(outcome.what),
+        )
+        orders = await listen(settings.runtime_dir, reloader.reload)
+        watching = asyncio.create_task(self._watch_files(reloader), name="watch files")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, endpoint, reloader)
         registry.accepting = True
         self._link.ready()
         await self._link.stopping.wait()
+        orders.close()
         await registry.end_all("the appliance is stopping")
         forgetting.cancel()
         tidying.cancel()
         warming.cancel()
         telling.cancel()
-        await asyncio.gather(forgetting, tidying, warming, telling, warm_up.close(), return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(forgetting, tidying, warming, telling, watching, warm_up.close(), return_exceptions=True)
         await declarative.close()
         await endpoint.stop()
         log.traces.close()
@@ -241,27 +252,43 @@ class Control:
         await store.close()
         self._link.close()
 
-    def _load_lines(self) -> tuple[Dialplan, Declarative]:
+    async def _other_plan(
+        self, registry: CallRegistry, plugins: PluginLink, declarative: Declarative, warm_up: WarmUp, plan: Plan
+    ) -> Commit:
+        """Make everything ready that goes with a dialplan.
+
+        Raises:
+            ApplianceError: a plugin cannot be used any more.
+        """
+        await asyncio.to_thread(plan.routing.prepare, self._clock.utc())
+        hooks = registry.hooks if plan.plugins == self._plan.plugins else await plugins.set_up(plan.plugins)
+
+        def commit() -> None:
+            self._plan = plan
+            registry.take_over(plan.routing, hooks)
+            self._retiring = asyncio.gather(*(client.retire() for client in declarative.take(plan.yaml)))
+            warm_up.take_over(plan.lines.distinct)
+
+        return commit
+
+    async def _watch_files(self, reloader: Reloader) -> None:
+        """Reload when a file has changed, where that is wanted."""
         settings = self._settings
-        checker = PluginChecker(settings.plugins, secrets=secrets_of(settings))
-        try:
-            wrong = [
-                settings.mistake(".".join(map(str, ("plugins", "enabled", *path))), what, hint)
-                for path, what, hint in checker.box_problems(python=False)
-            ]
-            plan = load_lines(settings, surroundings_of(settings, checker))
-        finally:
-            checker.close()
-        if wrong or (wrong := checker.file_mistakes()):
-            raise ConfigError(wrong)
-        for warning in plan.warnings:
-            logger.warning("%s", warning)
-        self._of_lines = {line.name: line.plugins for line in plan.lines}
-        return plan, Declarative.of(settings, checker.used_yaml)
+        if not settings.dialplans.watch:
+            return
+        beside = [settings.secrets_file] if settings.secrets_file is not None else []
+        fixed = (*settings.dialplans.paths, *settings.plugins.paths, *beside)
+        await watch(lambda: (*fixed, *map(Path, reloader.plan.files)), reloader.reload)
+
+    def _hang_up(self, endpoint: SipEndpoint, reloader: Reloader) -> None:
+        """SIGHUP: read everything again that can be read again."""
+        endpoint.reload()
+        self._reloading = asyncio.create_task(reloader.reload("SIGHUP"), name="reload")
 
     def _chosen(self, line: str) -> Chosen:
         """The plugins of a line, with their values."""
-        return effective(self._settings.plugins.chosen, self._of_lines.get(line, {}))
+        found = self._plan.routing.line(line)
+        return effective(self._settings.plugins.chosen, found.plugins if found is not None else {})
 
     def _pools(self) -> dict[str, EnginePool]:
         registry, asr = provider_registry(), self._settings.engines.asr
@@ -279,10 +306,6 @@ class Control:
             )
             pools[kind].on_stats = self._metrics.worker_stats
         return pools
-
-    def _plugin_plan(self, lines: Sequence[Line]) -> PluginPlan:
-        chosen = self._settings.plugins
-        return make_plan(find_sources(chosen.paths), chosen.chosen, ((line.name, line.plugins) for line in lines))
 
     async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:
         """Place a call; only after the endpoint has been started."""
@@ -307,7 +330,6 @@ class Control:
             limits=Limits(half_open=max(50, self._settings.limits.max_calls * 3 // 4)),
         )
         await endpoint.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
         return endpoint
 
     def _carriers(self, registry: CallRegistry, trunks: TrunkTable, media: MediaClient) -> StreamDesk:

@@ -190,3 +190,30 @@ def test_a_model_led_line_is_prepared_too() -> None:
     run_virtual(run_for(warm(pool, line), 5))
     assert "Hello. How can I help?" in pool.texts
     assert "Are you there?" in pool.texts
+
+
+def test_other_lines_have_what_is_new_in_them_prepared_and_nothing_twice() -> None:
+    pool = Pool(workers=2)
+    before, after = flow_line(), flow_line(greeting="Good evening.")
+
+    async def story() -> None:
+        warm_up = warm(pool, before)
+        task = asyncio.create_task(warm_up.run())
+        await asyncio.sleep(5)
+        pool.asked.clear()
+        warm_up.take_over([after])
+        await asyncio.sleep(5)
+        assert pool.texts == ["Good evening."] * 2
+        pool.asked.clear()
+        warm_up.take_over([after])
+        await asyncio.sleep(5)
+        assert pool.texts == []
+        pool.on_worker_back(1)
+        await asyncio.sleep(5)
+        assert "Good evening." in pool.texts
+        assert len(pool.texts) == len(set(pool.texts)) > 5
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await warm_up.close()
+
+    run_virtual(story())

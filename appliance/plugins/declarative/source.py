@@ -113,11 +113,19 @@ class Declarative:
         """How plugin ``name`` connects. Raises KeyError where there is none."""
         return self._clients[name]
 
-    async def swap(self, plugins: Mapping[str, DeclarativePlugin]) -> None:
-        """Take others from now on. Tools that calls already have go on as they are."""
+    def take(self, plugins: Mapping[str, DeclarativePlugin]) -> list[HttpClient]:
+        """Take others from now on. Tools that calls already have go on as they are.
+
+        Returns:
+            The clients of those before, to be retired.
+        """
         before, self._clients = self._clients, {}
         self._take(plugins)
-        for client in before.values():
+        return list(before.values())
+
+    async def swap(self, plugins: Mapping[str, DeclarativePlugin]) -> None:
+        """Take others from now on, and retire the clients of those before."""
+        for client in self.take(plugins):
             await client.retire()
 
     async def close(self) -> None:
