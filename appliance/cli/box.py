@@ -32,6 +32,7 @@ _MODULES = {
     "appliance.media.process": "media",
     "appliance.store.process": "recorder",
     "appliance.server.control": "control",
+    "appliance.plugins.host": "plugins",
 }
 _RTP_SPAN = 512
 _FIRST_RTP_PORT, _LAST_RTP_PORT = 10_000, 32_000

@@ -63,16 +63,19 @@ TOOLS = [Tool(name="faulty", description="Fails.", parameters={"type": "object"}
 '''
 
 
-def source(*, plain: bool) -> str:
-    """The text of a plugin with every hook; of ``async`` functions unless ``plain``."""
+def source(*, plain: bool, about: str = "call.caller") -> str:
+    """The text of a plugin with every hook; of ``async`` functions unless ``plain``.
+
+    ``about`` is what says which fault a hook has, in Python, of ``call`` and ``hook``.
+    """
     parts = [_SOURCE]
     word = "def" if plain else "async def"
     for hook, rule in HOOKS.items():
         if rule.lifecycle:
             continue
-        about = "event.lead" if hook == "campaign_event" else "call.caller"
+        fault = "event.lead" if hook == "campaign_event" else about
         argument = "event" if hook == "campaign_event" else "call"
-        body = f"    fault = {about}\n"
+        body = f"    hook = {hook!r}\n    fault = {fault}\n"
         if not plain:
             body += '    if fault == "asleep":\n        await asyncio.sleep(60)\n'
         right = "TOOLS" if hook == "tools" else "None"

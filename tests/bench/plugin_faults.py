@@ -1,0 +1,302 @@
+"""Each kind of hook by each fault that a plugin can have, beside calls on another line that must not notice.
+
+One box, nothing pinned. Callers talk on a line without plugins all the time; their packets are stamped by the kernel.
+One after the other, calls come in on a line whose plugins fail: each must be answered, spoken with and recorded by the
+hook's default. What came of every case is written into docs/plugins/faults.md with ``--write``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from appliance.cli.box import Box
+from appliance.cli.rtp_stream import RATE_HZ, Pcm
+from appliance.cli.softphone import NothingHeard, Softphone, read_wav
+from appliance.errors import ApplianceError
+from tests.bench import lines, records
+from tests.bench.load_calls import unwrapped
+from tests.bench.report import Bar, percentiles
+from tests.bench.uac import BareUac
+from tests.plugins.faults import FAULTS, source
+
+PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "faults.md"
+KINDS = {
+    "admit": "first",
+    "answered": "told",
+    "final_transcript": "chained",
+    "before_llm": "collected",
+    "before_storing": "chained, closed",
+}
+WORDS = {
+    "raises": "raises an exception",
+    "asleep": "sleeps over its budget",
+    "wrong_type": "returns the wrong type",
+    "leaked_task": "leaves a task or thread behind",
+    "allocates": "allocates 2 GB",
+    "json": "reads 50 MB of JSON",
+    "while_true": "`while True`",
+    "regex": "a backtracking regular expression",
+    "exits": "`os._exit`",
+}
+PACING_S = 0.005
+SLOWER = 1.2
+WATCHERS = 3
+_FIRST_NUMBER = 2000
+_VALUES = """
+from appliance.api import PluginValues
+
+
+class Values(PluginValues):
+    faults: dict[str, str]
+
+
+def chosen(call, hook):
+    return call.values.faults.get(f"{call.called} {hook}", "nothing")
+
+"""
+
+
+@dataclass
+class Watched:
+    """What callers on the other line saw within a stretch of time (wall clock)."""
+
+    latencies: list[float] = field(default_factory=list)
+    pacing: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Watcher:
+    """A caller on the line without plugins, who asks again and again."""
+
+    phone: Softphone
+    turns: list[tuple[float, float]] = field(default_factory=list)
+    lost: int = 0
+
+    async def talk(self, pcm: Pcm) -> None:
+        await self.phone.wait_agent_speech(10.0, since=self.phone.dialled_at)
+        while not self.phone.ended:
+            await self.phone.wait_agent_silent(30.0, quiet_s=0.6)
+            end = await self.phone.play(pcm)
+            try:
+                reply = await self.phone.wait_reply(end, 10.0)
+            except NothingHeard:
+                self.lost += 1
+            else:
+                self.turns.append((end, reply.latency_s))
+
+    def seen(self, since: float, until: float) -> Watched:
+        found = Watched([latency for end, latency in self.turns if since <= end < until])
+        came = np.array([(one.at, one.sequence) for one in self.phone.rtp.arrivals]).reshape(-1, 2)
+        came = came[(came[:, 0] >= since) & (came[:, 0] < until)]
+        if len(came) > 100:
+            grid = came[:, 0] - 0.02 * unwrapped(came[:, 1])
+            found.pacing = list(np.abs(grid - np.median(grid)))
+        return found
+
+
+def together(watchers: Sequence[Watcher], since: float, until: float) -> Watched:
+    """What all of them saw."""
+    all_of = Watched()
+    for watcher in watchers:
+        seen = watcher.seen(since, until)
+        all_of.latencies += seen.latencies
+        all_of.pacing += seen.pacing
+    return all_of
+
+
+def write_plugins(folder: Path, *, plain: bool) -> dict[str, dict[str, dict[str, str]]]:
+    """A plugin for each fault; their values for the box."""
+    folder.mkdir()
+    enabled: dict[str, dict[str, dict[str, str]]] = {}
+    text = source(plain=plain, about="chosen(call, hook)").replace("time.sleep(2.0)", "time.sleep(8.0)")
+    text = text.replace("do(fault, TOOLS)", "None")
+    for fault in FAULTS:
+        (folder / f"{fault}.py").write_text(text.replace("KEPT = []", "KEPT = []\n" + _VALUES, 1))
+        enabled[fault] = {"faults": {f"{number(fault, hook)} {hook}": fault for hook in KINDS}}
+    return enabled
+
+
+def number(fault: str, hook: str) -> str:
+    """What is called to have the fault in the hook."""
+    return str(_FIRST_NUMBER + 10 * FAULTS.index(fault) + list(KINDS).index(hook))
+
+
+def outcomes(box: Box, fault: str) -> Counter[tuple[str, str]]:
+    """(hook, outcome) of the fault's plugin so far, and ("", how) for ends of the host."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{box.http_port}/metrics", timeout=10).read().decode()
+    found: Counter[tuple[str, str]] = Counter()
+    for labels, value in re.findall(r"^appliance_hook_seconds_count\{(.*?)\} (\S+)$", text, re.MULTILINE):
+        known = dict(re.findall(r'(\w+)="(.*?)"', labels))
+        if known["plugin"] == fault:
+            found[(known["hook"], known["outcome"])] = int(float(value))
+    for labels, value in re.findall(r"^appliance_plugin_host_ends_total\{(.*?)\} (\S+)$", text, re.MULTILINE):
+        known = dict(re.findall(r'(\w+)="(.*?)"', labels))
+        if known["plugin"] == fault:
+            found[("", known["how"])] = int(float(value))
+    return found
+
+
+async def victim(box: Box, target: str, pcm: Pcm) -> str:
+    """A call with a failing hook: "" where it goes on as it should, else what was wrong."""
+    try:
+        async with BareUac(("127.0.0.1", box.sip_port)) as uac, Softphone(uac) as phone:
+            await phone.dial(box.uri(target))
+            await phone.wait_agent_speech(10.0, since=phone.dialled_at)
+            await phone.wait_agent_silent(20.0, quiet_s=0.6)
+            end = await phone.play(pcm)
+            reply = await phone.wait_reply(end, 10.0)
+            await asyncio.sleep(1.0)
+            return "cut off while speaking" if reply.latency_s < 0.1 else ""
+    except (ApplianceError, TimeoutError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+async def host_back(box: Box) -> None:
+    """Wait until hooks run again."""
+    for _ in range(200):
+        text = await asyncio.to_thread(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{box.http_port}/plugins", timeout=10).read().decode()
+        )
+        if '"host": "ready"' in text:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> list[list[str]]:
+    """Every case; the rows of the table."""
+    clip = lines.question(box.directory)
+    pcm = read_wav(clip)
+    short = pcm[: int(3.0 * RATE_HZ)]
+    rows: list[list[str]] = []
+    async with BareUac(("127.0.0.1", box.sip_port)) as uac:
+        watchers = [Watcher(Softphone(uac)) for _ in range(WATCHERS)]
+        for watcher in watchers:
+            await watcher.phone.dial(box.uri(lines.ASSISTANT))
+            await asyncio.sleep(1.3)
+        talking = [asyncio.create_task(watcher.talk(short)) for watcher in watchers]
+        await asyncio.sleep(3.0)
+        since = time.time()
+        await asyncio.sleep(baseline_s)
+        calm = together(watchers, since, time.time())
+        calm_p95 = float(np.percentile(calm.latencies, 95))
+        calm_p99 = float(np.percentile(calm.pacing, 99))
+        bar.figure(f"undisturbed: turn latency {percentiles(calm.latencies)}, pacing {percentiles(calm.pacing)}")
+        rows.append(["(undisturbed)", *[""] * len(KINDS), f"{calm_p99 * 1e3:.1f}", f"{calm_p95 * 1e3:.0f}", ""])
+        everything = Watched()
+        for fault in faults:
+            since = time.time()
+            cells: list[str] = []
+            for hook in KINDS:
+                await host_back(box)
+                before = await asyncio.to_thread(outcomes, box, fault)
+                wrong = await victim(box, number(fault, hook), short)
+                await asyncio.sleep(0.5)
+                changed = await asyncio.to_thread(outcomes, box, fault) - before
+                cells.append(_words(changed, hook))
+                bar.require(not wrong, f"{fault} in {hook}: {wrong}")
+            seen = together(watchers, since, time.time())
+            everything.latencies += seen.latencies
+            everything.pacing += seen.pacing
+            p99, p95 = float(np.percentile(seen.pacing, 99)), float(np.percentile(seen.latencies, 95))
+            bar.note(f"{fault}: {cells}; pacing p99 {p99 * 1e3:.2f} ms, turn latency p95 {p95 * 1e3:.0f} ms")
+            bar.require(p99 <= PACING_S, f"{fault}: pacing p99 {p99 * 1e3:.1f} ms")
+            share = p95 / calm_p95
+            bar.require(share <= SLOWER, f"{fault}: turn latency p95 {share:.2f} x undisturbed")
+            rows.append([WORDS[fault], *cells, f"{p99 * 1e3:.1f}", f"{p95 * 1e3:.0f}", f"{share:.2f}"])
+        bar.figure(
+            f"disturbed: turn latency {percentiles(everything.latencies)}, {percentiles(everything.pacing)} pacing"
+        )
+        lost = sum(watcher.lost for watcher in watchers)
+        bar.require(not lost, f"{lost} turns of the other line had no reply")
+        bar.require(not any(watcher.phone.ended for watcher in watchers), "a call of the other line ended")
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
+        for watcher in watchers:
+            await watcher.phone.hangup()
+    return rows
+
+
+def _words(changed: Counter[tuple[str, str]], hook: str) -> str:
+    """What became of a hook that had a fault."""
+    ended = [how for (about, how), count in changed.items() if not about and count]
+    mine = [outcome for (about, outcome), count in changed.items() if about == hook and count and outcome != "ok"]
+    mine = [outcome for outcome in mine if outcome not in ("unavailable", *ended)]
+    words = [*dict.fromkeys(mine), *(f"host {how}" for how in ended)]
+    return ", ".join(words).replace("_", " ") or "ok"
+
+
+def page(rows: Sequence[Sequence[str]], command: str) -> str:
+    """The page with the table."""
+    heads = ["fault", *(f"`{hook}` ({kind})" for hook, kind in KINDS.items())]
+    heads += ["pacing p99, ms", "turn latency p95, ms", "of undisturbed"]
+    table = [heads, ["---"] * len(heads), *rows]
+    text = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    return f"""\
+# What a plugin's faults come to
+
+<!-- Made by `{command}`; run that. -->
+
+Each row is a fault, in a hook of each kind. The call whose hook failed was answered, spoken with and recorded in every
+case: it went on by the hook's default. The last columns are of {WATCHERS} calls on another line at the same time, by
+the packets at the caller's socket: nothing of the box was pinned, and it shared its cores with the callers.
+
+{text}
+
+* *failed*: an exception, *over budget*: the hook was given up, *wrong type*: what it returned was not taken, *ok*: the
+  hook did its work all the same. The plugin host went on.
+* *host hung*: the plugin host was killed and started again, and the hook is left alone for a minute. *host ended*: the
+  plugin ended it.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--baseline", type=float, default=60.0, help="seconds without a fault")
+    parser.add_argument("--tasks", action="store_true", help="async functions instead of plain ones")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    args = parser.parse_args()
+    bar = Bar("plugins 2", f"{len(KINDS)} kinds of hooks by {len(args.faults)} faults")
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder = Path(name)
+        settings = lines.settings(folder)
+        victims = {
+            "name": "victims", "match": {"called": "2*"}, "greeting": "Good morning.", "agent": "llm",
+            "prompt": "You are a helpful receptionist.", "no_input": {"after_s": 600}, "record": True,
+        }  # fmt: skip
+        plan = folder / "dialplans"
+        (plan / "victims.yaml").write_text(yaml.safe_dump(victims, sort_keys=False))
+        assistant = plan / "assistant.yaml"
+        healthy = {**yaml.safe_load(assistant.read_text()), "plugins": dict.fromkeys(FAULTS, False)}
+        assistant.write_text(yaml.safe_dump(healthy, sort_keys=False))
+        settings["plugins.paths"] = [str(folder / "plugins")]
+        settings["plugins.enabled"] = write_plugins(folder / "plugins", plain=not args.tasks)
+        settings["plugins.hang_s"] = 1.0
+        with Box(folder / "box", settings) as box:
+            rows = asyncio.run(run(bar, box, args.faults, args.baseline))
+            count = len(args.faults) * len(KINDS) + WATCHERS
+            found = records.wait_settled(box.database, count)
+            kinds = Counter(row["disposition"] for row in found)
+            bar.figure(f"{len(found)} calls on record: {dict(kinds)}")
+            bar.require(kinds == {"completed": count}, f"not every one of {count} calls was completed")
+    if args.write:
+        PAGE.write_text(page(rows, "python -m tests.bench.plugin_faults --write"), encoding="utf-8")
+    return bar.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
