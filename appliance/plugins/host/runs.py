@@ -74,6 +74,7 @@ class HookRuns:
         threads: for plain functions.
         slot: the loop's place on the marker page.
         watch: is told of threads that are left behind.
+        now: the clock that budgets are held by, in seconds.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class HookRuns:
         threads: Threads,
         slot: Slot,
         watch: Watch,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop = loop
         self.plugins = plugins
@@ -91,6 +93,7 @@ class HookRuns:
         self.threads = threads
         self.slot = slot
         self.watch = watch
+        self.now = now
         self.failures = Failures()
         self._box = CallState("", Installed())
         self._at_work: dict[int, _Run] = {}
@@ -251,7 +254,7 @@ class _Run:
     def _alone(self, step: _Step) -> None:
         """One ``async`` plugin."""
         host = self.host
-        began = time.monotonic()
+        began = host.now()
         context = copy_context()
         context.run(CURRENT.set, step.running)
         inner = step.implementation.function(*self.call(step))
@@ -262,12 +265,12 @@ class _Run:
             task.remove_done_callback(returned)
             task.add_done_callback(_look_away)
             task.cancel()
-            self._went_on(self.over_budget(step, time.monotonic() - began))
+            self._went_on(self.over_budget(step, host.now() - began))
 
         def returned(task: asyncio.Task[Any]) -> None:
             timer.cancel()
             step.running.tasks.discard(task)
-            seconds = time.monotonic() - began
+            seconds = host.now() - began
             if task.cancelled():
                 self._went_on(self.raised(step, asyncio.CancelledError("it cancelled itself"), seconds))
             elif (error := task.exception()) is not None:
@@ -316,8 +319,8 @@ class _Segment:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        self._began = time.monotonic()
         host = self._run.host
+        self._began = host.now()
         self._timer = host.loop.call_later(self._run.rule.budget_s, self._check)
         host.threads.submit(self._work)
 
@@ -328,7 +331,7 @@ class _Segment:
             with self._lock:
                 if self._given_up:
                     return
-                self._index, self._worker, self._began = index, worker, time.monotonic()
+                self._index, self._worker, self._began = index, worker, run.host.now()
             CURRENT.set(step.running)
             worker.slot.set(step.running.text)
             error: BaseException | None = None
@@ -341,7 +344,7 @@ class _Segment:
             with self._lock:
                 if self._given_up:
                     return
-                seconds = time.monotonic() - self._began
+                seconds = run.host.now() - self._began
                 if error is not None:
                     self._goes_on = run.raised(step, error, seconds)
                 elif seconds > run.rule.budget_s:
@@ -369,7 +372,7 @@ class _Segment:
         with self._lock:
             if self._index >= len(self._steps):
                 return
-            left_s = self._began + run.rule.budget_s - time.monotonic()
+            left_s = self._began + run.rule.budget_s - run.host.now()
             if left_s > 0:
                 self._timer = run.host.loop.call_later(left_s, self._check)
                 return
@@ -380,7 +383,7 @@ class _Segment:
                     goes_on = run.fail(step, "over_budget", run.rule.budget_s, "every thread of the host is busy")
             else:
                 step = self._steps[self._index]
-                goes_on = run.over_budget(step, time.monotonic() - self._began)
+                goes_on = run.over_budget(step, run.host.now() - self._began)
                 if self._worker is not None:
                     run.host.watch.left(step.running, self._worker)
                 run.back_to(len(self._steps) - self._index - 1)
