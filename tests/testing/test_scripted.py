@@ -17,11 +17,11 @@ from tests.plugins.declarative.server import HttpServer
 
 TEA = """
     import asyncio, time
-    from appliance.api import API, Blocked, Denied, Question, Refusal, Tool, ToolError, Values, hookimpl
+    from appliance.api import API, Blocked, Denied, Question, Refusal, Tool, ToolError, PluginValues, hookimpl
 
     told = []
 
-    class Values(Values):
+    class Values(PluginValues):
         kinds: list[str] = ["green"]
 
     @hookimpl
