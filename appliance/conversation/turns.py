@@ -366,7 +366,7 @@ class TurnMachine:
         if self._voiced < needed or self._sure < _SURE_FRAMES:
             return NOTHING
         self._go(Event.VOICE_HELD)
-        if self.floor.barred:
+        if self.floor.barred or (talking and frame < self._hum_until):
             self._unheard = True
             return NOTHING
         self._listening_since = None

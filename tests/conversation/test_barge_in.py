@@ -143,10 +143,11 @@ def test_who_only_began_with_a_backchannel_stops_the_agent_after_all():
     assert turn.speech_start == 50
 
 
-def test_the_dip_in_a_hum_is_no_end_of_it():
+@pytest.mark.parametrize("dip_s", [0.08, 0.2])
+def test_the_dip_in_a_hum_is_no_end_of_it(dip_s: float):
     line = talking()
     line.held = True
-    said = line.hear(SPEECH, 0.54) + line.hear(SILENCE, 0.08) + line.hear(SPEECH, 0.4) + line.hear(SILENCE, 1.0)
+    said = line.hear(SPEECH, 0.56) + line.hear(SILENCE, dip_s) + line.hear(SPEECH, 0.3) + line.hear(SILENCE, 1.0)
     assert kinds(said) == [SpeechStarted, PauseAgent, ResumeAgent]
 
 
