@@ -400,6 +400,8 @@ def appliance_call_ended(call: Call, summary: CallSummary) -> None:
 def appliance_record_stored(call: Call, record: Mapping[str, Any]) -> None:
     """The call's record is complete: what ``appliance calls show --json`` prints.
 
+    Of a very long call the first turns may be missing, and of all turns ``asked``, ``waterfall`` and ``tools``.
+
     * When: everything about the call has been written, its recording too.
     * Budget: 30 s.
     * Result: told.

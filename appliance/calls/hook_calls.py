@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
 
 from appliance.calls.brains import transfer_to
 from appliance.calls.storing import CallKeeping
@@ -12,6 +15,9 @@ from appliance.dialplan.schema import Line
 from appliance.hook_types import CallSummary
 from appliance.plugins.hooks import HookCall
 from appliance.signalling.leg import CallInfo
+
+_MAX_RECORD: Final = 150_000
+"""Bytes: a message between processes has its limit."""
 
 
 def hook_call(info: CallInfo, caller: str, line: Line | None = None) -> HookCall:
@@ -50,6 +56,23 @@ def summary_of(kept: CallKeeping, answered_at: float | None) -> CallSummary:
         transferred_to=str(slots.get("transferred_to") or slots.get("transfer") or ""),
         recording=kept.recording,
     )
+
+
+def record_told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a call as plugins are told it: of a very long call, without what would make it too long."""
+    told = {**record, "turns": [dict(turn) for turn in record.get("turns", ())]}
+    for without in ("asked", "waterfall", "tools"):
+        if _size(told) <= _MAX_RECORD:
+            return told
+        for turn in told["turns"]:
+            turn.pop(without, None)
+    while told["turns"] and _size(told) > _MAX_RECORD:
+        del told["turns"][: max(1, len(told["turns"]) // 4)]
+    return told
+
+
+def _size(record: Mapping[str, Any]) -> int:
+    return len(msgspec.json.encode(record))
 
 
 def other_transfer(transfer: Transfer, wanted: str, line: Line, values: Mapping[str, str]) -> Transfer:

@@ -18,7 +18,7 @@ from appliance.calls.brains import (
     voice_of,
 )
 from appliance.calls.facts import line_measured, started_event
-from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
+from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
 from appliance.calls.storing import CallKeeping
@@ -234,7 +234,7 @@ class CallSession:
             logger.error("call %s: plugins are not told of its record: %s", self.call_id, error or "it is not stored")
             return
         if record is not None:
-            self._hooks.record_stored(record)
+            self._hooks.record_stored(record_told(record))
 
     def _let_go(self) -> None:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""

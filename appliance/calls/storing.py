@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _WITHHELD: Final = f"{WITHHELD}: too much was waiting]"
 _MAX_WAITING: Final = 256
 _CLOSE_S: Final = 10.0
+_MAX_TRANSCRIPT: Final = 30_000
+"""Characters of it that plugins are told at the end of a call."""
 
 
 class Sayer(Protocol):
@@ -47,7 +49,7 @@ class CallKeeping:
         hooks: of the call.
 
     Attributes:
-        transcript: what was said and may be kept, where a plugin will be told of it at the end.
+        transcript: what was said and may be kept, where a plugin will be told of it at the end; the latest of it.
         ended: the end of the call, as it may be kept; None as long as it goes on.
         turns: how many there were.
         recording: path of the recording; "" without one.
@@ -61,7 +63,8 @@ class CallKeeping:
         self._waiting: deque[CallEvent] = deque()
         self._task: asyncio.Task[None] | None = None
         self._last_turn: TurnFinished | None = None
-        self.transcript: list[Said] = []
+        self.transcript: deque[Said] = deque()
+        self._said = 0
         self.ended: CallEnded | None = None
         self.turns = 0
         self.recording = ""
@@ -120,14 +123,23 @@ class CallKeeping:
             case TurnFinished():
                 self.turns += 1
                 if self._sums_up:
-                    spoken = (("caller", event.caller_text), ("agent", event.heard_text))
-                    self.transcript += [Said(by, text) for by, text in spoken if text]
+                    self._tell("caller", event.caller_text)
+                    self._tell("agent", event.heard_text)
             case RecordingStarted():
                 self.recording = event.path
             case CallEnded():
                 self.ended = event
             case _:
                 pass
+
+    def _tell(self, by: str, text: str) -> None:
+        """Add to the transcript; of too much, the oldest is left out."""
+        if not text:
+            return
+        self.transcript.append(Said(by, text[:_MAX_TRANSCRIPT]))
+        self._said += len(text)
+        while self._said > _MAX_TRANSCRIPT and len(self.transcript) > 1:
+            self._said -= len(self.transcript.popleft().text)
 
 
 def texts_of(event: CallEvent) -> list[str]:

@@ -6,6 +6,7 @@ raises: what a hook does when a plugin fails is said in :mod:`appliance.hookspec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +19,10 @@ MAX_CONTEXT: Final = 4000
 """Characters of one text that a plugin adds before the model is asked."""
 WITHHELD: Final = "[withheld"
 """What a text begins with that a plugin should have looked at, and has failed."""
+MAX_SHOWN: Final = 40_000
+"""Characters that plugins are shown at once before they are stored: a message between processes has its limit."""
 _NOBODY: Final = HookCall("")
+_MESSAGE: Final = re.compile(r'(?<=\}), (?=\{"role": )')
 
 
 class HooksOfCall:
@@ -123,7 +127,22 @@ class HooksOfCall:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     async def before_storing(self, texts: list[str]) -> list[str]:
-        """The same texts, as they may be kept. What nobody answers for is withheld."""
+        """The same texts, as they may be kept; what nobody answers for, or is too long to be shown, is withheld."""
+        if not self.wanted("before_storing"):
+            return texts
+        cut = [_messages_of(text) for text in texts]
+        pieces = [piece for whole in cut for piece in whole]
+        kept: list[str] = []
+        for batch in _batches(pieces):
+            kept += await self._may_be_kept(batch)
+        left = iter(kept)
+        return ["".join(next(left) for _ in whole) for whole in cut]
+
+    async def _may_be_kept(self, texts: list[str]) -> list[str]:
+        if not any(texts):
+            return texts
+        if len(texts) == 1 and len(texts[0]) > MAX_SHOWN:
+            return [f"{WITHHELD}: {len(texts[0])} characters are too many to be looked at]"]
         kept = await self._chain("before_storing", texts)
         if isinstance(kept, list) and len(kept) == len(texts) and all(isinstance(text, str) for text in kept):
             return kept
@@ -137,6 +156,34 @@ class HooksOfCall:
     def _tell(self, hook: str, **arguments: Any) -> None:
         if self._hooks.wanted(hook, self._call.line):
             self._hooks.tell(hook, self._call, **arguments)
+
+
+def _messages_of(text: str) -> list[str]:
+    """``text`` in pieces that can be shown. Where it is long it is a list of messages in JSON, and cut between them."""
+    if len(text) <= MAX_SHOWN:
+        return [text]
+    pieces = [""]
+    at = 0
+    for between in [*_MESSAGE.finditer(text), None]:
+        end = between.end() if between is not None else len(text)
+        if pieces[-1] and len(pieces[-1]) + end - at > MAX_SHOWN:
+            pieces.append("")
+        pieces[-1] += text[at:end]
+        at = end
+    return pieces
+
+
+def _batches(texts: list[str]) -> list[list[str]]:
+    """``texts`` in order, as many together as can be shown at once."""
+    batches: list[list[str]] = [[]]
+    size = 0
+    for text in texts:
+        if batches[-1] and size + len(text) > MAX_SHOWN:
+            batches.append([])
+            size = 0
+        batches[-1].append(text)
+        size += len(text)
+    return batches
 
 
 NONE: Final = HooksOfCall()

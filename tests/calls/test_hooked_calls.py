@@ -528,7 +528,7 @@ class Records:
 
     async def stored(self, call_id: str) -> Any:
         self.asked.append(call_id)
-        return {"id": call_id}
+        return {"id": call_id, "turns": []}
 
 
 def test_plugins_are_told_of_the_answer_keys_silences_the_end_and_the_record() -> None:
@@ -551,7 +551,7 @@ def test_plugins_are_told_of_the_answer_keys_silences_the_end_and_the_record() -
         assert summary.turns == len(made.log.turns)
         assert summary.duration_s > 10.0
         assert ("caller", "1") in [(said.by, said.text) for said in summary.transcript]
-        assert (records.asked, hooks.told["record_stored"]) == (["leg1"], [{"record": {"id": "leg1"}}])
+        assert (records.asked, hooks.told["record_stored"]) == (["leg1"], [{"record": {"id": "leg1", "turns": []}}])
         assert hooks.ended == ["leg1"]
 
     run_virtual(call())
