@@ -16,7 +16,7 @@ from appliance.dialplan.loader import Dialplan
 from appliance.engines.builtin import provider_registry
 from appliance.errors import Mistake
 from appliance.plugins.describe import PluginChecker
-from appliance.plugins.registry import KINDS, CarrierRegistry
+from appliance.plugins.registry import KINDS, MEDIA_KINDS, CarrierRegistry
 from appliance.signalling.builtin_carriers import carrier_registry
 from appliance.sip.uri import join_host_port
 
@@ -75,29 +75,30 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
     mistakes = list(found)
     dialplan = None
     if settings is not None:
-        mistakes += _engine_mistakes(settings)
         mistakes += trunk_mistakes(settings, carrier_registry())
         plugins = PluginChecker(settings.plugins, secrets=secrets_of(settings))
+        mistakes += _engine_mistakes(settings, plugins)
         dialplan, wrong = examine_lines(settings, plugins)
         mistakes += wrong
     return Report(settings, dialplan, tuple(sorted(mistakes)))
 
 
-def _engine_mistakes(settings: Settings) -> list[Mistake]:
+def _engine_mistakes(settings: Settings, plugins: PluginChecker) -> list[Mistake]:
     """Providers that do not exist, and options that they do not take."""
     registry = provider_registry()
     found = []
-    for kind in KINDS:
-        engine = getattr(settings.engines, kind)
-        for problem in registry.validate_options(kind, engine.provider, engine.options):
+    fallback = settings.engines.tts.fallback
+    chosen = [(f"engines.{kind}", kind, getattr(settings.engines, kind)) for kind in KINDS]
+    for where, kind, engine in (*chosen, ("engines.tts.fallback", "tts", fallback)):
+        problems = registry.validate_options(kind, engine.provider, engine.options)
+        if engine.provider not in registry.offers(kind) and (owner := plugins.provides(kind, engine.provider)):
+            problems = plugins.option_problems(owner, kind, engine.provider, engine.options)
+            if kind in MEDIA_KINDS and owner not in settings.plugins.media:
+                problems.append(f"provider: plugin {owner!r} may not run beside the audio; add it to plugins.media")
+        for problem in problems:
             key, _, words = problem.partition(": ")
             what, _, hint = words.partition("; ")
-            found.append(settings.mistake(f"engines.{kind}.{key}", what, hint))
-    fallback = settings.engines.tts.fallback
-    for problem in registry.validate_options("tts", fallback.provider, fallback.options):
-        key, _, words = problem.partition(": ")
-        what, _, hint = words.partition("; ")
-        found.append(settings.mistake(f"engines.tts.fallback.{key}", what, hint))
+            found.append(settings.mistake(f"{where}.{key}", what, hint))
     return found
 
 

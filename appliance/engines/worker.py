@@ -58,6 +58,7 @@ from appliance.ipc.messages import (
 from appliance.ipc.rings import AudioRings
 from appliance.ipc.settings import read_settings
 from appliance.models.store import ModelStore, model_directory
+from appliance.plugins.providers import with_own
 
 logger = logging.getLogger(__name__)
 
@@ -336,7 +337,8 @@ def make_engine(settings: Settings, kind: str) -> Engine:
     """
     chosen = getattr(settings.engines, kind)
     resources = ModelStore(model_directory(settings.models_dir))
-    registry = provider_registry()
+    wanted = [chosen.provider, *([settings.engines.tts.fallback.provider] if kind == "tts" else [])]
+    registry = with_own(provider_registry(), settings.plugins, kind, wanted)
     if kind == "tts":
         return shared_speech(settings.engines.tts, registry, resources)
     engine = registry.create(kind, chosen.provider, chosen.options, resources)

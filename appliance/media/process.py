@@ -58,6 +58,7 @@ from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
 from appliance.plugins import noise_suppressors, vad_models
+from appliance.plugins.providers import with_own
 from appliance.plugins.registry import ProviderRegistry
 from appliance.plugins.streams import stream_kinds
 
@@ -275,7 +276,7 @@ def _load_vad(settings: Settings, capacity: int) -> BatchVad | None:
         EngineError, ModelFileError: it cannot be loaded; says how to fix it.
     """
     engine = settings.engines.vad
-    registry = ProviderRegistry([("vad_models", vad_models)])
+    registry = _with_own(ProviderRegistry([("vad_models", vad_models)]), settings, "vad", engine.provider)
     models = ModelStore(model_directory(settings.models_dir))
     model: bytes | None = registry.create("vad", engine.provider, engine.options, models)
     if model is None:
@@ -285,6 +286,11 @@ def _load_vad(settings: Settings, capacity: int) -> BatchVad | None:
     return vad
 
 
+def _with_own(registry: ProviderRegistry, settings: Settings, kind: str, wanted: str) -> ProviderRegistry:
+    """With those of the plugins that may run beside the audio, where ``wanted`` is not built in."""
+    return with_own(registry, settings.plugins, kind, [wanted], only=settings.plugins.media)
+
+
 def _load_denoise(settings: Settings, capacity: int) -> LineDenoise:
     """Every noise suppressor that runs on this box, for lines may choose; only the box's own has to.
 
@@ -292,7 +298,8 @@ def _load_denoise(settings: Settings, capacity: int) -> LineDenoise:
         EngineError: the configured one cannot be loaded; says how to fix it.
     """
     engine = settings.engines.denoise
-    registry = ProviderRegistry([("noise_suppressors", noise_suppressors)])
+    builtin = ProviderRegistry([("noise_suppressors", noise_suppressors)])
+    registry = _with_own(builtin, settings, "denoise", engine.provider)
     models = ModelStore(model_directory(settings.models_dir))
     registry.provider("denoise", engine.provider)
     found = {}

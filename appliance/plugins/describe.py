@@ -38,12 +38,14 @@ Problem = tuple[tuple[str | int, ...], str, str]
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line to the child: ``about`` is describe, values or tools."""
+    """One line to the child: ``about`` is describe, values, tools or options (of ``provider`` of a ``kind``)."""
 
     about: str
     source: Source
     line: str = ""
     values: dict[str, Any] = {}
+    kind: str = ""
+    provider: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,6 +54,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     info: PluginInfo | None = None
     problems: tuple[tuple[tuple[str | int, ...], str, str], ...] = ()
     tools: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
     failed: str = ""
 
 
@@ -177,6 +180,20 @@ class PluginChecker:
                 info = _of_yaml(source, self.yaml)
             self._infos[name] = info
         return self._infos[name]
+
+    def provides(self, kind: str, provider: str) -> str:
+        """The enabled plugin that has an engine of the name; "" for none."""
+        for name in self.enabled:
+            info = self.info(name)
+            if info is not None and provider in info.providers.get(kind, ()):
+                return name
+        return ""
+
+    def option_problems(self, name: str, kind: str, provider: str, options: Values) -> list[str]:
+        """What is wrong with the options of a plugin's engine, as ``key: what is wrong; what would be right``."""
+        question = Question("options", self.sources[name], values=concealed(options), kind=kind, provider=provider)
+        reply = self._child.ask(question, self._timeout_s)
+        return [*reply.wrong, *([f"provider: plugin {name!r} {reply.failed}"] if reply.failed else [])]
 
     def box_problems(self, *, python: bool = True) -> list[Problem]:
         """What is wrong with ``plugins.enabled``; paths begin with the plugin's name.

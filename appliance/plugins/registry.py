@@ -26,6 +26,9 @@ T = TypeVar("T")
 KINDS: Final = ("denoise", "vad", "turn", "asr", "llm", "tts", "speech")
 """Engine kinds, in the order in which a caller's words meet them."""
 
+MEDIA_KINDS: Final = ("denoise", "vad")
+"""Those that run beside the audio."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RESERVED: Final = {"sip": "the box itself speaks SIP"}
 
@@ -118,9 +121,14 @@ class ProviderRegistry:
 
     def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
         collected = _Plugins(plugins)
+        self._plugins = tuple(plugins)
         self._offers = {kind: collected.collect(kind, Provider) for kind in KINDS}
         self.problems = collected.problems
         """What was left out and why, in words."""
+
+    def with_plugins(self, plugins: Sequence[tuple[str, object]]) -> ProviderRegistry:
+        """The same with other plugins behind them; raises as when it was made."""
+        return ProviderRegistry([*self._plugins, *plugins])
 
     def offers(self, kind: str) -> Mapping[str, Offer[Provider]]:
         """The providers of ``kind`` by name.

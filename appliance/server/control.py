@@ -302,7 +302,9 @@ class Control:
                 names,
                 self._settings.runtime_dir,
                 sticky=kind == "tts",
-                partials=kind == "asr" and registry.partials(kind, asr.provider, asr.options),
+                partials=kind == "asr"
+                and asr.provider in registry.offers(kind)  # of a plugin's, control knows no more than the name
+                and registry.partials(kind, asr.provider, asr.options),
             )
             pools[kind].on_stats = self._metrics.worker_stats
         return pools

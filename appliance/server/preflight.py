@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from appliance.config import Settings
 from appliance.engines.builtin import provider_registry
-from appliance.errors import EngineError, ModelFileError
+from appliance.errors import ModelFileError
 from appliance.models.store import ModelStore, model_directory
 from appliance.plugins.registry import KINDS
 
@@ -64,14 +64,12 @@ def _remedy(error: OSError, key: str) -> str:
 def _models(settings: Settings) -> Iterator[str]:
     registry = provider_registry()
     store = ModelStore(model_directory(settings.models_dir))
-    chosen = [(f"engines.{kind}", kind, getattr(settings.engines, kind).provider) for kind in KINDS]
-    chosen.append(("engines.tts.fallback", "tts", settings.engines.tts.fallback.provider))
-    for key, kind, chosen_name in chosen:
-        try:
-            provider = registry.provider(kind, chosen_name)
-        except EngineError as error:
-            yield f"{key}.{error}"
-            continue
+    chosen = [(kind, getattr(settings.engines, kind).provider) for kind in KINDS]
+    chosen.append(("tts", settings.engines.tts.fallback.provider))
+    for kind, chosen_name in chosen:
+        if chosen_name not in registry.offers(kind):
+            continue  # a plugin's: what it reads is not known here
+        provider = registry.provider(kind, chosen_name)
         for name in provider.models:
             try:
                 store.read(name)

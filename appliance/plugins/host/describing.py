@@ -18,6 +18,7 @@ from appliance.plugins.discovery import Source
 from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.loading import Implementation, Plugin, load
 from appliance.plugins.plan import PluginInfo, revealed
+from appliance.plugins.registry import ProviderRegistry
 
 _PROVIDERS = "_providers"
 
@@ -45,6 +46,10 @@ def _answer(question: Question, plugin: Plugin | PluginError) -> Reply:
         return Reply(info=info, failed="cannot be used")
     if question.about == "values":
         return Reply(problems=tuple(plugin.value_problems(revealed(question.values))))
+    if question.about == "options":
+        registry = ProviderRegistry([(plugin.name, plugin.module)])
+        options = revealed(question.values)
+        return Reply(wrong=tuple(registry.validate_options(question.kind, question.provider, options)))
     if question.about == "tools":
         return Reply(tools=_tools(plugin, question))
     return Reply(info=describe(plugin).info)
