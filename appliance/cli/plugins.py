@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.cli.new_plugin import NewPluginError, write_plugin
 from appliance.config import Settings, load_settings
-from appliance.config.load import display_name
+from appliance.config.load import display_name, secrets_of
 from appliance.config.validation import nearest
 from appliance.errors import PluginError
 from appliance.plugins.describe import PluginChecker
@@ -128,7 +128,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _checker(settings: Settings) -> PluginChecker:
-    return PluginChecker(settings.plugins)
+    return PluginChecker(settings.plugins, secrets=secrets_of(settings))
 
 
 def _unknown(name: str, names: list[str]) -> str:
@@ -153,6 +153,8 @@ def _print(info: PluginInfo, *, enabled: bool) -> None:
         "about": info.summary,
         "hooks": ", ".join(info.hooks),
         "providers": "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.providers.items()),
+        "tools": ", ".join(info.tools),
+        "webhooks": ", ".join(info.webhooks),
         "routes": ", ".join(info.routes),
         "commands": "; ".join(f"{name} ({summary})" for name, summary in info.commands),
     }
@@ -182,6 +184,8 @@ def _as_json(info: PluginInfo, enabled: bool) -> dict[str, object]:
         "hooks": list(info.hooks),
         "values": json.loads(info.values) if info.values else None,
         "providers": {kind: list(names) for kind, names in info.providers.items()},
+        "tools": list(info.tools),
+        "webhooks": list(info.webhooks),
         "routes": list(info.routes),
         "commands": [{"name": name, "summary": summary} for name, summary in info.commands],
     }

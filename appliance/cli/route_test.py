@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance.config import Settings, load_settings
+from appliance.config.load import secrets_of
 from appliance.config.validation import nearest
 from appliance.dialplan.loader import Dialplan, load_lines, routing_of, surroundings_of
 from appliance.dialplan.matcher import Arrival
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         ApplianceError: there is no such trunk or line.
     """
     settings = load_settings(args.config, args.set)
-    plugins = PluginChecker(settings.plugins)
+    plugins = PluginChecker(settings.plugins, secrets=secrets_of(settings))
     try:
         plan = load_lines(settings, surroundings_of(settings, plugins))
         notes = list(_deciding(plugins))

@@ -279,4 +279,6 @@ def _of_yaml(source: Source, found: Found) -> PluginInfo:
         summary=plugin.file.summary,
         values="" if schema is None else json.dumps(schema),
         hooks=("tools",) if plugin.tools else (),
+        tools=plugin.tools,
+        webhooks=tuple(plugin.file.webhooks),
     )

@@ -100,6 +100,8 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
         providers: kind of engine (or "stream", "carrier") to the names of the providers.
         routes: HTTP routes as ``METHOD /plugins/NAME/path``.
         commands: (name, summary) each.
+        tools: names of the tools of a YAML plugin; those of others depend on the call.
+        webhooks: of a YAML plugin, by name.
         problem: why it cannot be used; "" for one that can.
     """
 
@@ -113,6 +115,8 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = {}
     routes: tuple[str, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
+    tools: tuple[str, ...] = ()
+    webhooks: tuple[str, ...] = ()
     problem: str = ""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+import re2
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field, SecretStr, create_model
@@ -130,6 +131,35 @@ def _parameters(path: Path, schema: Mapping[str, Any]) -> Iterator[Problem]:
     except SchemaError as error:
         where = tuple(part for part in error.absolute_path)
         yield Problem((*path, *where), f"is no JSON schema: {error.message[:200]}", "see json-schema.org")
+        return
+    for where, pattern in _patterns(schema, ()):
+        if not _is_bounded(pattern):
+            what = f"{pattern[:60]!r} cannot be held against what a caller says in bounded time"
+            yield Problem((*path, *where), what, "do without looking ahead or behind, and without references back")
+
+
+def _patterns(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Every regular expression of a schema, and where it is."""
+    if isinstance(node, dict):
+        for key, item in node.items():
+            if key == "pattern" and isinstance(item, str):
+                yield (*path, key), item
+            elif key == "patternProperties" and isinstance(item, dict):
+                yield from (((*path, key, pattern), pattern) for pattern in item)
+            yield from _patterns(item, (*path, key))
+    elif isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _patterns(item, (*path, index))
+
+
+def _is_bounded(pattern: str) -> bool:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error:
+        return False
+    return True
 
 
 def _needed(path: Path, tool: HttpTool, arguments: Mapping[str, Any]) -> Iterator[Problem]:

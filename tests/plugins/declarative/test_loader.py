@@ -147,6 +147,12 @@ HEAD = GOOD.partition("tables:")[0]
         ),
         (
             "{type: string}",
+            "{type: string, pattern: '^(?=a)b'}",
+            "shop.yaml:8: tools.order_status.parameters.properties.number.pattern: '^(?=a)b' cannot be held against "
+            "what a caller says in bounded time; do without looking ahead or behind, and without references back",
+        ),
+        (
+            "{type: string}",
             "{type: sting}",
             "shop.yaml:8: tools.order_status.parameters.properties.number.type: is no JSON schema: 'sting' is not "
             "valid under any of the given schemas; see json-schema.org",
