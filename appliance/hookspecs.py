@@ -103,6 +103,9 @@ class Provider:
             its options that says so.
         levelled: of a synthesiser: its speech is at -20 dBFS and begins and ends without silence, and is left so.
         exact: of a synthesiser: nothing is done to its audio, and none of it is kept for the next time.
+        voice_problem: of a synthesiser: what is wrong with a line's voice, as ``what is wrong; what would be right``,
+            "" if nothing; given its options, the voice's name ("" for none) and the language. For ``appliance check``:
+            it loads no model.
     """
 
     factory: Callable[[Any, Any], Any]
@@ -112,6 +115,7 @@ class Provider:
     partials: bool | Callable[[Any], bool] = False
     levelled: bool = False
     exact: bool = False
+    voice_problem: Callable[[Any, str, str], str] | None = None
 
 
 Providers = Mapping[str, Provider]

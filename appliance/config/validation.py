@@ -101,7 +101,8 @@ def validate(model: type[M], document: Document, root: Path = ()) -> Checked[M]:
                     continue  # the items were there; each is reported by itself
                 path, rest = _locate(data, detail["loc"])
                 missing = detail["type"] == "missing"
-                if number == 0 or not missing:
+                emptied = number > 0 and _is_empty(data, path) and not _is_empty(document.data, (*root, *path))
+                if (number == 0 or not missing) and not emptied:  # else it was whole but for what was left out
                     what, hint = _explain(detail, model)
                     shown = (*root, *path, *rest[-1:]) if missing else (*root, *path)
                     mistakes.append(document.mistake(shown, what, hint))
@@ -158,6 +159,14 @@ def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
         if SecretStr in found:
             return True
     return False
+
+
+def _is_empty(data: Any, path: Path) -> bool:
+    """Whether a mapping at ``path`` holds nothing."""
+    try:
+        return bool(look_up(data, path) == {})
+    except (KeyError, IndexError, TypeError):
+        return False
 
 
 def _has_deeper(details: list[ErrorDetails], loc: tuple[int | str, ...]) -> bool:
@@ -247,7 +256,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
             return "has no value", f"it {_WANTED[kind]}; give it one or remove the key"
         return f"{_WANTED[kind]}, not {_shown(value)}", ""
     if kind in ("literal_error", "enum"):
-        allowed = [item.strip("'") for item in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        named = (item.strip("'") for item in str(context["expected"]).replace(" or ", ", ").split(", "))
+        allowed = [name for name in named if name]
         hint = nearest(value, allowed) if isinstance(value, str) and len(allowed) > 1 else ""
         one_of = "one of " if len(allowed) > 1 else ""
         return f"must be {one_of}{', '.join(allowed)}, not {_shown(value)}", hint if "did you" in hint else ""

@@ -7,7 +7,7 @@ import marshal
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from appliance.dialplan.routing import Routing, RoutingIndex
 from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line
 from appliance.dialplan.shadows import shadows
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
+from appliance.engines.builtin import provider_registry
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 from appliance.plugins.describe import PluginChecker
@@ -392,6 +393,8 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
     embedded = settings.engines.asr.provider == "pocketsphinx"
     secrets = secrets_of(settings)
     checker = plugins or PluginChecker(settings.plugins, secrets=secrets)
+    tts = settings.engines.tts
+    speaks = provider_registry().voice_problem(tts.provider, tts.options)
     return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
         trunks=tuple(settings.trunks),
@@ -401,6 +404,7 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
         secrets=secrets,
+        voice=None if speaks is None else lru_cache(maxsize=1000)(speaks),
         tools=lambda line: checker.tools_of(line.name, line.plugins),
         checks=(partial(_plugin_problems, checker), partial(_tool_clashes, checker)),
     )

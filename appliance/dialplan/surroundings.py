@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from appliance.config.marks import Secrets
 from appliance.config.validation import nearest
 from appliance.dialplan.checks import MissingWords, Path, Problem
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line, TransferStep, TransferTarget
+
+_USUAL_LANGUAGE: Final = "en-us"
 
 LineCheck: TypeAlias = Callable[[Line, Mapping[str, Any]], Iterable[Problem]]
 """What is wrong with a line, which is given as it was understood and as it was written (whole, with all inherited)."""
@@ -27,7 +29,7 @@ class Surroundings:
         trunks: names of the trunks there are.
         languages: what the recogniser understands, as ``en`` for every English.
         tools: names of the tools that a line can use beside the built-in ones; without it there are no others.
-        voices: names of the voices that the synthesiser has for the line's language.
+        voice: what is wrong with a voice, by its name and the language, as ``what is wrong; what would be right``.
         llm: whether there is a language model for lines with ``agent: llm``.
         speech: whether there is a model that hears and speaks for lines with ``agent: realtime``.
         routes: whether there are routes for transfers that name no trunk.
@@ -40,7 +42,7 @@ class Surroundings:
     trunks: Collection[str] | None = None
     languages: Collection[str] | None = None
     tools: NamesFor | None = None
-    voices: NamesFor | None = None
+    voice: Callable[[str, str], str] | None = None
     llm: bool = True
     speech: bool = True
     routes: bool = True
@@ -106,11 +108,20 @@ def _engines(line: Line, around: Surroundings) -> Iterator[Problem]:
     if line.agent == "llm" and not around.llm:
         hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
         yield Problem(("agent",), "there is no language model", hint)
-    if line.voice.name and around.voices is not None:
-        voices = around.voices(line)
-        if voices is not None and line.voice.name not in voices:
-            what = f"the synthesiser has no voice {line.voice.name!r}"
-            yield Problem(("voice", "name"), what, nearest(line.voice.name, voices))
+    yield from _voice(line, around)
+
+
+def _voice(line: Line, around: Surroundings) -> Iterator[Problem]:
+    language = line.voice.language or line.language
+    spoken = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
+    if around.voice is None or not spoken or (not line.voice.name and language == _USUAL_LANGUAGE):
+        return
+    what, _, hint = around.voice(line.voice.name, language).partition("; ")
+    if what:
+        key: Path = (
+            ("voice", "name") if line.voice.name else ("voice", "language") if line.voice.language else ("language",)
+        )
+        yield Problem(key, what, hint)
 
 
 def _tools(line: Line, around: Surroundings) -> Iterator[Problem]:

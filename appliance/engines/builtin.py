@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.api import Engine
+from appliance.config.validation import nearest
 from appliance.engines import fake
 from appliance.engines.adapters import (
     EspeakEngine,
@@ -121,6 +122,20 @@ def _fake_partials(options: fake.FakeAsrOptions) -> bool:
     return options.words_per_s > 0
 
 
+def _espeak_voice_problem(options: EspeakOptions, name: str, language: str) -> str:
+    from appliance.engines.espeak_tts import voice_problem
+
+    return voice_problem(name or language)
+
+
+def _piper_voice_problem(options: PiperOptions, name: str, language: str) -> str:
+    folder, voice = options.folder.expanduser(), name.partition("+")[0]
+    known = sorted(path.name.removesuffix(".onnx") for path in folder.glob("*.onnx")) if folder.is_dir() else []
+    if not voice or not known or voice in known:
+        return ""  # a folder without voices is a mistake of the box, not of the line
+    return f"there is no voice {voice!r} in {folder}; {nearest(voice, known)}"
+
+
 def _none(kind: str) -> Provider:
     return Provider(lambda options, resources: NoEngine(kind), "no engine: requests are refused")
 
@@ -187,8 +202,20 @@ class BuiltinEngines:
             "openai_compatible": Provider(
                 _openai_tts, "OpenAI's speech API: clouds, Kokoro-FastAPI, vLLM, LocalAI", OpenAiSpeechOptions
             ),
-            "piper": Provider(_piper, "Piper voices (ONNX) on the processor", PiperOptions, levelled=True),
-            "espeak": Provider(_espeak, "espeak-ng, over a hundred languages", EspeakOptions, levelled=True),
+            "piper": Provider(
+                _piper,
+                "Piper voices (ONNX) on the processor",
+                PiperOptions,
+                levelled=True,
+                voice_problem=_piper_voice_problem,
+            ),
+            "espeak": Provider(
+                _espeak,
+                "espeak-ng, over a hundred languages",
+                EspeakOptions,
+                levelled=True,
+                voice_problem=_espeak_voice_problem,
+            ),
             "fake": replace(_fake(fake.FakeTts, fake.FakeTtsOptions), exact=True),
             "none": _none("tts"),
         }

@@ -233,6 +233,15 @@ class _VoiceRecord(ctypes.Structure):
 _Callback: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
+def voice_problem(voice: str) -> str:
+    """What is wrong with the name of a voice, as ``what is wrong; what would be right``; "" if nothing."""
+    try:
+        _Library.shared().resolve(voice)
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
 class _Library:
     """libespeak-ng, its voices, and which voice it is set to."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import pluggy
@@ -185,6 +186,17 @@ class ProviderRegistry:
         if self.validate_options(kind, name, options):
             return False
         return provider.partials(provider.options.model_validate(dict(options)))
+
+    def voice_problem(self, name: str, options: Mapping[str, Any]) -> Callable[[str, str], str] | None:
+        """What tells whether the synthesiser ``name`` has a voice (its name, and the language); None: nobody knows.
+
+        Its answer is ``what is wrong; what would be right``, "" where nothing is wrong.
+        """
+        offer = self.offers("tts").get(name)
+        if offer is None or offer.provider.voice_problem is None or self.validate_options("tts", name, options):
+            return None
+        made = offer.provider.options.model_validate(dict(options))
+        return partial(offer.provider.voice_problem, made)
 
     def create(self, kind: str, name: str, options: Mapping[str, Any], resources: Resources) -> Any:
         """What the provider's factory makes of the options.
