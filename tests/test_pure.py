@@ -36,6 +36,7 @@ PURE = (
     "conversation/turn_states.py",
     "conversation/turns.py",
     "dialplan/schema.py",
+    "dialplan/steps.py",
     "dialplan/match.py",
     "dialplan/matcher.py",
     "dialplan/routing.py",

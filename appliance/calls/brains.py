@@ -21,7 +21,8 @@ from appliance.conversation.speaker import Voice
 from appliance.conversation.thinking import HandOver, Manner, Model
 from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
-from appliance.dialplan.schema import Fallback, Line, TransferTarget
+from appliance.dialplan.schema import Fallback, Line
+from appliance.dialplan.steps import TransferTarget
 from appliance.dialplan.text import normalise, render
 from appliance.errors import EngineError, StoreError
 from appliance.events import ToolRun

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
-from appliance.dialplan.schema import (
+from appliance.dialplan.schema import Line
+from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
     GotoStep,
     HangUpStep,
-    Line,
     NoInput,
     NoMatch,
     SayStep,

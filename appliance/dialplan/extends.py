@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from appliance.config.marks import Document, Path, dotted
 from appliance.config.validation import nearest
-from appliance.dialplan.schema import STEP_KEYS
+from appliance.dialplan.steps import STEP_KEYS
 from appliance.errors import Mistake
 
 OWN_KEYS: Final = ("name", "description", "match", "extends")

@@ -20,20 +20,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from appliance.dialplan.schema import (
+from appliance.dialplan.schema import Line
+from appliance.dialplan.steps import (
     DEFAULT_RETRIES,
     AskStep,
     BranchStep,
     DigitSpec,
     GotoStep,
     HangUpStep,
-    Line,
     SayStep,
     TransferStep,
     TransferTarget,
 )
-from appliance.dialplan.schema import NoInput as NoInputPolicy
-from appliance.dialplan.schema import NoMatch as NoMatchPolicy
+from appliance.dialplan.steps import NoInput as NoInputPolicy
+from appliance.dialplan.steps import NoMatch as NoMatchPolicy
 from appliance.dialplan.text import DIGITS_PHRASE, normalise, render, spoken_digits
 
 # --- events ---------------------------------------------------------------------------------------------------------

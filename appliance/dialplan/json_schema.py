@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 from appliance.config.json_schema import json_schema
-from appliance.dialplan.schema import NAME_PATTERN, Line
+from appliance.dialplan.schema import Line
+from appliance.dialplan.steps import NAME_PATTERN
 
 _LINE_KEYS = ("type", "properties", "required", "additionalProperties", "description")
 _NULL = {"type": "null"}

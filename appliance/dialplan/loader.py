@@ -23,8 +23,9 @@ from appliance.dialplan.matcher import Lists
 from appliance.dialplan.number_files import NumberFiles
 from appliance.dialplan.planned import Written, head_of, like
 from appliance.dialplan.routing import Routing, RoutingIndex
-from appliance.dialplan.schema import BUILTIN_TOOLS, NAME_PATTERN, Line
+from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.shadows import shadows
+from appliance.dialplan.steps import NAME_PATTERN
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
 from appliance.engines.builtin import provider_registry
 from appliance.engines.lexicon import Lexicon

@@ -24,7 +24,8 @@ from appliance.dialplan.extends import OWN_KEYS
 from appliance.dialplan.match import Match
 from appliance.dialplan.matcher import Lists
 from appliance.dialplan.routing import RoutingIndex
-from appliance.dialplan.schema import Line, Name
+from appliance.dialplan.schema import Line
+from appliance.dialplan.steps import Name
 from appliance.errors import Mistake
 
 _KEPT: Final = 256

@@ -8,31 +8,25 @@ from pydantic import BaseModel
 
 from appliance.config.reference import section
 from appliance.dialplan.match import Match, NumbersFrom, Regex
-from appliance.dialplan.schema import (
+from appliance.dialplan.schema import Fallback, Filler, Line, Memory, Refusal, Spoken, TransferChoice, Turn, Voice
+from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
     DigitSpec,
-    Fallback,
-    Filler,
     GotoStep,
     HangUpStep,
-    Line,
-    Memory,
     NoInput,
     NoMatch,
-    Refusal,
     SayStep,
-    Spoken,
-    TransferChoice,
     TransferStep,
     TransferTarget,
-    Turn,
-    Voice,
 )
 
 TARGET = Path(__file__).parents[2] / "docs" / "dialplans.md"
 
-_BEGIN = "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit appliance/dialplan/schema.py. -->"
+_BEGIN = (
+    "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit schema.py and steps.py there. -->"
+)
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A line", Line),

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from appliance.config.marks import Secrets
 from appliance.config.validation import nearest
 from appliance.dialplan.checks import MissingWords, Path, Problem
-from appliance.dialplan.schema import BUILTIN_TOOLS, Line, TransferStep, TransferTarget
+from appliance.dialplan.schema import BUILTIN_TOOLS, Line
+from appliance.dialplan.steps import TransferStep, TransferTarget
 
 _USUAL_LANGUAGE: Final = "en-us"
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from appliance.dialplan.extends import laid_over
 from appliance.dialplan.loader import Dialplan, load_dialplans
-from appliance.dialplan.schema import AskStep, HangUpStep, Line, SayStep
+from appliance.dialplan.schema import Line
+from appliance.dialplan.steps import AskStep, HangUpStep, SayStep
 from appliance.dialplan.surroundings import Surroundings
 from appliance.errors import ConfigError
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from appliance.config import load_settings, shipped_dir
 from appliance.dialplan.flow import Flow
 from appliance.dialplan.loader import Dialplan, load_dialplans, load_lines
-from appliance.dialplan.schema import AskStep
+from appliance.dialplan.steps import AskStep
 from appliance.dialplan.surroundings import Surroundings
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError

@@ -12,7 +12,8 @@ from appliance.config.reference import sections
 from appliance.dialplan.flow import Flow, Heard, Key, Said
 from appliance.dialplan.loader import load_dialplans
 from appliance.dialplan.reference import SECTIONS, TARGET, updated
-from appliance.dialplan.schema import BUILTIN_TOOLS, STEP_KINDS, Line
+from appliance.dialplan.schema import BUILTIN_TOOLS, Line
+from appliance.dialplan.steps import STEP_KINDS
 from appliance.dialplan.surroundings import Surroundings
 from appliance.engines.lexicon import Lexicon
 
