@@ -61,6 +61,8 @@ class CallRegistry:
         self._sessions: dict[CallSession, asyncio.Task[None]] = {}
         self._waiting: dict[asyncio.Task[None], Leg] = {}
         """Calls about which plugins are being asked."""
+        self._troubles: dict[str, list[tuple[str, HookOutcome]]] = {}
+        """Of those: what went wrong, for the record of the call that comes of it."""
         self._on_line: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -124,6 +126,8 @@ class CallRegistry:
         session = CallSession(leg, line, services)
         task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
         self._sessions[session] = task
+        for hook, outcome in self._troubles.pop(info.leg_id, ()):
+            session.note_trouble(hook, outcome)
         self._on_line[line.name] += 1
         self._empty.clear()
         task.add_done_callback(lambda _: self._ended(session, line))
@@ -160,6 +164,8 @@ class CallRegistry:
         session = next((session for session in self._sessions if session.call_id == call_id), None)
         if session is not None:
             session.note_trouble(hook, outcome)
+        elif any(leg.info.leg_id == call_id for leg in self._waiting.values()):
+            self._troubles.setdefault(call_id, []).append((hook, outcome))
 
     # --- what plugins say -----------------------------------------------------------------------------------------
 
@@ -194,6 +200,7 @@ class CallRegistry:
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         leg = self._waiting.pop(task)
+        self._troubles.pop(leg.info.leg_id, None)
         if task.cancelled():  # before it had begun
             self._give_back(leg.info.trunk)
             self._refuse(leg, "no_room", 503, "Service Unavailable")

@@ -56,6 +56,7 @@ from appliance.signalling.routes import Attempt
 
 logger = logging.getLogger(__name__)
 
+_MAX_EARLY: Final = 8
 _STORED_TIMEOUT_S: Final = 30.0
 _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
@@ -83,6 +84,7 @@ class CallSession:
         self._hooks = HooksOfCall(services.hooks, hook_call(leg.info, number_of(leg.info), line))
         self._log = CallKeeping(services.log, self._hooks)
         self._audit = ToolAudit()
+        self._early_troubles: list[str] = []
         self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
@@ -315,6 +317,8 @@ class CallSession:
             self._dialogue.utterance_over,
         )
         self._dialogue.attach(self._listening, self._speaker)
+        for trouble in self._early_troubles:
+            self._dialogue.note_trouble(trouble)
 
     def _start_recording(self, media: MediaLegHandle) -> None:
         recorder = self._services.recorder
@@ -355,8 +359,11 @@ class CallSession:
 
     def note_trouble(self, hook: str, outcome: HookOutcome) -> None:
         """A hook of this call was no success."""
+        trouble = f"plugin {outcome.plugin}: {hook} {outcome.outcome} {outcome.text}".strip()
         if self._dialogue is not None:
-            self._dialogue.note_trouble(f"plugin {outcome.plugin}: {hook} {outcome.outcome} {outcome.text}".strip())
+            self._dialogue.note_trouble(trouble)
+        elif self._answered_at is None and len(self._early_troubles) < _MAX_EARLY:
+            self._early_troubles.append(trouble)
 
     def _turn_goes_on(self, turn: TurnLog, doing: Doing, hearing: str) -> None:
         if self._answered_at is not None:

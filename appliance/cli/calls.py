@@ -226,7 +226,8 @@ def _tool(tool: dict[str, Any]) -> str:
     outcome = tool["problem"] or tool["result"]
     took = f"{tool['end_ms'] - tool['start_ms']:.0f} ms"
     asked = f", confirmed by {tool['confirmed']}" if tool.get("confirmed") else ""
-    text = f"{tool['name']} {tool['arguments']}{asked} gave {outcome}"
+    source = f" of {tool['source']}" if tool.get("source", "builtin") not in ("", "builtin") else ""
+    text = f"{tool['name']}{source} {tool['arguments']}{asked} gave {outcome}"
     return f"{printable(text if len(text) <= 160 else text[:159] + '…')} ({took})"
 
 

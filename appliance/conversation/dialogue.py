@@ -349,7 +349,7 @@ class Dialogue:
             self._on_turn(self._turn)
             self._turn = TurnLog(self._turn.number + 1)
         else:
-            self._turn = TurnLog(self._turn.number)
+            self._turn = TurnLog(self._turn.number, troubles=self._turn.troubles)
 
     def _interrupt(self) -> None:
         """Stop speaking; what is being worked out is abandoned unless it has been decided already."""

@@ -641,10 +641,12 @@ def test_a_call_that_is_cut_off_while_texts_are_looked_at_is_on_record() -> None
 def test_trouble_with_a_hook_is_in_the_record_of_the_turn() -> None:
     async def call() -> None:
         made = VirtualCall(flow_line())
+        made.session.note_trouble("admit", HookOutcome("tone", "failed", 0.02, "ValueError: x"))
         await made.until_quiet()
         made.session.note_trouble("reply_text", HookOutcome("tone", "over_budget", 0.02, "20 ms"))
         await hang_up(made)
-        assert made.log.turns[0].problem == "plugin tone: reply_text over_budget 20 ms"
+        wanted = "plugin tone: admit failed ValueError: x; plugin tone: reply_text over_budget 20 ms"
+        assert made.log.turns[0].problem == wanted
 
     run_virtual(call())
 

@@ -16,6 +16,7 @@ from appliance.dialplan.routing import Routing
 from appliance.dialplan.schema import Line
 from appliance.events import Disposition
 from appliance.hook_types import Refusal
+from appliance.ipc.hook_messages import HookOutcome
 from appliance.plugins.hooks import NO_HOOKS, Hooks
 from appliance.signalling.headers import CallHeaders, Passport
 from appliance.signalling.leg import HangupCause
@@ -136,7 +137,12 @@ class Taken:
         self.over = asyncio.Event()
         taken = self
 
+        self.troubles: list[str] = []
+
         class Session:
+            def note_trouble(self, hook: str, outcome: HookOutcome) -> None:
+                taken.troubles.append(f"{hook} {outcome.outcome}")
+
             def __init__(self, leg: Leg, line: Line, services: Any) -> None:
                 self.call_id, self.trunk = leg.info.leg_id, leg.info.trunk
                 self.gone: list[HangupCause] = []
@@ -168,11 +174,13 @@ def test_a_plugin_chooses_the_line_if_there_is_one_of_that_name(route: Any, answ
         hooks = SpokenHooks(0.05, route=lambda: route, admit=lambda: None)
         registry = two_lines(hooks)
         registry.admit(Leg())
+        registry.trouble("leg1", "admit", HookOutcome("guard", "failed", 0.0))
+        registry.trouble("another", "admit", HookOutcome("guard", "failed", 0.0))
         full = Leg()
         registry.admit(full)
         assert full.told == ["reject 503"], "a call that plugins are asked about takes the place of a call"
         await asyncio.sleep(0.2)
-        assert taken.lines == [answers]
+        assert (taken.lines, taken.troubles) == ([answers], ["admit failed"])
         call = hooks.calls["route"]
         assert call is not None
         assert (call.line, call.caller, call.called, call.caller_name) == ("", "200", "100", "Ann")
