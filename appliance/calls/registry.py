@@ -81,7 +81,7 @@ class CallRegistry:
         return self._services.hooks
 
     def take_over(self, routing: Routing, hooks: Hooks) -> None:
-        """Begin new calls by another dialplan, and with its plugins. Those that are up go on as they began."""
+        """Begin new calls by another dialplan, and with its plugins. Those that are here go on as they began."""
         self.routing = routing
         self._services = replace(self._services, hooks=hooks)
 
@@ -104,10 +104,6 @@ class CallRegistry:
             task.add_done_callback(self._asked)
         else:
             self._take(leg, self.routing, self._services)
-
-    def use(self, routing: Routing, services: Services) -> None:
-        """New calls get these from now on; calls that are here keep what they came with."""
-        self.routing, self._services = routing, services
 
     def _take(self, leg: Leg, routing: Routing, services: Services, wanted: str | None = None) -> bool:
         """Begin the call on the line ``wanted``, or on the one that the dialplan has for it; whether there is one."""

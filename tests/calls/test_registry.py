@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -26,12 +25,22 @@ from tests.engines.virtual_time import run_virtual
 from tests.plugins.spoken_hooks import SpokenHooks
 
 
+@dataclass(frozen=True)
+class SomeServices:
+    """What the registry needs of them."""
+
+    trunks: TrunkTable | None
+    hooks: Hooks
+    log: Log = field(default_factory=Log)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+
 def line(**wanted: Any) -> Line:
     return Line.model_validate({"name": "x", "match": wanted, "flow": {"bye": {"hang_up": "Goodbye."}}})
 
 
 def admit(leg: Leg, hooks: Hooks = NO_HOOKS, trunks: TrunkTable | None = None, **wanted: Any) -> CallRegistry:
-    services: Any = SimpleNamespace(trunks=trunks, hooks=hooks, log=Log(), clock=VirtualClock())
+    services: Any = SomeServices(trunks, hooks)
     registry = CallRegistry(Routing([line(**wanted)]), services, max_calls=10, max_cps=10)
     registry.accepting = True
     registry.admit(leg)
@@ -160,7 +169,7 @@ class Taken:
 
 
 def two_lines(hooks: Hooks) -> CallRegistry:
-    services: Any = SimpleNamespace(trunks=None, hooks=hooks, log=Log(), clock=VirtualClock())
+    services: Any = SomeServices(None, hooks)
     other = line().model_copy(update={"name": "other"})
     registry = CallRegistry(Routing([line(), other]), services, max_calls=1, max_cps=10)
     registry.accepting = True
@@ -198,7 +207,7 @@ def test_a_call_keeps_the_plan_that_it_came_with_whatever_plugins_take_time_for(
         await asyncio.sleep(0.01)
         newer = line().model_copy(update={"name": "newer"})
         later = SpokenHooks(route=lambda: None)
-        registry.use(Routing([newer]), replace_services(registry, hooks=later))
+        registry.take_over(Routing([newer]), later)
         await asyncio.sleep(0.1)
         taken.over.set()
         await settled(registry)
@@ -208,10 +217,6 @@ def test_a_call_keeps_the_plan_that_it_came_with_whatever_plugins_take_time_for(
         assert taken.lines == ["other", "newer"]
 
     run_virtual(test())
-
-
-def replace_services(registry: CallRegistry, **changes: Any) -> Any:
-    return SimpleNamespace(**{**vars(registry._services), **changes})
 
 
 def test_a_caller_who_gives_up_while_plugins_are_asked_is_on_record_as_one_who_did(monkeypatch: Any) -> None:
