@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,6 +15,8 @@ from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.declarative.webhooks import NewEvent, Target, WebhookEvents
 from appliance.plugins.plan import Chosen
 from appliance.store.calls import CallStore
+
+logger = logging.getLogger(__name__)
 
 
 class Webhooks:
@@ -43,7 +46,12 @@ class Webhooks:
         """Keep what is to be told of ``event``. Call it before the event itself is put on record."""
         if self._delivery is None:
             return
-        made = self._events.events(event)
+        try:
+            made = self._events.events(event)
+        except Exception:
+            # Whatever a peer managed to put into an event: its record comes first.
+            logger.exception("call %s: webhooks are not told of %s", event.call_id, type(event).__name__)
+            return
         if made:
             self._store.keep_events([new for target, new in made if self._delivery.room(target, new)])
 

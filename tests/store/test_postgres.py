@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from appliance.store.calls import CallStore
 from tests.store.facts import after, answered, ended, recorded, recording, ringing, started, turn
 from tests.store.old_record import upgrade_a_call_of_before
+from tests.store.test_webhooks import use_the_queue
 
 pytestmark = pytest.mark.peer
 
@@ -124,3 +125,8 @@ async def test_a_record_of_an_earlier_version_is_brought_up_to_date(cluster: str
         await store.callers.keep("+15551234567", "desk", "likes coffee", days=1)
         assert await store.callers.recall("+15551234567", "desk") == "likes coffee"
         assert await store.callers.forget("+15551234567") == 1
+
+
+async def test_the_queue_of_webhooks(cluster: str) -> None:
+    async with CallStore(cluster) as store:
+        await use_the_queue(store)

@@ -213,9 +213,9 @@ class WebhookEvents:
         for target in call.targets:
             if name in target.events:
                 told = {"type": name, "timestamp": at.isoformat(), "data": {**call.about, **data}}
-                body = msgspec.json.encode(told)
+                body = _encoded(told)
                 if len(body) > MAX_BODY:
-                    body = msgspec.json.encode({**told, "data": {**call.about, "left_out": "too long"}})
+                    body = _encoded({**told, "data": {**call.about, "left_out": "too long"}})
                 yield (
                     target,
                     NewEvent(
@@ -229,6 +229,22 @@ class WebhookEvents:
                         self._utc(),
                     ),
                 )
+
+
+def _encoded(told: Mapping[str, Any]) -> bytes:
+    """As JSON. Peers may send half a character, which JSON has none of."""
+    try:
+        return msgspec.json.encode(told)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_whole(told))
+
+
+def _whole(node: Any) -> Any:
+    if isinstance(node, str):
+        return node.encode("utf-8", "replace").decode()
+    if isinstance(node, Mapping):
+        return {_whole(key): _whole(item) for key, item in node.items()}
+    return [_whole(item) for item in node] if isinstance(node, list | tuple) else node
 
 
 def _tool(turn: int, run: ToolRun) -> dict[str, Any]:

@@ -137,6 +137,14 @@ tools:
     assert server.asked[0].headers["Idempotency-Key"] == "call-1-1"
 
 
+async def test_half_a_character_in_a_number_called_is_replaced(tmp_path: Path, server: HttpServer) -> None:
+    text = POST.replace("${arguments}", "{to: '${call.called}'}")
+    shop = Shop(tmp_path, server, text)
+    await tool_of(shop.source).run({"number": "1"}, FakeCall(called="10\ud8000"))
+    assert json.loads(server.asked[0].body) == {"to": "10?0"}
+    await shop.source.close()
+
+
 @pytest.mark.parametrize("number", ["..", ".", "../admin", "a/../../admin", "a\\..\\b", "", "  ", " .. ", "x" * 2001])
 async def test_what_a_call_says_cannot_leave_its_place_in_the_path(
     tmp_path: Path, server: HttpServer, number: str

@@ -121,6 +121,11 @@ def test_a_running_call_keeps_the_webhooks_that_it_began_with() -> None:
     assert [one["type"] for one in told(events, facts.answered())] == ["call.answered"]
 
 
+def test_half_a_character_from_a_peer_is_replaced() -> None:
+    (one,) = told(machine(lambda line: [target("call.started")]), facts.started(calling_name="a\x00b\ud800"))
+    assert one["data"]["calling_name"] == "a\x00b?"
+
+
 def test_a_body_that_is_too_long_is_left_out() -> None:
     long = ToolRun("t", "{}", json.dumps("x" * (MAX_BODY + 1)), 0.0, 1.0)
     (one,) = told(machine(lambda line: [target("tool.used")]), facts.started(), facts.turn(tools=(long,)))
