@@ -5,27 +5,46 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from appliance.conversation.history import INTERRUPTED
 from appliance.dialplan.schema import Line
 from appliance.events import InputBy
 from tests.calls.virtual_call import VirtualCall
 from tests.engines.virtual_time import run_virtual
+from tests.plugins.spoken_hooks import SpokenHooks
 
 INTERRUPTIONS = 60
 REPLY = (
     "Of course, I can tell you about that. We open at nine in the morning, and close at five. "
     "On Fridays we are here until seven. Would you like me to book a table for you?"
 )
+REWORDED = (
+    "Well, dear caller, Of course, I can tell you about that. We are open today. "
+    "Would you like me to book a table for you?"
+)
 
 
-def test_the_history_equals_what_was_heard_after_many_interruptions() -> None:
+def reworded(text: str) -> str | None:
+    """What a plugin says instead of some of the pieces: more words, fewer, none, others."""
+    if text.startswith("Of course"):
+        return f"Well, dear caller, {text}"
+    if text.startswith("On Fridays"):
+        return ""
+    return "We are open today." if text.startswith("We open") else None
+
+
+@pytest.mark.parametrize("hooks", [SpokenHooks(), SpokenHooks(0.01, reply_text=reworded)], ids=["own", "plugin"])
+def test_the_history_equals_what_was_heard_after_many_interruptions(hooks: SpokenHooks) -> None:
+    whole_reply = REPLY if not hooks.wanted("reply_text") else REWORDED
+
     async def call() -> None:
         chance = random.Random(5)
         line = Line.model_validate(
             {"name": "x", "agent": "llm", "prompt": "y", "greeting": "Hello.", "max_duration_s": 86400,
              "context_tokens": 40_000}
         )  # fmt: skip
-        made = VirtualCall(line, llm=True)
+        made = VirtualCall(line, llm=True, hooks=hooks)
         made.engines.tokens = [word + " " for word in REPLY.split()]
         await made.until_quiet()
         made.speaks(0.8, "tell me")
@@ -43,7 +62,7 @@ def test_the_history_equals_what_was_heard_after_many_interruptions() -> None:
         shown = [message.content for message in made.engines.prompts[-1].messages if message.role == "assistant"][1:]
         assert [text.removesuffix(INTERRUPTED).strip() for text in shown] == spoken
         whole = [text for text in shown if not text.endswith(INTERRUPTED)]
-        assert set(whole) <= {REPLY}
+        assert set(whole) <= {whole_reply}
         assert sum(turn.interrupted for turn in made.log.turns) > INTERRUPTIONS // 2
         assert sum(turn.by is InputBy.VOICE for turn in made.log.turns) >= INTERRUPTIONS
 
