@@ -75,8 +75,8 @@ class _Request:
     async def run(self, arguments: Arguments, call: OngoingCall, operator: Scope) -> Any:
         tool = self._tool
         about = {"id": call.call_id, "line": call.line, "caller": call.caller, "called": call.called}
-        known = {name: text.encode("utf-8", "replace").decode() for name, text in about.items()}
-        scope = Scope(arguments, operator.values, operator.secrets, known)
+        whole = {name: text.encode("utf-8", "replace").decode() for name, text in about.items()}
+        scope = Scope(arguments, operator.values, operator.secrets, whole)
         try:
             url = templates.render_url(tool.url, tool.query, scope)
             headers = self._headers(scope, call)
