@@ -24,9 +24,7 @@ from appliance.dialplan.steps import (
 
 TARGET = Path(__file__).parents[2] / "docs" / "dialplans.md"
 
-_BEGIN = (
-    "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit schema.py and steps.py there. -->"
-)
+_BEGIN = "<!-- Keys: made by `python -m appliance.dialplan.reference`; edit schema.py and steps.py there. -->"
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A line", Line),

@@ -55,7 +55,12 @@ class DeclarativePlugin:
 
     def values_problems(self, values: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str, str]]:
         """What is wrong with values for it: (path, what, what would be right) each; empty if nothing."""
-        return options_problems(self.values, values)
+        written_out = [
+            ((name,), "is written out", "write `!secret NAME`, and NAME in secrets.yaml")
+            for name, spec in self.file.values.items()
+            if spec.secret and isinstance(values.get(name), str)
+        ]
+        return [*written_out, *options_problems(self.values, values)]
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,7 @@ def test_values_are_checked_as_those_of_any_plugin() -> None:
     problems = plugin.values_problems
     assert problems({"key": SecretStr("k")}) == []
     assert problems({"key": "k", "mode": "c", "shpo": 1}) == [
+        (("key",), "is written out", "write `!secret NAME`, and NAME in secrets.yaml"),
         (("mode",), "must be one of a, b, not 'c'", ""),
         (("shpo",), "unknown key", "did you mean 'shop'?"),
     ]
