@@ -90,6 +90,10 @@ class Floor:
             self._voiced += voiced
             self._last = frame
 
+    def goes_on(self, frame: int) -> None:
+        """The sound of the last pause goes on, with its newest frame of voice, beside an agent that talks again."""
+        self._last = frame
+
     def lasted(self, voiced: int) -> bool:
         """Whether there have been so many frames of voice over the agent."""
         return self._over >= voiced

@@ -387,6 +387,7 @@ class TurnMachine:
         talking = self.floor.agent is Agent.TALKING
         if self._unheard:
             if frame < self._hum_until:
+                self.floor.goes_on(frame)
                 return NOTHING
             self._unheard = False
             self._listening_since = None

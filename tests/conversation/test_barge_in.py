@@ -143,6 +143,18 @@ def test_who_only_began_with_a_backchannel_stops_the_agent_after_all():
     assert turn.speech_start == 50
 
 
+def test_what_goes_on_in_pieces_after_something_like_a_hum_stops_the_agent_at_once():
+    line = talking()
+    line.held = True
+    line.hear(SPEECH, 0.58)
+    line.hear(SILENCE, 0.2)
+    line.held = False
+    assert kinds(line.hear(SPEECH, 0.2) + line.hear(SILENCE, 0.2)) == []
+    said = line.hear(SPEECH, 0.5)
+    assert kinds(said) == [SpeechStarted, PauseAgent, StopAgent]
+    assert (said[2].at - said[1].at) * FRAME_S <= 0.1
+
+
 @pytest.mark.parametrize("dip_s", [0.08, 0.2])
 def test_the_dip_in_a_hum_is_no_end_of_it(dip_s: float):
     line = talking()
