@@ -158,3 +158,30 @@ async def test_a_call_that_was_cut_off_is_told_once_control_is_back(tmp_path: Pa
             await asyncio.to_thread(box.stop)
     last = json.loads(server.asked[-1].body)
     assert (last["type"], last["data"]["disposition"]) == ("call.ended", "interrupted")
+
+
+async def test_a_plugin_that_has_changed_is_used_by_the_next_call_and_a_broken_one_by_none(tmp_path: Path) -> None:
+    script = [
+        Answer("", calls=[("a", "order_status", '{"number": "7"}')]),
+        Answer("That is it.", calls=[("b", "hang_up", "{}")]),
+    ]
+    async with HttpServer() as server, ChatSim() as models:
+        models.script.extend(script)
+        box = box_of(tmp_path, server, models)
+        file = tmp_path / "plugins" / "shop.yaml"
+        written = file.read_text()
+        try:
+            await asyncio.to_thread(box.start)
+            file.write_text(written.replace("/orders/", "/${caller}/"))
+            os.kill(box.pid, signal.SIGHUP)
+            await eventually(lambda: "refused, all stays as it was" in box.log_tail(), box.log_tail)
+            assert "plugins/shop.yaml:10: tools.order_status.url: unknown variable ${caller}" in box.log_tail()
+            file.write_text(written.replace("/orders/", "/parcels/"))
+            os.kill(box.pid, signal.SIGHUP)
+            await eventually(lambda: "no line has changed" in box.log_tail(), box.log_tail)
+            await one_question(box, lines.question(tmp_path))
+            await eventually(lambda: any("/south/parcels/7" in one.path for one in server.asked), box.log_tail)
+        finally:
+            code = await asyncio.to_thread(box.stop)
+    assert code == 0, box.log_tail()
+    assert not any("orders" in one.path for one in server.asked)
