@@ -27,7 +27,7 @@ from appliance.cli.rtp_stream import RATE_HZ, Pcm
 from appliance.cli.softphone import NothingHeard, Softphone, read_wav
 from appliance.errors import ApplianceError
 from tests.bench import lines, records
-from tests.bench.load_calls import unwrapped
+from tests.bench.load_calls import Span, unwrapped
 from tests.bench.report import Bar, percentiles
 from tests.bench.uac import BareUac
 from tests.plugins.faults import FAULTS, source
@@ -97,21 +97,28 @@ class Watcher:
             else:
                 self.turns.append((end, reply.latency_s))
 
-    def seen(self, since: float, until: float) -> Watched:
+    def seen(self, since: float, until: float, clock: Span) -> Watched:
         found = Watched([latency for end, latency in self.turns if since <= end < until])
         came = np.array([(one.at, one.sequence) for one in self.phone.rtp.arrivals]).reshape(-1, 2)
         came = came[(came[:, 0] >= since) & (came[:, 0] < until)]
         if len(came) > 100:
-            grid = came[:, 0] - 0.02 * unwrapped(came[:, 1])
+            grid = clock.steady_at(came[:, 0]) - 0.02 * unwrapped(came[:, 1])
             found.pacing = list(np.abs(grid - np.median(grid)))
         return found
 
 
-def together(watchers: Sequence[Watcher], since: float, until: float) -> Watched:
+async def keep_clock(clock: Span) -> None:
+    """Note how wall time and monotonic time go on beside one another."""
+    while True:
+        clock.clock.append((time.time(), time.monotonic()))
+        await asyncio.sleep(0.5)
+
+
+def together(watchers: Sequence[Watcher], since: float, until: float, clock: Span) -> Watched:
     """What all of them saw."""
     all_of = Watched()
     for watcher in watchers:
-        seen = watcher.seen(since, until)
+        seen = watcher.seen(since, until, clock)
         all_of.latencies += seen.latencies
         all_of.pacing += seen.pacing
     return all_of
@@ -186,11 +193,13 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
         for watcher in watchers:
             await watcher.phone.dial(box.uri(lines.ASSISTANT))
             await asyncio.sleep(1.3)
+        clock = Span([])
         talking = [asyncio.create_task(watcher.talk(short)) for watcher in watchers]
+        talking.append(asyncio.create_task(keep_clock(clock)))
         await asyncio.sleep(3.0)
         since = time.time()
         await asyncio.sleep(baseline_s)
-        calm = together(watchers, since, time.time())
+        calm = together(watchers, since, time.time(), clock)
         calm_p95 = float(np.percentile(calm.latencies, 95))
         calm_p99 = float(np.percentile(calm.pacing, 99))
         bar.figure(f"undisturbed: turn latency {percentiles(calm.latencies)}, pacing {percentiles(calm.pacing)}")
@@ -207,7 +216,7 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
                 changed = await asyncio.to_thread(outcomes, box, fault) - before
                 cells.append(_words(changed, hook))
                 bar.require(not wrong, f"{fault} in {hook}: {wrong}")
-            seen = together(watchers, since, time.time())
+            seen = together(watchers, since, time.time(), clock)
             everything.latencies += seen.latencies
             everything.pacing += seen.pacing
             p99, p95 = float(np.percentile(seen.pacing, 99)), float(np.percentile(seen.latencies, 95))
