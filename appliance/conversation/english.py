@@ -156,12 +156,12 @@ def _weekday(match: re.Match[str], american: bool) -> str:
     return WEEKDAYS[match.group().rstrip(".")]
 
 
-def _time(match: re.Match[str], american: bool) -> str | None:
+def _time(match: re.Match[str], american: bool) -> str:
     parts = re.match(rf"(\d{{1,2}})(?:[:.](\d\d))?(?::(\d\d))?\s*({_HALF_DAY})?", match.group())
     assert parts is not None
     hour, minute, half = int(parts[1]), int(parts[2] or 0), (parts[4] or "").lower()[:1]
-    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
-        return None
+    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):  # a score, a ratio
+        return re.sub(r"[:.]?(\d+)", lambda part: f" {cardinal(int(part[1]))}", match.group()).strip()
     if not half and hour in (0, 24) and not minute and not parts[3]:
         return "midnight"
     if not half and (hour > 12 or hour == 0):

@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.conversation.english_numbers import cardinal, number, ordinal, year
@@ -171,6 +171,8 @@ class TestHeard:
         assert heard[-1] == form.written
 
 
+@example("0:60")
+@example("25:10 pm, 13.30 a.m.")
 @given(st.text(alphabet="0123456789 ,.:/-+$€£%°#&@()AaBbpmkKstndh'", max_size=30))
 def test_english_never_leaves_an_ascii_digit_to_the_engine(text):
     assert not re.search(r"[0-9]", said(text))
