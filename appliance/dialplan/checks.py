@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from appliance.config.trunks import NETWORK_VARIABLES
@@ -69,10 +70,20 @@ class Draft:
         step = self.line.fallback.step if self.line.fallback is not None else None
         return step or ""
 
-    @property
+    @cached_property
     def sound(self) -> dict[str, Step]:
         """The steps that nothing is wrong with, in order."""
         return {name: step for name, step in self.line.flow.items() if name not in self.broken}
+
+    @cached_property
+    def targets(self) -> list[tuple[Path, str]]:
+        """Every step that is named somewhere, and where."""
+        return list(_named_targets(self))
+
+    @cached_property
+    def ways(self) -> dict[str, list[str]]:
+        """The steps that each step can lead to."""
+        return {name: _edges(self, name) for name in self.order}
 
 
 def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Problem]:
@@ -244,7 +255,7 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
 
 
 def _targets(draft: Draft) -> Iterator[Problem]:
-    for path, target in _named_targets(draft):
+    for path, target in draft.targets:
         if target not in draft.order:
             yield Problem(path, f"there is no step {target!r}", nearest(target, draft.order))
 
@@ -319,7 +330,7 @@ def _edges(draft: Draft, name: str) -> list[str]:
         mentioned = set(_strings(draft.broken[name]))
         return [step for step in draft.order if step in mentioned] + below
     step = draft.line.flow[name]
-    targets = [target for path, target in _named_targets(draft) if path[:2] == ("flow", name)]
+    targets = [target for path, target in draft.targets if path[1] == name and path[0] == "flow"]
     return targets + (below if _falls_through(step) else [])
 
 
@@ -334,7 +345,7 @@ def _strings(raw: Any) -> Iterator[str]:
 def _loops(draft: Draft) -> Iterator[Problem]:
     """Cycles of steps without a question: a call would go round for ever."""
     silent = {name: step for name, step in draft.sound.items() if not isinstance(step, AskStep | HangUpStep)}
-    edges = {name: [target for target in _edges(draft, name) if target in silent] for name in silent}
+    edges = {name: [target for target in draft.ways[name] if target in silent] for name in silent}
     reported: set[str] = set()
     for start in silent:
         cycle = [] if start in reported else _way_back(edges, start)
@@ -378,7 +389,7 @@ def _unreachable(draft: Draft) -> Iterator[Problem]:
     known = set(draft.order)
     if draft.start not in known:
         return
-    edges = {name: [target for target in _edges(draft, name) if target in known] for name in draft.order}
+    edges = {name: [target for target in draft.ways[name] if target in known] for name in draft.order}
     line_level = [policy.then for policy in (draft.line.no_input, draft.line.no_match) if policy.then in known]
     edges[draft.start] = edges[draft.start] + [then for then in line_level if then is not None]
     reached = _reach(edges, draft.start)

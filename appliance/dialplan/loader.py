@@ -27,7 +27,6 @@ from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.shadows import shadows
 from appliance.dialplan.steps import NAME_PATTERN
 from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
-from appliance.engines.builtin import provider_registry
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 from appliance.plugins.describe import PluginChecker
@@ -394,8 +393,6 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
     embedded = settings.engines.asr.provider == "pocketsphinx"
     secrets = secrets_of(settings)
     checker = plugins or PluginChecker(settings.plugins, secrets=secrets)
-    tts = settings.engines.tts
-    speaks = provider_registry().voice_problem(tts.provider, tts.options)
     return Surroundings(
         missing_words=Lexicon().missing if embedded else None,
         trunks=tuple(settings.trunks),
@@ -405,10 +402,19 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
         routes=bool(settings.routes),
         open_vocabulary=not embedded,
         secrets=secrets,
-        voice=None if speaks is None else lru_cache(maxsize=1000)(speaks),
+        voice=lru_cache(maxsize=1000)(partial(_voice_problem, settings)),
         tools=lambda line: checker.tools_of(line.name, line.plugins),
         checks=(partial(_plugin_problems, checker), partial(_tool_clashes, checker)),
     )
+
+
+def _voice_problem(settings: Settings, name: str, language: str) -> str:
+    # Only now: few lines say anything about the voice, and it takes a third of a second to import.
+    from appliance.engines.builtin import provider_registry
+
+    tts = settings.engines.tts
+    problem = provider_registry().voice_problem(tts.provider, tts.options)
+    return problem(name, language) if problem is not None else ""
 
 
 def routing_of(plan: Dialplan, settings: Settings) -> Routing:
