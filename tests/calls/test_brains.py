@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from appliance.calls import brains
 from appliance.calls.brains import FlowBrain, variables
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.conversation import brain
+from appliance.conversation.hooked import HooksOfCall
 from appliance.dialplan.schema import Line
+from appliance.errors import StoreError
+from appliance.plugins.hooks import HookCall
 from appliance.signalling.headers import read_headers
 from appliance.sip.message import Headers
 from tests.calls.virtual_call import Leg, flow_line
+from tests.plugins.spoken_hooks import SpokenHooks
 
 HEADERS = [
     ("P-Asserted-Identity", '"Ann Lee" <sip:+4930123@carrier.example>'),
@@ -124,3 +132,36 @@ async def test_the_lines_hints_go_with_every_question() -> None:
     flow = flow_brain(hints=["Bistro Ann", "Grünberg"])
     asked = [step async for step in flow.reply(brain.Opening()) if isinstance(step, brain.Listen)]
     assert [step.expectation.hints for step in asked] == [("Bistro Ann", "Grünberg")]
+
+
+class _Callers:
+    """Where notes of callers are kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    async def keep(self, number: str, line: str, notes: str, *, days: int) -> None:
+        self.kept.append(notes)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (lambda texts: [text.replace("4111", "[card]") for text in texts], ["Pays with [card]."]),
+        (lambda texts: ["[withheld: redact failed]"], []),
+        (lambda texts: [], []),
+    ],
+)
+def test_what_is_remembered_of_a_caller_passes_plugins_and_is_not_replaced_where_one_fails(
+    answer: Any, kept: list[str]
+) -> None:
+    callers: Any = _Callers()
+    hooks = HooksOfCall(SpokenHooks(before_storing=answer), HookCall("call", line="x"))
+    line = Line.model_validate({"name": "x", "agent": "llm", "prompt": "y", "memory": {"enabled": True}})
+    notes = brains._Notes(callers, "+4930", line, hooks)
+    if kept:
+        asyncio.run(notes.keep("Pays with 4111."))
+    else:
+        with pytest.raises(StoreError):
+            asyncio.run(notes.keep("Pays with 4111."))
+    assert callers.kept == kept

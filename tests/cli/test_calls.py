@@ -13,7 +13,7 @@ import pytest
 from appliance.cli.call_bundle import waterfall
 from appliance.cli.calls import printable
 from appliance.cli.main import main
-from appliance.events import CallTraced, Disposition, HangupBy, InputBy, Speculation, ToolRun
+from appliance.events import CallTraced, Confirmed, Disposition, HangupBy, InputBy, Speculation, ToolRun
 from appliance.store.calls import CallStore
 from tests.store import facts
 
@@ -192,7 +192,10 @@ def full_record(url: str, tmp_path: Path) -> str:
                 probability=0.97,
                 pauses=1,
                 speculation=Speculation(2, True, 9, 0.6, 0.31),
-                tools=(ToolRun("look_up", '{"id": 7}', '{"name": "Ann"}', 1003.0, 1003.2),),
+                tools=(
+                    ToolRun("look_up", '{"id": 7}', '{"name": "Ann"}', 1003.0, 1003.2, "", "builtin"),
+                    ToolRun("pay", "{}", "1", 1003.0, 1003.1, "", "shop", Confirmed.CALLER, "call-2"),
+                ),
                 asked='[{"role": "user", "content": "hello"}]',
                 server="vllm-1",
                 problem="the first server was away",
@@ -220,6 +223,7 @@ def test_a_turn_shows_how_it_came_about(full_record: str, capsys: pytest.Capture
         "paused once",
         "by vllm-1",
         'tool    look_up {"id": 7} gave {"name": "Ann"} (200 ms)',
+        "tool    pay of shop {}, confirmed by caller gave 1 (100 ms)",
         "problem the first server was away",
         "begun in advance 2 times, used, heard 310 ms earlier; 9 tokens and 0.6 s of speech for nothing",
     ):
@@ -237,7 +241,9 @@ def test_a_call_is_exported_as_one_file(full_record: str, tmp_path: Path, capsys
         assert json.loads(bundle.read("prompts.json")) == [
             {"turn": 1, "messages": [{"role": "user", "content": "hello"}]}
         ]
-        assert json.loads(bundle.read("tools.json"))[0]["name"] == "look_up"
+        look_up, pay = json.loads(bundle.read("tools.json"))
+        assert (look_up["name"], look_up["source"], look_up["confirmed"]) == ("look_up", "builtin", "")
+        assert (pay["source"], pay["confirmed"], pay["key"]) == ("shop", "caller", "call-2")
         assert "from udp:10.0.0.9:5060\nINVITE sip:100 SIP/2.0" in bundle.read("sip.txt").decode()
         assert "caller: " in bundle.read("transcript.txt").decode()
         timeline = json.loads(bundle.read("timeline.json"))
