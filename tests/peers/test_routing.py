@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from appliance.cli.dialler import SipDialler
 from appliance.cli.softphone import Softphone
 from tests.bench import lines, records
 from tests.peers.raw_sip import RawSip, sdp
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.peer
 
@@ -55,8 +57,12 @@ async def test_each_call_reaches_its_line(start_box: Callable[..., Box], tmp_pat
         assert await status(box, "200") == 503
     (call,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
     assert call["line"] == "first"
+    (plans / "blocked.csv").write_text("name;number\nMs Spam;5551\n")
+    os.kill(box.pid, signal.SIGHUP)
+    await eventually(lambda: "reloaded (" in box.log.read_text(), "the list of numbers is not read again")
+    assert await status(box, "100", calling="5551") == 603
     metrics = box.get("/metrics")[1]
-    assert 'appliance_calls_refused_total{cause="by_line"} 6.0' in metrics
+    assert 'appliance_calls_refused_total{cause="by_line"} 7.0' in metrics
     assert 'appliance_calls_refused_total{cause="no_line"} 2.0' in metrics
     log = box.log.read_text()
     assert "line blocked refuses 100, from 015112345678 on trunk local" in log
