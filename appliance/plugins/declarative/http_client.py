@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -70,14 +71,23 @@ class HttpClient:
     Args:
         allowed: private hosts that it may speak to.
         egress: hosts that the box may speak to; None for any.
+        authority: PEM text that certificates are held against, beside what the system knows.
         resolver: looks names up; by default the system's, in threads of its own.
     """
 
     def __init__(
-        self, allowed: Hosts, egress: Hosts | None, resolver: Callable[[], AbstractResolver] | None = None
+        self,
+        allowed: Hosts,
+        egress: Hosts | None,
+        authority: str = "",
+        resolver: Callable[[], AbstractResolver] | None = None,
     ) -> None:
         self._allowed = allowed
         self._egress = egress
+        self._tls: ssl.SSLContext | bool = True
+        if authority:
+            self._tls = ssl.create_default_context()
+            self._tls.load_verify_locations(cadata=authority)
         self._make_resolver = resolver or SystemResolver
         self._resolver: AbstractResolver | None = None
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
@@ -155,7 +165,7 @@ class HttpClient:
         if keep not in self._sessions:
             how: dict[str, Any] = {"keepalive_timeout": _KEEP_ALIVE_S} if keep else {"force_close": True}
             connector = aiohttp.TCPConnector(
-                limit=_CONNECTIONS, resolver=self._resolver, socket_factory=self._socket, **how
+                limit=_CONNECTIONS, ssl=self._tls, resolver=self._resolver, socket_factory=self._socket, **how
             )
             session = self._sessions[keep] = aiohttp.ClientSession(
                 connector=connector,

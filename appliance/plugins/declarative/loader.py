@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,12 +33,14 @@ class DeclarativePlugin:
         origin: ``file:line`` of its beginning.
         file: what the operator wrote.
         rows: of its tables.
+        authority: PEM text that its servers' certificates are held against, beside what the system knows; "" for none.
     """
 
     name: str
     origin: str
     file: PluginFile
     rows: Mapping[str, tables.Rows]
+    authority: str = ""
 
     @cached_property
     def values(self) -> type[BaseModel]:
@@ -104,7 +107,7 @@ def examine_declarative(paths: Sequence[Path], secrets: Secrets | None = None) -
         files.append(path)
         plugin, found = read_plugin(path, secrets)
         if plugin is not None:
-            files += [_table(path, table.file) for table in plugin.file.tables.values()]
+            files += [_beside(path, table.file) for table in plugin.file.tables.values()]
         if found or plugin is None:
             mistakes[name] = tuple(found)
         else:
@@ -153,8 +156,9 @@ def read_plugin(path: Path, secrets: Secrets | None = None) -> tuple[Declarative
             key = locate(document.data, problem.path)
             mistakes.append(Mistake(*document.origin(key), _dotted(problem.path), problem.what, problem.hint))
     rows = dict(_rows(path, document, checked.value, mistakes))
+    authority = _authority(path, document, checked.value.ca, mistakes) if checked.value.ca is not None else ""
     file, line = document.origin(())
-    return DeclarativePlugin(path.stem, f"{file}:{line}", checked.value, rows), mistakes
+    return DeclarativePlugin(path.stem, f"{file}:{line}", checked.value, rows, authority), mistakes
 
 
 def _touches(path: tuple[str | int, ...], broken: tuple[str | int, ...]) -> bool:
@@ -182,15 +186,32 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files[:MAX_FILES]
 
 
-def _table(path: Path, file: str) -> Path:
+def _beside(path: Path, file: str) -> Path:
     return path.parent / Path(file).expanduser()
+
+
+def _authority(path: Path, document: Document, file: str, mistakes: list[Mistake]) -> str:
+    source = _beside(path, file)
+    try:
+        text = source.read_text("ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except OSError as error:
+        problem = "no PEM data" if isinstance(error, ssl.SSLError) else (error.strerror or "unreadable").lower()
+        what = f"{display_name(source)} cannot be used: {problem}"
+        mistakes.append(document.mistake(("ca",), what, "name a PEM file, relative to this one"))
+        return ""
+    except ValueError:
+        what = f"{display_name(source)} holds no certificates"
+        mistakes.append(document.mistake(("ca",), what, "name a PEM file, relative to this one"))
+        return ""
+    return text
 
 
 def _rows(
     path: Path, document: Document, file: PluginFile, mistakes: list[Mistake]
 ) -> Iterator[tuple[str, tables.Rows]]:
     for name, table in file.tables.items():
-        source = _table(path, table.file)
+        source = _beside(path, table.file)
         try:
             with source.open("rb") as opened:
                 data = opened.read(tables.MAX_BYTES + 1)

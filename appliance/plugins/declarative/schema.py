@@ -237,6 +237,11 @@ class PluginFile(Section):
         max_length=100,
         description="Hosts in private networks, or on this machine, that it may speak to; all others are refused.",
     )
+    ca: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
+        default=None,
+        description="PEM file of an authority that signs its servers' certificates, relative to this file, where the "
+        "system does not know it.",
+    )
     tools: dict[Name, HttpTool] = Field(default={}, max_length=100, description="HTTP tools, by name.")
     tables: dict[Name, Table] = Field(default={}, max_length=50, description="Look-up tables, by name.")
     webhooks: dict[Name, Webhook] = Field(default={}, max_length=50, description="Webhooks, by name.")

@@ -137,7 +137,7 @@ class Declarative:
         self._plugins = dict(plugins)
         for name, plugin in plugins.items():
             allowed = Hosts.of((*self._allow_hosts, *plugin.file.allow_hosts))
-            self._clients[name] = HttpClient(allowed, self._egress, self._resolver)
+            self._clients[name] = HttpClient(allowed, self._egress, plugin.authority, self._resolver)
 
 
 def _target(plugin: str, name: str, webhook: Webhook, scope: Scope) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,25 +32,26 @@ class Asked:
 class HttpServer:
     """``async with HttpServer(handler) as server``; ``asked`` is what came, ``raw_path`` undecoded."""
 
-    def __init__(self, handler: Handler | None = None, host: str = HOST) -> None:
+    def __init__(self, handler: Handler | None = None, host: str = HOST, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler or _empty
         self.asked: list[Asked] = []
         self.most_at_once = 0
         self.port = 0
         self._host = host
+        self._tls = tls
         self._now = 0
         self._runner: web.ServerRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self._host}:{self.port}"
+        return f"http{'s' if self._tls else ''}://{self._host}:{self.port}"
 
     async def __aenter__(self) -> HttpServer:
         self._runner = web.ServerRunner(
             web.Server(self._handle, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self.port).start()
+        await web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls).start()
         self.port = self._runner.addresses[0][1]
         return self
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from appliance.errors import ToolError
 from appliance.plugins.declarative.source import Declarative
+from tests.certificates import Authority
 from tests.plugins.declarative.server import FakeCall, Handler, HttpServer, hang, plugin_of, tool_of
 
 GET = """
@@ -347,3 +349,23 @@ async def test_a_call_keeps_its_tools_when_others_take_their_place(tmp_path: Pat
     assert await tool.run({"number": "1"}, FakeCall()) == {"ok": 1}
     assert await tool.run({"number": "1"}, FakeCall()) == {"ok": 1}
     await shop.source.close()
+
+
+async def test_a_server_has_to_prove_who_it_is(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    trusted = f"ca: {authority.ca.name}\n{GET}"
+    for names, text, right in (
+        (("127.0.0.1",), trusted, True),
+        (("127.0.0.1",), GET, False),
+        (("a.example",), trusted, False),
+    ):
+        pair = authority.issue(*names)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(pair.cert, pair.key)
+        async with HttpServer(answering({"ok": 1}), tls=tls) as server:
+            if right:
+                assert await Shop(tmp_path, server, text).run({"number": "1"}) == {"ok": 1}
+            else:
+                with pytest.raises(ToolError, match="cannot be reached"):
+                    await Shop(tmp_path, server, text).run({"number": "1"})
+                assert server.asked == []

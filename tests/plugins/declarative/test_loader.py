@@ -264,6 +264,14 @@ def test_what_is_wrong_with_files_and_webhooks() -> None:
     assert "secret 'short' is not defined" in short
 
 
+def test_a_file_of_an_authority_has_to_be_one() -> None:
+    hint = "name a PEM file, relative to this one"
+    assert mistakes(f"ca: none.pem\n{HEAD}") == [
+        f"shop.yaml:1: ca: none.pem cannot be used: no such file or directory; {hint}"
+    ]
+    assert mistakes(f"ca: prices.csv\n{HEAD}") == [f"shop.yaml:1: ca: prices.csv cannot be used: no PEM data; {hint}"]
+
+
 def test_only_the_mistakes_of_plugins_that_are_enabled_count() -> None:
     Path("good.yaml").write_text("tables: {t: {file: prices.csv, key: article, columns: [price], description: x}}\n")
     Path("bad.yaml").write_text("tool: {}\n")

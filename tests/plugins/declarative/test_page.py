@@ -41,7 +41,10 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
 
 def test_the_example_works_on_the_line_that_it_shows(tmp_path: Path) -> None:
     plugin, line = (block for block in BLOCKS if "plugins:\n  mcp" not in block)
-    (tmp_path / "prices.csv").write_text(re.findall(r"```csv\n(.*?)```", PAGE, re.DOTALL)[0])
+    table = re.findall(r"```csv\n(.*?)```", PAGE, re.DOTALL)[0]
+    files = TARGET.parents[1] / "examples" / "plugins"
+    assert [(files / name).read_text() for name in ("shop.yaml", "prices.csv")] == [plugin, table]
+    (tmp_path / "prices.csv").write_text(table)
     shop = plugin_of(tmp_path, plugin, "shop", **SECRETS)
     (tmp_path / "dialplans").mkdir()
     (tmp_path / "dialplans" / "orders.yaml").write_text(line)
