@@ -55,7 +55,8 @@ the file, those of `--set` in the directory the box is started in. What the box 
 below it) is relative to the directory it is started in. `store.url`, `store.recordings` and `runtime_dir` follow
 `state_dir` unless they are given.
 
-**Changes** take a restart. SIGHUP (`systemctl reload appliance`) only reads certificates again.
+**Changes** of settings take a restart. On SIGHUP (`systemctl reload appliance`) certificates, dialplans and plugins are
+read again; `appliance reload` does the latter and says what has changed (see [dialplans.md](dialplans.md)).
 
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from appliance.dialplan.loader import Dialplan, load_dialplans
 from appliance.dialplan.schema import Line
 from appliance.dialplan.steps import AskStep, HangUpStep, SayStep
 from appliance.dialplan.surroundings import Surroundings
+from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -248,3 +250,20 @@ def test_what_is_laid_over_wins_and_the_rest_shines_through(one: dict[str, Any],
     assert laid_over(both, two) == both
     assert both.keys() == one.keys() | two.keys()
     assert laid_over(one, {}) == one == laid_over({}, one) == laid_over(one, one)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_page_comes_to_what_the_page_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dialplans.md").read_text()
+    example = re.search(r"## What lines have in common\n\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    plan = load(Surroundings(missing_words=Lexicon().missing, trunks=["pbx"]), shops=example[1])
+    north, south = line(plan, "north"), line(plan, "south")
+    asked = [one.flow["what"] for one in (north, south)]
+    assert all(isinstance(step, AskStep) and step.choices == ("delivery", "hours") for step in asked)
+    assert asked[0] != asked[1]
+    assert (south.greeting, south.timezone, south.turn.patience) == (None, "Europe/London", 1.5)
+    assert list(south.flow) == ["what", "who", "open", "bye"]
+    assert isinstance(south.flow["open"], SayStep)
