@@ -7,6 +7,7 @@ The control process owns one :class:`Metrics`. What other processes count comes 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -35,7 +36,7 @@ from appliance.signalling.trunks import COUNTED, TrunkTable
 _LATENCY_BOUNDS_S: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _STAGE_BOUNDS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SETUP_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
-_HOOK_BOUNDS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
+HOOK_BOUNDS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 _TALK_BOUNDS_S: Final = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _MOS_BOUNDS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4)
 
@@ -59,6 +60,21 @@ class StoreCounters(Protocol):
     busy_s: float
 
 
+class HookTimes:
+    """How long a plugin took for a hook. Ten plugins are counted several times for every word that a caller says, so
+    this is quicker than a histogram of Prometheus's client."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(HOOK_BOUNDS_S) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(HOOK_BOUNDS_S, seconds)] += 1
+        self.seconds += seconds
+
+
 class Metrics:
     """All metrics, in a registry of their own. A :class:`~appliance.events.CallObserver`."""
 
@@ -69,7 +85,7 @@ class Metrics:
         self._workers: dict[str, WorkerStats] = {}
         self._lateness = [0] * (len(PACING_BOUNDS_MS) + 1)
         self._define()
-        self._pulled = _Pulled(self._lateness)
+        self._pulled = _Pulled(self._lateness, self._hooks)
         self.registry.register(self._pulled)
 
     def _define(self) -> None:
@@ -121,14 +137,7 @@ class Metrics:
         self._tools = Counter("appliance_tool_runs", "Tools the agent used", ["tool", "result"], registry=r)
         self._turn_problems = Counter("appliance_turn_problems", "Turns in which something went wrong", registry=r)
         # Plugins
-        self._hooks = Histogram(
-            "appliance_hook_seconds",
-            "Time a plugin took for a hook",
-            ["hook", "plugin", "outcome"],
-            registry=r,
-            buckets=_HOOK_BOUNDS_S,
-        )
-        self._hook_children: dict[tuple[str, str, str], Histogram] = {}
+        self._hooks: dict[tuple[str, str, str], HookTimes] = {}
         self._host_ends = Counter(
             "appliance_plugin_host_ends", "Times that the plugin host hung or ended", ["plugin", "how"], registry=r
         )
@@ -335,11 +344,10 @@ class Metrics:
 
     def hook_ran(self, hook: str, plugin: str, outcome: str, seconds: float) -> None:
         """Count what a plugin did in a hook."""
-        key = (hook, plugin, outcome)
-        child = self._hook_children.get(key)
-        if child is None:
-            child = self._hook_children[key] = self._hooks.labels(*key)
-        child.observe(seconds)
+        times = self._hooks.get((hook, plugin, outcome))
+        if times is None:
+            times = self._hooks[(hook, plugin, outcome)] = HookTimes()
+        times.add(seconds)
 
     def plugin_host_ended(self, plugin: str, how: str) -> None:
         """Count an end of the plugin host, and who is to blame."""
@@ -359,8 +367,9 @@ class Metrics:
 class _Pulled:
     """Reads, at the moment of a scrape, what is kept elsewhere."""
 
-    def __init__(self, lateness: list[int]) -> None:
+    def __init__(self, lateness: list[int], hooks: Mapping[tuple[str, str, str], HookTimes]) -> None:
         self.lateness = lateness
+        self.hooks = hooks
         self.processes: dict[str, ProcessState] = {}
         self.store: Callable[[], StoreCounters] | None = None
         self.webhooks: Callable[[], WebhookStats] | None = None
@@ -374,6 +383,7 @@ class _Pulled:
 
     def collect(self) -> Iterator[Metric]:
         yield self._pacing()
+        yield self._hook_times()
         yield from self._processes()
         if self.store is not None:
             yield from _store(self.store())
@@ -409,6 +419,17 @@ class _Pulled:
             "appliance_media_tick_lateness_seconds", "How late ticks of the audio clock began"
         )
         family.add_metric([], buckets, sum_value=None)
+        return family
+
+    def _hook_times(self) -> Metric:
+        labels = ["hook", "plugin", "outcome"]
+        family = HistogramMetricFamily("appliance_hook_seconds", "Time a plugin took for a hook", labels=labels)
+        for key, times in self.hooks.items():
+            total, buckets = 0, []
+            for bound, count in zip([*map(str, HOOK_BOUNDS_S), "+Inf"], times.counts, strict=True):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric(key, buckets, times.seconds)
         return family
 
     def _processes(self) -> Iterator[Metric]:

@@ -27,7 +27,7 @@ from appliance.cli.rtp_stream import RATE_HZ, Pcm
 from appliance.cli.softphone import NothingHeard, Softphone, read_wav
 from appliance.errors import ApplianceError
 from tests.bench import lines, records
-from tests.bench.load_calls import Span, unwrapped
+from tests.bench.load_calls import unwrapped
 from tests.bench.report import Bar, percentiles
 from tests.bench.uac import BareUac
 from tests.plugins.faults import FAULTS, source
@@ -56,6 +56,8 @@ SLOWER = 1.2
 WATCHERS = 3
 _FIRST_NUMBER = 2000
 _TRIES = 3
+_STEP_S = 0.002
+_LEAST_PACKETS = 250
 _AFTER_S = {"while_true": 3.0, "regex": 3.0, "exits": 1.0, "json": 2.0, "allocates": 1.0}
 _SEEN = frozenset(FAULTS) - {"leaked_task", "wrong_type", "json"}
 """Faults that are no success in any hook."""
@@ -101,24 +103,51 @@ class Watcher:
             else:
                 self.turns.append((end, reply.latency_s))
 
-    def seen(self, since: float, until: float, clock: Span) -> Watched:
-        found = Watched([latency for end, latency in self.turns if since <= end < until])
+    def seen(self, since: float, until: float, clock: Clock) -> Watched:
+        found = Watched()
         came = np.array([(one.at, one.sequence) for one in self.phone.rtp.arrivals]).reshape(-1, 2)
-        came = came[(came[:, 0] >= since) & (came[:, 0] < until)]
-        if len(came) > 100:
-            grid = clock.steady_at(came[:, 0]) - 0.02 * unwrapped(came[:, 1])
-            found.pacing = list(np.abs(grid - np.median(grid)))
+        for begin, end in clock.stretches(since, until):
+            found.latencies += [latency for at, latency in self.turns if begin <= at and at + latency < end]
+            mine = came[(came[:, 0] >= begin) & (came[:, 0] < end)]
+            if len(mine) >= _LEAST_PACKETS:
+                grid = mine[:, 0] - 0.02 * unwrapped(mine[:, 1])
+                found.pacing += list(np.abs(grid - np.median(grid)))
         return found
 
 
-async def keep_clock(clock: Span) -> None:
-    """Note how wall time and monotonic time go on beside one another."""
+class Clock:
+    """Notices when the machine's wall clock is set, which the kernel's stamps are of."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[float, float]] = []
+        self._set: list[tuple[float, float]] = []
+
+    def look(self) -> None:
+        now = (time.time(), time.monotonic())
+        if self._known:
+            before = self._known[-1]
+            if abs((now[0] - before[0]) - (now[1] - before[1])) > _STEP_S:
+                self._set.append((min(before[0], now[0]), max(before[0], now[0])))
+        self._known = [now]
+
+    def stretches(self, since: float, until: float) -> list[tuple[float, float]]:
+        """(begin, end) of the times in which it was not set."""
+        found, begin = [], since
+        for first, last in sorted(self._set):
+            if begin < first < until:
+                found.append((begin, first))
+            begin = max(begin, last)
+        return [*found, (begin, until)] if begin < until else found
+
+
+async def keep_clock(clock: Clock) -> None:
+    """Look at it now and then."""
     while True:
-        clock.clock.append((time.time(), time.monotonic()))
-        await asyncio.sleep(0.5)
+        clock.look()
+        await asyncio.sleep(0.2)
 
 
-def together(watchers: Sequence[Watcher], since: float, until: float, clock: Span) -> Watched:
+def together(watchers: Sequence[Watcher], since: float, until: float, clock: Clock) -> Watched:
     """What all of them saw."""
     all_of = Watched()
     for watcher in watchers:
@@ -197,7 +226,7 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
         for watcher in watchers:
             await watcher.phone.dial(box.uri(lines.ASSISTANT))
             await asyncio.sleep(1.3)
-        clock = Span([])
+        clock = Clock()
         talking = [asyncio.create_task(watcher.talk(short)) for watcher in watchers]
         talking.append(asyncio.create_task(keep_clock(clock)))
         await asyncio.sleep(3.0)
