@@ -423,7 +423,9 @@ class CallSession:
     def _values(self) -> dict[str, str]:
         """What ``${...}`` stands for in what is dialled and sent for this call."""
         info = self._leg.info
+        slots = self._dialogue.brain.slots if self._dialogue is not None else {}
         return {
+            **{f"slots.{name}": str(value) for name, value in slots.items()},
             "caller.number": info.calling,
             "call.id": self.call_id,
             "line.name": self._line.name,

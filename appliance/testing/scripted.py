@@ -28,7 +28,7 @@ from appliance.dialplan.loader import load_dialplans
 from appliance.dialplan.schema import Line
 from appliance.dialplan.surroundings import Surroundings
 from appliance.errors import ApplianceError
-from appliance.events import Doing, TurnAmended, TurnFinished, TurnProgress
+from appliance.events import Doing, RecordingStarted, TurnAmended, TurnFinished, TurnProgress
 from appliance.hook_types import Refusal
 from appliance.hookspecs import hookimpl
 from appliance.ipc.messages import Generate, RecordingStopped, Token, ToolCall
@@ -303,15 +303,17 @@ class ScriptedCall:
             for turn in self._turns()
         ]
         info = call.leg.info
+        recordings = [event.path for event in call.log.events if isinstance(event, RecordingStarted)]
         return {
             "id": ended.call_id,
             "line": self._line.name,
-            "caller": info.calling,
+            "calling": info.calling,
             "called": info.called,
             "disposition": ended.disposition.value,
             "hangup_by": ended.hangup_by.value,
             "hangup_text": ended.hangup_text,
             "slots": dict(ended.slots),
+            "recording_path": recordings[-1] if recordings else None,
             "turns": turns,
         }
 
@@ -424,7 +426,7 @@ class ScriptedCall:
     def _steps(self, request: Generate) -> Sequence[str | Uses]:
         asked = [index for index, one in enumerate(request.messages) if one.role == "user" and "<caller" in one.content]
         words = request.messages[asked[-1]].content if asked else ""
-        spoken = words.rpartition("<caller")[2].casefold()
+        spoken = words.rpartition("<caller")[2].partition("</caller>")[0].casefold()
         since = request.messages[asked[-1] + 1 :] if asked else ()
         rounds = sum(1 for message in since if message.role == "assistant")
         for text, steps in self._script.items():

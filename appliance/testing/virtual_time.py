@@ -98,6 +98,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self._thread_ended())
         return future
 
+    async def shutdown_default_executor(self, *arguments: Any) -> None:
+        self.thread_began()
+        try:
+            await super().shutdown_default_executor(*arguments)
+        finally:
+            self._thread_ended()
+
     def _thread_ended(self) -> None:
         self._jumping.threads -= 1
 

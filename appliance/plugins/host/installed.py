@@ -135,8 +135,8 @@ class Plugins:
         """Give each of the lines the plugin's values. ``shared``: they are the box's own, which it has been told."""
         try:
             values = plugin.validated(revealed(written))
-        except Exception:
-            words = "; ".join(f"{'.'.join(map(str, path))}: {what}" for path, what, _ in plugin.value_problems(written))
+        except Exception as error:
+            words = _wrong_values(plugin, written, error)
             return [Unusable(plugin.name, lines, f"plugin {plugin.name!r}: its values are wrong: {words}")]
         key = msgspec.json.encode(written)
         unusable: list[Unusable] = []
@@ -188,3 +188,15 @@ class Plugins:
             return ""
         logger.error("plugin %s: %s", plugin.name, why)
         return why
+
+
+def _wrong_values(plugin: Plugin, written: Mapping[str, Any], error: Exception) -> str:
+    """What is wrong with values, in words; a plugin's own validators may fail at saying so."""
+    try:
+        found = plugin.value_problems(written)
+    except Exception:
+        found = []
+    return (
+        "; ".join(f"{'.'.join(map(str, path))}: {what}" for path, what, _ in found)
+        or f"{type(error).__name__}: {error}"
+    )
