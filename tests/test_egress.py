@@ -108,3 +108,17 @@ def test_with_an_empty_list_an_engine_elsewhere_is_refused_and_one_on_this_machi
     )
     assert load(f"egress: ['*.example.com']\n{away}").egress == ("*.example.com",)
     assert load("egress: []\n" + away.replace("https://api.example.com", "http://127.0.0.1:8000")).egress == ()
+
+
+def test_the_speech_that_stands_in_and_the_database_count_as_well() -> None:
+    stands_in = "{provider: openai_compatible, url: 'https://tts.example.com/v1', model: m}"
+    text = f"engines:\n  tts:\n    provider: espeak\n    fallback: {stands_in}\n"
+    assert load(text)
+    (said,) = mistakes(f"egress: []\n{text}")
+    assert said.startswith("appliance.yaml:5: engines.tts.fallback.options.url: is at tts.example.com, which egress")
+    record = "store: {url: 'postgresql+asyncpg://box:word@db.example.com/calls'}\n"
+    (said,) = mistakes(f"egress: []\n{record}")
+    assert said.startswith("appliance.yaml:2: store.url: is at db.example.com, which egress does not list")
+    assert "word" not in said
+    assert load(f"egress: [db.example.com]\n{record}")
+    assert load("egress: []\nstore: {url: 'postgresql+asyncpg://box@/calls?host=/run/postgresql'}\n")

@@ -150,6 +150,9 @@ def engine_mistakes(
     """
     for kind, engine in engines.items():
         yield from address_mistakes(dict(_urls(engine.options, ("engines", kind, "options"))), egress)
+        if (fallback := getattr(engine, "fallback", None)) is not None:
+            path = ("engines", kind, "fallback", "options")
+            yield from address_mistakes(dict(_urls(fallback.options, path)), egress)
 
 
 def address_mistakes(
@@ -161,7 +164,7 @@ def address_mistakes(
     listed = Hosts.of(egress)
     for path, url in urls.items():
         host = urlsplit(url).hostname or ""
-        if not is_loopback(host) and not listed.names_host(host):
+        if host and not is_loopback(host) and not listed.names_host(host):
             yield path, f"is at {host}, which egress does not list", f"add {host} to egress, or use another server"
 
 

@@ -360,8 +360,8 @@ class Settings(Section):
     egress: tuple[HostPattern, ...] | None = Field(
         default=None,
         max_length=1000,
-        description="Hosts that engines, HTTP tools, webhooks and MCP servers may be at: `api.example.com`, "
-        "`*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but the call. Unset: "
+        description="Hosts that engines, the database, HTTP tools, webhooks and MCP servers may be at: "
+        "`api.example.com`, `*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but the call. Unset: "
         "engines are where they are configured, tools and webhooks at any public host.",
     )
     secrets_file: Path | None = Field(
@@ -435,6 +435,7 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
     urls: dict[tuple[str | int, ...], str] = {
         ("plugins", "mcp", name, "url"): server.url for name, server in settings.plugins.mcp.items() if server.url
     }
+    urls["store", "url"] = settings.store.url
     found += address_mistakes(urls, settings.egress)
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [
