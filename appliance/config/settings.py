@@ -361,8 +361,8 @@ class Settings(Section):
         default=None,
         max_length=1000,
         description="Hosts that engines, the database, HTTP tools, webhooks and MCP servers may be at: "
-        "`api.example.com`, `*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but the call. Unset: "
-        "engines are where they are configured, tools and webhooks at any public host.",
+        "`api.example.com`, `*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but "
+        "the call. Unset: engines are where they are configured, tools and webhooks at any public host.",
     )
     secrets_file: Path | None = Field(
         default=None,
