@@ -40,7 +40,7 @@ def hook_call(info: CallInfo, caller: str, line: Line | None = None) -> HookCall
     )
 
 
-def summary_of(kept: CallKeeping, answered_at: float | None) -> CallSummary:
+def summary_of(kept: CallKeeping, answered_at: float | None, transferred_to: str) -> CallSummary:
     """How a call went that is over; of it, what may be kept."""
     ended = kept.ended
     assert ended is not None
@@ -53,7 +53,7 @@ def summary_of(kept: CallKeeping, answered_at: float | None) -> CallSummary:
         turns=kept.turns,
         slots=slots,
         transcript=tuple(kept.transcript),
-        transferred_to=str(slots.get("transferred_to") or slots.get("transfer") or ""),
+        transferred_to=transferred_to,
         recording=kept.recording,
     )
 

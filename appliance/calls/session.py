@@ -85,6 +85,7 @@ class CallSession:
         self._log = CallKeeping(services.log, self._hooks)
         self._audit = ToolAudit()
         self._early_troubles: list[str] = []
+        self._transferred_to = ""
         self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
@@ -212,7 +213,7 @@ class CallSession:
                 self._log.lost_tool(run)
             await self._log.close()
         if self._hooks.wanted("call_ended"):
-            self._hooks.call_ended(summary_of(self._log, self._answered_at))
+            self._hooks.call_ended(summary_of(self._log, self._answered_at, self._transferred_to))
         logger.info(
             "call %s ended: %s by %s%s",
             self.call_id,
@@ -393,7 +394,10 @@ class CallSession:
             self._leg, self._media, transfer, self._values(), voicing, self._send_keys_to
         )
         self._slots["transfer"] = f"{transfer.to}: {reason or 'failed'}"
-        return TransferFailed() if reason is None else reason
+        if reason is None:
+            return TransferFailed()
+        self._transferred_to = transfer.to
+        return reason
 
     def _follow(self, request: TransferRequest) -> None:
         """The caller's side wants somebody else to take its place."""
@@ -411,7 +415,7 @@ class CallSession:
         try:
             if await transfers.follow(self._leg, media, request, attempts, self._values()):
                 logger.info("call %s goes on with %s", self.call_id, request.target)
-                self._slots["transferred_to"] = request.target
+                self._slots["transferred_to"] = self._transferred_to = request.target
                 self._gone = None
         except Exception:
             logger.exception("call %s: the transfer to %s failed", self.call_id, request.target)

@@ -489,7 +489,7 @@ def test_what_was_looked_up_for_a_reply_that_was_thrown_away_is_on_record() -> N
 def test_a_plugin_has_the_caller_put_through_to_somebody_else(answer: Any, to: list[str]) -> None:
     async def call() -> None:
         desk = Desk("put through")
-        hooks = SpokenHooks(transfer_requested=lambda target: answer)
+        hooks = SpokenHooks(transfer_requested=lambda target: answer, call_ended=None)
         transfers = {"sales": "sip:sales@192.0.2.1", "orders": "+49301"}
         made = VirtualCall(llm_line(transfers=transfers), llm=True, transfers=desk, hooks=hooks)
         Script(made.engines, ToolCall("", "transfer", '{"to": "sales"}'), "Goodbye.")
@@ -497,6 +497,7 @@ def test_a_plugin_has_the_caller_put_through_to_somebody_else(answer: Any, to: l
         made.speaks(0.8, "sales please")
         await made.over()
         assert [transfer.to for transfer in desk.asked] == to
+        assert [told["summary"].transferred_to for told in hooks.told["call_ended"]] == to
         assert hooks.told["transfer_requested"] == [{"target": "sip:sales@192.0.2.1"}]
 
     run_virtual(call())
@@ -505,7 +506,7 @@ def test_a_plugin_has_the_caller_put_through_to_somebody_else(answer: Any, to: l
 def test_a_transfer_that_a_plugin_denies_is_not_tried_and_the_model_is_told_why() -> None:
     async def call() -> None:
         desk = Desk("put through")
-        hooks = SpokenHooks(transfer_requested=lambda target: Denied("sales is <closed>"))
+        hooks = SpokenHooks(transfer_requested=lambda target: Denied("sales is <closed>"), call_ended=None)
         made = VirtualCall(llm_line(transfers={"sales": "sip:sales@192.0.2.1"}), llm=True, transfers=desk, hooks=hooks)
         script = Script(made.engines, ToolCall("", "transfer", '{"to": "sales"}'), "They have closed.")
         await made.until_quiet()
@@ -513,6 +514,7 @@ def test_a_transfer_that_a_plugin_denies_is_not_tried_and_the_model_is_told_why(
         await made.until_says("They have closed.")
         await hang_up(made)
         assert not desk.asked
+        assert hooks.told["call_ended"][0]["summary"].transferred_to == ""
         assert "<reason>sales is &lt;closed&gt;</reason>" in script.prompts[-1].messages[-1].content
         assert made.log.ended.slots["transfer"] == "sip:sales@192.0.2.1: denied (sales is <closed>)"
 
