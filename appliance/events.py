@@ -6,7 +6,9 @@ One call, in order::
          │              │                                                              and RecordingFinished
          └──────────────┴────────────────────── CallEnded (refused, cancelled, not answered)
 
-and any number of TurnProgress between CallAnswered and CallEnded, for whoever watches.
+and any number of TurnProgress between CallAnswered and CallEnded, for whoever watches. Where callers are told of the
+recording or asked, RecordingConsent comes before RecordingStarted; RecordingPaused comes after it, where a
+part is silence.
 
 The call's session says each fact once, to every :class:`CallObserver`: the record (:mod:`appliance.store`) keeps
 it, the metrics (:mod:`appliance.admin`) count it. Observers never answer, and the session does not know them.
@@ -157,11 +159,44 @@ class CallAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingStarted:
-    """Audio from frame ``start_frame`` (20 ms each, of the leg) on goes to the WAV file ``path``."""
+    """Audio from frame ``start_frame`` (20 ms each, of the leg) on goes to the WAV file ``path``, which is deleted at
+    ``delete_utc``; None: with the call's record."""
 
     call_id: str
     path: str
     start_frame: int
+    delete_utc: datetime | None = None
+
+
+class Consent(StrEnum):
+    """What the caller was told or asked about being recorded."""
+
+    NOT_NEEDED = ""
+    """Nothing: the line does not record, or records without telling."""
+    ANNOUNCED = "announced"
+    """Told, and did not hang up."""
+    GIVEN = "given"
+    """Asked, and said yes."""
+    REFUSED = "refused"
+    """Asked, and said no."""
+    UNANSWERED = "unanswered"
+    """Asked, and said nothing that is a yes or a no: not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingConsent:
+    """The caller has been told of the recording, or asked."""
+
+    call_id: str
+    consent: Consent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingPaused:
+    """``parts`` of the WAV file are silence: frames from its beginning, [first, end); None: until the file's end."""
+
+    call_id: str
+    parts: tuple[tuple[int, int | None], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,7 +433,9 @@ CallEvent: TypeAlias = (
     CallStarted
     | CallRinging
     | CallAnswered
+    | RecordingConsent
     | RecordingStarted
+    | RecordingPaused
     | TurnProgress
     | TurnFinished
     | TurnAmended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ from appliance.clock import Clock
 from appliance.conversation import brain, manners
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
 from appliance.conversation.hooked import NONE, WITHHELD, HooksOfCall
+from appliance.conversation.inputs import PRIVATE
 from appliance.conversation.llm_brain import LlmBrain, Persona
 from appliance.conversation.memory import CallerMemory
 from appliance.conversation.speaker import Voice
@@ -258,7 +259,10 @@ class FlowBrain:
             yield brain.Listen(self._expectation(listen))
             return
         said: list[brain.Say] = []
-        for action in self._actions(heard):
+        actions = self._actions(heard)
+        if listen is not None and listen.private and self._flow.expectation is None:
+            yield brain.Listen(replace(self._expectation(listen), private=False))
+        for action in actions:
             match action:
                 case flow.Say(text, interruptible):
                     for sentence in pieces_of(text):
@@ -268,8 +272,8 @@ class FlowBrain:
                         yield say
                 case flow.Listen():
                     yield brain.Listen(self._expectation(action))
-                case flow.SetSlot(name, value):
-                    self._slots[name] = value
+                case flow.SetSlot(name, value, private):
+                    self._slots[name] = PRIVATE if private else value
                 case flow.Transfer(target):
                     yield brain.Transfer(
                         target.to, target.trunk or "", target.kind == "attended", target.timeout_s, target.announce
@@ -321,6 +325,7 @@ class FlowBrain:
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
             hints=self._line.hints,
+            private=listen.private,
         )
 
     def _with_requests(self, phrases: tuple[str, ...]) -> tuple[str, ...]:

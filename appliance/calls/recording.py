@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from appliance.errors import ChannelClosed, StaleSlot
 from appliance.ipc.channel import LAST_BREATH_S, Channel, connect
-from appliance.ipc.messages import AnyMessage, RecordingStopped, StartRecording, StopRecording
+from appliance.ipc.messages import AnyMessage, RecordingStopped, SilenceRecording, StartRecording, StopRecording
+from appliance.ipc.recorder_messages import Part
 from appliance.ipc.rings import AudioRings
 from appliance.media.client import MediaLegHandle
 
@@ -54,19 +57,31 @@ class RecorderClient:
     def active(self, recording: str) -> bool:
         return recording in self._active
 
-    def start(self, recording: str, slot: int, generation: int, path: Path) -> None:
-        """Record the leg from its first frame on."""
-        message = StartRecording(recording, slot, generation, str(path), 0)
+    def start(
+        self, recording: str, slot: int, generation: int, path: Path, start_frame: int, silent: tuple[Part, ...] = ()
+    ) -> None:
+        """Record the leg from frame ``start_frame`` on, with silence in place of the parts ``silent``."""
+        message = StartRecording(recording, slot, generation, str(path), start_frame, silent)
         self._active[recording] = _Active(message, asyncio.get_running_loop().create_future())
         self._send(message)
+
+    def frame(self, media: MediaLegHandle) -> int:
+        """The newest frame of a leg; 0 where its slot is another call's by now."""
+        try:
+            return self._rings.frame_count(media.slot, media.generation)
+        except StaleSlot:
+            return 0
+
+    def silence(self, recording: str, silent: tuple[Part, ...]) -> None:
+        """These are the parts of the leg that are silence in its recording; all of them, each time."""
+        active = self._active[recording]
+        active.start = structs.replace(active.start, silent=silent)
+        self._send(SilenceRecording(recording, silent))
 
     async def stop(self, recording: str, media: MediaLegHandle) -> RecordingStopped:
         """Write what there is of the leg and close the file. To be called while the slot is still the call's."""
         active = self._active[recording]
-        try:
-            end_frame = self._rings.frame_count(media.slot, media.generation)
-        except StaleSlot:
-            end_frame = 0
+        end_frame = self.frame(media)
         active.stop = StopRecording(recording, end_frame)
         self._send(active.stop)
         try:

@@ -17,6 +17,8 @@ from appliance.calls.brains import (
     variables,
     voice_of,
 )
+from appliance.calls.call_recording import CallRecording
+from appliance.calls.consent_brain import with_consent, without_disclosure
 from appliance.calls.facts import line_measured, started_event
 from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
 from appliance.calls.realtime import make_realtime
@@ -43,8 +45,6 @@ from appliance.events import (
     Disposition,
     Doing,
     HangupBy,
-    RecordingFinished,
-    RecordingStarted,
     TurnProgress,
 )
 from appliance.hook_types import Denied
@@ -95,6 +95,9 @@ class CallSession:
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
         self._media: MediaLegHandle | None = None
+        self._recording = CallRecording(
+            self.call_id, line.record, services.recorder, services.recordings, services.clock, self._log.say
+        )
         self._keys = KeyPresses()
         self._key_relay: KeyRelay | None = None
         self._held = False
@@ -160,7 +163,7 @@ class CallSession:
     async def _talk(self) -> Outcome:
         """Until the caller, the agent, or a limit ends it."""
         assert self._dialogue is not None and self._media is not None
-        self._start_recording(self._media)
+        self._recording.answered(self._media)
         conversation = asyncio.create_task(self._dialogue.run())
         try:
             waiting: set[asyncio.Future[Any]] = {conversation, self._over}
@@ -258,6 +261,8 @@ class CallSession:
 
     def _connect_conversation(self, media: MediaLegHandle) -> None:
         services, line = self._services, self._line
+        if self._recording.asks:
+            line = without_disclosure(line)
         model = None
         if services.llm is not None:
             model = ModelServices(
@@ -279,6 +284,8 @@ class CallSession:
             brain = realtime.brain
         else:
             brain = make_brain(line, self._leg.info, model, self._hooks, self._offered)
+        if self._recording.asks:
+            brain = with_consent(brain, self._line, self._leg.info)
         brain.report_tools(self._audit.ran)
         drafts = Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, line.name, self._hooks)
         self._dialogue = dialogue = Dialogue(
@@ -293,6 +300,8 @@ class CallSession:
             language=spoken_language(line),
             fillers=line.filler.texts,
             hooks=self._hooks,
+            on_consent=self._recording.consented,
+            on_private=self._recording.private,
         )
         self._listening = Listening(
             media.slot,
@@ -321,31 +330,15 @@ class CallSession:
         for trouble in self._early_troubles:
             self._dialogue.note_trouble(trouble)
 
-    def _start_recording(self, media: MediaLegHandle) -> None:
-        recorder = self._services.recorder
-        if recorder is None or not self._line.record:
-            return
-        day = self._services.clock.utc().strftime("%Y/%m/%d")
-        path = self._services.recordings / day / f"{self.call_id}.wav"
-        recorder.start(self.call_id, media.slot, media.generation, path)
-        self._log.say(RecordingStarted(call_id=self.call_id, path=str(path), start_frame=0))
-
     async def _close_media(self, media: MediaLegHandle) -> None:
-        recorder = self._services.recorder
-        recorded = None
         closed = await media.close()
         if closed is not None:
             self._services.log.leg_closed(closed)
             self._log.say(line_measured(self.call_id, closed))
-        if recorder is not None and recorder.active(self.call_id):
-            recorded = await recorder.stop(self.call_id, media)
+        recorded = await self._recording.stop(media)
         media.release()
         if recorded is not None:
-            self._log.say(
-                RecordingFinished(
-                    call_id=self.call_id, path=recorded.path, frames=recorded.frames, problem=recorded.problem
-                )
-            )
+            self._log.say(recorded)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         """What the record keeps beside the turns: answers, transfers, and the headers the trunk offers."""

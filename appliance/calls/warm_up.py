@@ -13,7 +13,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from appliance.calls.brains import opening_of, pieces_of, spoken_language, voice_of
+from appliance.calls.brains import pieces_of, spoken_language, voice_of
+from appliance.calls.consent_brain import opening_of
 from appliance.conversation import manners
 from appliance.conversation.speaker import Voice
 from appliance.dialplan.checks import Draft, texts

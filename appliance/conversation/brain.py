@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from appliance.conversation.conversing import SpokenReply
-from appliance.events import ToolRun
+from appliance.events import Consent, ToolRun
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Expectation:
         key_timeout_s: how long after a key the next one may come; None where keys do not make up a number.
         min_digits: spoken digits needed; fewer are an unfinished number. 0 where no digits are expected.
         hints: words that are likely, for a recogniser of open vocabulary.
+        private: what is said and pressed is nobody's business: neither recorded, nor on record, nor told to plugins.
     """
 
     phrases: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Expectation:
     key_timeout_s: float | None = None
     min_digits: int = 0
     hints: tuple[str, ...] = ()
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,13 @@ class SendDigits:
 
 
 @dataclass(frozen=True)
+class Consented:
+    """What the caller was told or has said about being recorded, once what was said before has been said."""
+
+    consent: Consent
+
+
+@dataclass(frozen=True)
 class Used:
     """A tool has run, for the record."""
 
@@ -172,7 +181,9 @@ class Pace:
     factor: float
 
 
-Step: TypeAlias = Say | Speak | Listen | HangUp | Transfer | SendDigits | Used | Asked | Answered | Trouble | Pace
+Step: TypeAlias = (
+    Say | Speak | Listen | HangUp | Transfer | SendDigits | Consented | Used | Asked | Answered | Trouble | Pace
+)
 
 
 class Gate:

@@ -13,6 +13,7 @@ from appliance.conversation.brain import (
     Answered,
     Asked,
     Brain,
+    Consented,
     HangUp,
     Heard,
     Input,
@@ -42,12 +43,11 @@ from appliance.conversation.speculation import Draft, Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
-from appliance.events import Doing, InputBy
+from appliance.events import Consent, Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES: Final = 2
-_MAX_TROUBLES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Dialogue:
     ``hand_on`` when the brain transfers the caller, ``on_progress`` with the turn under way and what is being heard of
     the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line. What it says by
     itself is in the line's ``language``; ``fillers`` replace what it bridges waits with. ``hooks`` are the call's.
+    ``on_consent`` is called with what a caller says about being recorded, ``on_private`` as what is private begins and
+    ends.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Dialogue:
         language: str = "en",
         fillers: tuple[str, ...] = (),
         hooks: HooksOfCall = NONE,
+        on_consent: Callable[[Consent], None] = lambda consent: None,
+        on_private: Callable[[bool], None] = lambda begins: None,
     ) -> None:
         self.brain = brain
         self._hooks = hooks
@@ -117,6 +121,9 @@ class Dialogue:
         self._replied = False
         self._hearing = ""
         self._told: tuple[object, ...] = ()
+        self._on_consent = on_consent
+        self._on_private = on_private
+        self._private = False
 
     def attach(self, listening: Listening, speaker: Speaker) -> None:
         """Ears and mouth; before :meth:`run`."""
@@ -163,7 +170,7 @@ class Dialogue:
             self._tell()
             return
         self._silences = 0
-        self._inputs.put(_heard(turn), turn)
+        self._inputs.put(turn.as_input, turn, private=self._private)
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
@@ -171,11 +178,11 @@ class Dialogue:
             return
         if turn.instead is not None:
             return
-        self._drafts.begin(turn.attempt, _heard(turn), self.brain, self._speaker)
+        self._drafts.begin(turn.attempt, turn.as_input, self.brain, self._speaker)
 
     def hearing(self, text: str) -> None:
         """The caller speaks, and this is what was understood so far."""
-        self._hearing = text
+        self._hearing = "" if self._private else text
         self._tell()
 
     def understood(self, text: str) -> None:
@@ -237,19 +244,19 @@ class Dialogue:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
         if self._handing_on or self._listening is None:
             return
-        self._hooks.key(digit)
+        if not self._private:
+            self._hooks.key(digit)
         self._silences = 0
         self._listening.drop()
         self._drafts.discard()
         self._caller_speaks = self._caller_done = False
         if self._talking and self._interruptible:
             self._interrupt()
-        self._inputs.put(Key(digit))
+        self._inputs.put(Key(digit), private=self._private)
 
     def note_trouble(self, problem: str) -> None:
         """Something beside the conversation went wrong in this turn."""
-        if len(self._turn.troubles) < _MAX_TROUBLES and problem not in self._turn.troubles:
-            self._turn.troubles.append(problem)
+        self._turn.trouble(problem)
 
     def utterance_started(self) -> None:
         """Media has begun to play an utterance."""
@@ -454,16 +461,19 @@ class Dialogue:
                         self._dead_air.end()
                         passage.follow(speech)
                     case HangUp(reason):
+                        self._keep_private(False)
                         ended = Ended(reason)
                     case Transfer():
+                        self._keep_private(False)
                         transfer = step
                         self._handing_on = True
                         if self._talking:
                             self._speaks()
+                    case Consented(consent):
+                        await self._finish_saying(passage)
+                        self._on_consent(consent)
                     case SendDigits(digits):
-                        if passage.open is not None:
-                            passage.finish()
-                            await self._until_said()
+                        await self._finish_saying(passage)
                         self._press(digits)
                         if self._turn.interrupted:
                             break
@@ -484,12 +494,25 @@ class Dialogue:
             raise EngineError(utterance.failed)
         return ended if transfer is None else await self._transfer(transfer)
 
+    async def _finish_saying(self, passage: Passage) -> None:
+        """Until what the reply says so far has been said."""
+        if passage.open is not None:
+            passage.finish()
+            await self._until_said()
+
+    def _keep_private(self, private: bool) -> None:
+        """What the caller says and presses from now on is private, or is so no more."""
+        if private != self._private:
+            self._private = private
+            self._on_private(private)
+
     def _note(self, step: Listen | Used | Asked | Answered | Trouble | Pace) -> None:
         """Steps that take no time."""
         assert self._speaker is not None and self._listening is not None
         match step:
             case Listen(expectation):
                 self._key_timeout_s = expectation.key_timeout_s
+                self._keep_private(expectation.private)
                 self._listening.expect(expectation)
             case Used(tool):
                 self._turn.tools.append(tool)
@@ -577,7 +600,3 @@ class Dialogue:
         while self._talking:
             await self._said.wait()
             self._said.clear()
-
-
-def _heard(turn: HeardTurn) -> Heard:
-    return Heard(turn.text, turn.confidence, turn.accepted, turn.instead)

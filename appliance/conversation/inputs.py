@@ -14,16 +14,19 @@ from appliance.conversation.turn_log import TurnLog
 from appliance.events import InputBy
 
 _MAX_INPUTS: Final = 64
+PRIVATE: Final = "[private]"
+"""What is on record in place of words and keys that nobody is to know."""
 KEPT_BACK: Final = "a plugin has kept back what the caller said"
 
 
 @dataclass(frozen=True)
 class Pending:
-    """An input and what is known about how it came, at ``at`` (CLOCK_MONOTONIC)."""
+    """An input and what is known about how it came, at ``at`` (CLOCK_MONOTONIC). ``private``: without its words."""
 
     value: Input
     heard: HeardTurn | None = None
     at: float = 0.0
+    private: bool = False
 
     @property
     def attempt(self) -> int:
@@ -35,10 +38,11 @@ class Pending:
         match self.value:
             case Heard(text, confidence, accepted):
                 turn.by = InputBy.VOICE
-                turn.caller_text, turn.confidence, turn.accepted = text, confidence, accepted
+                turn.caller_text = PRIVATE if self.private and text else text
+                turn.confidence, turn.accepted = confidence, accepted
             case Key(digit):
                 turn.by = InputBy.KEY
-                turn.caller_text = digit
+                turn.caller_text = PRIVATE if self.private else digit
                 turn.speech_start_at = turn.speech_end_at = self.at
             case _:
                 turn.by = InputBy.NONE
@@ -57,7 +61,8 @@ class Pending:
         if turn.by is not InputBy.KEY or turn.agent_text:
             return False
         if isinstance(self.value, Key):
-            turn.caller_text += self.value.digit
+            if not self.private:
+                turn.caller_text += self.value.digit
             turn.speech_end_at = self.at
         turn.decided_at = now
         return isinstance(self.value, Key | KeysEnded)
@@ -79,9 +84,9 @@ class Inputs:
         """Whether any waits."""
         return bool(self._waiting)
 
-    def put(self, value: Input, heard: HeardTurn | None = None) -> None:
+    def put(self, value: Input, heard: HeardTurn | None = None, *, private: bool = False) -> None:
         """Add one that has come just now."""
-        self._waiting.append(Pending(value, heard, self._now()))
+        self._waiting.append(Pending(value, heard, self._now(), private))
         self._arrived.set()
 
     def clear(self) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from appliance.audio.prosody import is_held
 from appliance.conversation.barge_in import RIVALS
-from appliance.conversation.brain import Expectation
+from appliance.conversation.brain import Expectation, Heard
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.cues import Cues, cues_of
 from appliance.conversation.endpointing import FRAME_S
@@ -95,6 +95,11 @@ class HeardTurn:
     problem: str = ""
     unwritten: bool = False
     instead: str | None = None
+
+    @property
+    def as_input(self) -> Heard:
+        """What the brain is told of it."""
+        return Heard(self.text, self.confidence, self.accepted, self.instead)
 
 
 class Ears(Protocol):
@@ -319,7 +324,7 @@ class Listening:
             try:
                 async with asyncio.timeout(self._asr_timeout_s):
                     result = await asr.recognise(self._request(asr, speech_start, self._frame + 1, final=False))
-                if result.text and self._hooks.wanted("partial_transcript"):
+                if result.text and not self._expectation.private and self._hooks.wanted("partial_transcript"):
                     text = await self._hooks.partial_transcript(result.text)
                     result = msgspec.structs.replace(result, text=text)
             except (EngineError, TimeoutError) as error:
@@ -359,7 +364,7 @@ class Listening:
             return
         request = self._request(self._asr, pause.speech_start, pause.speech_end, final=True)
         attempt = _Attempt(self._at, asyncio.ensure_future(self._asr.recognise(request)))
-        if self._hooks.wanted("final_transcript"):
+        if not self._expectation.private and self._hooks.wanted("final_transcript"):
             attempt.task = asyncio.ensure_future(self._as_taken(attempt, attempt.task))
         task = attempt.task
         self._attempts[pause.attempt] = attempt

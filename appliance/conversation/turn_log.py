@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from appliance.conversation.utterance import Utterance
 from appliance.events import InputBy, Speculation, Stage, StageTiming, ToolRun, TurnFinished
+
+_MAX_TROUBLES: Final = 8
 
 
 @dataclass
@@ -40,6 +43,11 @@ class TurnLog:
     server: str = ""
     problem: str = ""
     troubles: list[str] = field(default_factory=list)
+
+    def trouble(self, problem: str) -> None:
+        """Something beside the conversation went wrong in it."""
+        if len(self.troubles) < _MAX_TROUBLES and problem not in self.troubles:
+            self.troubles.append(problem)
 
     @property
     def reply(self) -> list[Utterance]:

@@ -135,6 +135,9 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         if draft.start and not draft.order and "flow" not in wrong:
             yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
         yield from _tools(line)
+        if line.agent == "realtime" and line.record.enabled and line.record.consent == "ask":
+            hint = "use announce; or set agent: llm"
+            yield Problem(("record", "consent"), "a model that hears by itself cannot wait for consent", hint)
     if line.turn.by == "model" and line.agent != "realtime":
         yield Problem(("turn", "by"), f"there is no model that hears with agent: {line.agent}", "use box")
 
@@ -183,6 +186,9 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         if line.fallback.transfer:
             yield ("fallback", "transfer", "to"), line.fallback.transfer.to
             yield ("fallback", "transfer", "announce"), line.fallback.transfer.announce
+    for key in ("announce", "ask", "refused"):
+        if text := getattr(line.record, key):
+            yield ("record", key), text
     yield from _prompts((), line.no_input, line.no_match)
     for name, choice in line.transfers.items():
         yield from ((("transfers", name, key), getattr(choice, key)) for key in ("to", "announce", "say"))
@@ -220,6 +226,7 @@ def _slots(draft: Draft) -> dict[str, AskStep | None]:
 
 def _variables(draft: Draft) -> Iterator[Problem]:
     slots = _slots(draft)
+    private = {step.slot for step in draft.sound.values() if isinstance(step, AskStep) and step.private}
     known = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
     for path, text in texts(draft):
         for name, spoken in variables_in(text):
@@ -227,6 +234,9 @@ def _variables(draft: Draft) -> Iterator[Problem]:
                 continue  # noted by tools, under names of their own
             if name not in known and not (name.startswith("header.") and name != "header."):
                 yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))
+            elif name.removeprefix("slots.") in private and name.startswith("slots."):
+                hint = "do not say it, or remove private from its question"
+                yield Problem(path, f"${{{name}}} is private: it would be recorded, and be on record", hint)
             if spoken and spoken not in _FILTERS:
                 yield Problem(path, f"unknown filter {spoken!r}", "the only one is digits: ${slots.number | digits}")
 

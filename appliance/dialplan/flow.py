@@ -94,7 +94,8 @@ class Listen:
 
     ``phrases`` are normalised and without duplicates; ``<digits MIN MAX>`` among them stands for that many digits
     spoken one by one. ``digits`` is set where keys make up a number, ``keys`` (key, choice) where one key is an
-    answer. ``reject``: the recogniser is to say so when nothing of it was said.
+    answer. ``reject``: the recogniser is to say so when nothing of it was said. ``private``: the answer is nobody's
+    business.
     """
 
     phrases: tuple[str, ...]
@@ -102,14 +103,16 @@ class Listen:
     keys: tuple[tuple[str, str], ...]
     no_input_s: float
     reject: bool
+    private: bool = False
 
 
 @dataclass(frozen=True)
 class SetSlot:
-    """The caller's answer, for the record."""
+    """The caller's answer, for the record; what is ``private`` is not."""
 
     name: str
     value: str
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -330,7 +333,7 @@ class Flow:
         actions: list[Action] = []
         if step.slot is not None:
             self._slots[step.slot] = value
-            actions.append(SetSlot(step.slot, value))
+            actions.append(SetSlot(step.slot, value, step.private))
         following = None if number else step.next.get(value)
         return actions + self._enter(following or step.next.get("default") or self._below(self.step))
 
@@ -381,6 +384,7 @@ def expectation(line: Line, step: AskStep) -> Listen:
         keys=tuple(step.keys.items()),
         no_input_s=no_input_of(line, step).after_s,
         reject=line.reject_unexpected,
+        private=step.private,
     )
 
 

@@ -8,7 +8,18 @@ from pydantic import BaseModel
 
 from appliance.config.reference import section
 from appliance.dialplan.match import Match, NumbersFrom, Regex
-from appliance.dialplan.schema import Fallback, Filler, Line, Memory, Refusal, Spoken, TransferChoice, Turn, Voice
+from appliance.dialplan.schema import (
+    Fallback,
+    Filler,
+    Line,
+    Memory,
+    Recording,
+    Refusal,
+    Spoken,
+    TransferChoice,
+    Turn,
+    Voice,
+)
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
@@ -41,6 +52,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("One of `transfers`", TransferChoice),
     ("`memory`", Memory),
     ("`filler`", Filler),
+    ("`record`", Recording),
     ("A `say` step", SayStep),
     ("An `ask` step", AskStep),
     ("`digits` of an `ask` step", DigitSpec),

@@ -143,6 +143,49 @@ class Refusal(Section):
     )
 
 
+@short_form({"type": "boolean"})
+def _recording(value: Any) -> Any:
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
+class Recording(Section):
+    """Whether calls are recorded, what callers are told of it, and how long recordings are kept."""
+
+    enabled: bool = Field(default=True, description="Whether calls are recorded at all.")
+    consent: Literal["none", "announce", "ask"] = Field(
+        default="none",
+        description="announce: callers are told before the recording begins. ask: it begins only after a yes, or "
+        "key 1. none: neither.",
+    )
+    announce: Text | None = Field(
+        default=None,
+        description="With `consent: announce`: what is said; unless given, a sentence in the line's language.",
+    )
+    ask: Text | None = Field(
+        default=None, description="With `consent: ask`: the question; unless given, one in the line's language."
+    )
+    refused: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] | None = Field(
+        default=None,
+        description="With `consent: ask`: said after a no; unless given, a sentence in the line's language.",
+    )
+    keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=3650,
+        description="A recording is deleted so many days after it began; unless given, with the call's record "
+        "(`store.retention_days`).",
+    )
+
+    @model_validator(mode="after")
+    def _says_what_is_said(self) -> Recording:
+        for key, consent in (("announce", "announce"), ("ask", "ask"), ("refused", "ask")):
+            if getattr(self, key) is not None and self.consent != consent:
+                raise fault(
+                    f"{key} is never said with consent: {self.consent}", f"set consent: {consent}, or remove it"
+                )
+        return self
+
+
 class Line(Section):
     """Who answers a number, and what the conversation there is."""
 
@@ -244,7 +287,9 @@ class Line(Section):
     no_input: NoInput = Field(default=NoInput(), description="When the caller says nothing.")
     no_match: NoMatch = Field(default=NoMatch(), description="When the caller says something unexpected.")
     max_duration_s: float = Field(default=1800.0, ge=1, le=86400, description="A call is ended after this long.")
-    record: bool = Field(default=False, description="Whether calls are recorded.")
+    record: Annotated[Recording, BeforeValidator(_recording)] = Field(
+        default=Recording(enabled=False), description="Whether calls are recorded: true, false, or a mapping."
+    )
 
     @property
     def catches_all(self) -> bool:

@@ -129,6 +129,11 @@ class AskStep(Section):
     interruptible: bool | None = Field(default=None, description="As the line's `barge_in` unless given.")
     no_input: NoInput | None = Field(default=None, description="What differs from the line's `no_input` here.")
     no_match: NoMatch | None = Field(default=None, description="What differs from the line's `no_match` here.")
+    private: bool = Field(
+        default=False,
+        description="From the question to the answer the recording is silence; words and keys are neither on record "
+        "nor told to plugins, and the slot cannot be said.",
+    )
 
     @property
     def choices(self) -> tuple[str, ...]:

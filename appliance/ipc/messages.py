@@ -80,6 +80,7 @@ from appliance.ipc.process_messages import (
 from appliance.ipc.recorder_messages import (
     RecorderMessage,
     RecordingStopped,
+    SilenceRecording,
     StartRecording,
     StopRecording,
 )
@@ -150,6 +151,7 @@ __all__ = [
     "ReplyWords",
     "Respond",
     "SendDigits",
+    "SilenceRecording",
     "Spoken",
     "StartRecording",
     "Stop",

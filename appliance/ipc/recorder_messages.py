@@ -6,11 +6,15 @@ from typing import TypeAlias
 
 from appliance.ipc.message_base import Message
 
+Part: TypeAlias = tuple[int, int | None]
+"""Frames of the leg from the first number up to the second, or up to the end."""
+
 
 class StartRecording(Message, frozen=True):
     """Write the slot's audio from ``start_frame`` on into ``path`` (stereo WAV, caller left, agent right).
 
-    Sent again for the same path after a restart of the recorder: it continues where the file ends.
+    Sent again for the same path after a restart of the recorder: it continues where the file ends. ``silent`` are the
+    parts that are silence in the file.
     """
 
     recording: str
@@ -18,6 +22,14 @@ class StartRecording(Message, frozen=True):
     generation: int
     path: str
     start_frame: int
+    silent: tuple[Part, ...] = ()
+
+
+class SilenceRecording(Message, frozen=True):
+    """The parts that are silence in the file, all of them, also where they have been written already."""
+
+    recording: str
+    silent: tuple[Part, ...]
 
 
 class StopRecording(Message, frozen=True):
@@ -37,5 +49,5 @@ class RecordingStopped(Message, frozen=True):
 
 
 RecorderMessage: TypeAlias = (
-    StartRecording | StopRecording | RecordingStopped
+    StartRecording | SilenceRecording | StopRecording | RecordingStopped
 )  # fmt: skip

@@ -32,7 +32,9 @@ from appliance.events import (
     Disposition,
     HangupBy,
     LineMeasured,
+    RecordingConsent,
     RecordingFinished,
+    RecordingPaused,
     RecordingStarted,
     ToolRun,
     TurnAmended,
@@ -74,6 +76,9 @@ _UNFINISHED: Final[dict[str, Any]] = {
     "recording_started_frame": None,
     "recording_frames": None,
     "recording_problem": "",
+    "recording_consent": "",
+    "recording_paused": [],
+    "recording_delete_at": None,
     "mos": None,
     "mos_far": None,
     "loss_percent": None,
@@ -200,7 +205,12 @@ class CallStore:
         self._change(answered.call_id, answered_at=answered.answered_utc)
 
     def recording_started(self, recording: RecordingStarted) -> None:
-        self._change(recording.call_id, recording_path=recording.path, recording_started_frame=recording.start_frame)
+        self._change(
+            recording.call_id,
+            recording_path=recording.path,
+            recording_started_frame=recording.start_frame,
+            recording_delete_at=recording.delete_utc,
+        )
 
     def turn(self, turn: TurnFinished) -> None:
         latency_s = turn.latency_s
@@ -283,6 +293,10 @@ class CallStore:
                 self.call_answered(event)
             case RecordingStarted():
                 self.recording_started(event)
+            case RecordingConsent(call_id=call_id, consent=consent):
+                self._change(call_id, recording_consent=consent.value)
+            case RecordingPaused(call_id=call_id, parts=parts):
+                self._change(call_id, recording_paused=[list(part) for part in parts])
             case TurnFinished():
                 self.turn(event)
             case TurnAmended():

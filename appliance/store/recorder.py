@@ -15,8 +15,9 @@ from typing import Final
 
 from appliance.clock import Clock, SystemClock
 from appliance.errors import StaleSlot, StoreError
-from appliance.ipc.messages import AnyMessage, RecordingStopped, StartRecording, StopRecording
-from appliance.ipc.rings import RING_FRAMES, AudioRings
+from appliance.ipc.messages import AnyMessage, RecordingStopped, SilenceRecording, StartRecording, StopRecording
+from appliance.ipc.recorder_messages import Part
+from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
 from appliance.store.wav import StereoWavWriter
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,17 @@ class _Recording:
     """The last failure that was overcome; told only if audio was lost."""
     lost_frames: int = 0
     problems: list[str] = field(default_factory=list)
+    silent: tuple[Part, ...] = ()
+    """Frames of the leg that are silence in the file."""
 
     @property
     def next_frame(self) -> int:
         return self.start_frame + self.done_frames
+
+    def silent_within(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What of the leg's frames [start, end) is silence, counted from ``start``."""
+        parts = [(max(a, start), end if b is None else min(b, end)) for a, b in self.silent]
+        return [(a - start, b - start) for a, b in parts if a < b]
 
 
 @dataclass(slots=True)
@@ -96,7 +104,7 @@ class Recorder:
         return len(self._recordings)
 
     def handle(self, message: AnyMessage) -> None:
-        """Take StartRecording or StopRecording; the answers come from :meth:`poll`.
+        """Take StartRecording, SilenceRecording or StopRecording; the answers come from :meth:`poll`.
 
         Raises:
             ValueError: any other message.
@@ -104,6 +112,11 @@ class Recorder:
         match message:
             case StartRecording():
                 self._start(message)
+            case SilenceRecording(recording=name, silent=silent):
+                recording = self._recordings.get(name)
+                if recording is not None:
+                    recording.silent = silent
+                    self._silence(recording)
             case StopRecording():
                 self._stop(message)
             case _:
@@ -144,6 +157,7 @@ class Recorder:
             old.problems.append("another call was given the same recording")
             self._finish(old)
         recording = _Recording(start.recording, start.slot, start.generation, Path(start.path), start.start_frame)
+        recording.silent = start.silent
         self._recordings[start.recording] = recording
         self._open(recording, self._clock.monotonic())
 
@@ -169,8 +183,21 @@ class Recorder:
         if recording.done_frames > writer.frames:
             writer.skip(recording.done_frames - writer.frames)
         recording.done_frames = writer.frames
+        self._silence(recording)
         self._recovered(recording)
         return True
+
+    def _silence(self, recording: _Recording) -> None:
+        """Take out of the file what is to be silence and was written before that was known."""
+        if recording.writer is None:
+            return
+        try:
+            for start, end in recording.silent_within(recording.start_frame, recording.next_frame):
+                recording.writer.silence(start, end)
+        except OSError as error:
+            self.stats.write_errors += 1
+            log.error("recording %s: a part could not be silenced: %s", recording.name, _words(error))
+            recording.problems.append(f"a part that was to be silence may be heard: {_words(error)}")
 
     def _advance(self, recording: _Recording, now: float) -> bool:
         """Write at most FLUSH_FRAMES frames; True when this recording has more to write at once."""
@@ -208,6 +235,9 @@ class Recorder:
             caller, agent = self._rings.read_frames(recording.slot, recording.generation, start, end)
         except StaleSlot:
             return False
+        for first, last in recording.silent_within(start, end):
+            caller[first * FRAME_SAMPLES : last * FRAME_SAMPLES] = 0
+            agent[first * FRAME_SAMPLES : last * FRAME_SAMPLES] = 0
         try:
             writer.append(caller, agent)
         except OSError as error:

@@ -62,6 +62,9 @@ class CallRecord:
     recording_started_frame: int | None
     recording_frames: int | None
     recording_problem: str
+    recording_consent: str = ""
+    recording_paused: list[list[int | None]] = field(default_factory=list)
+    recording_delete_at: datetime | None = None
     mos: float | None = None
     mos_far: float | None = None
     loss_percent: float | None = None

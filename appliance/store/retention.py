@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from appliance.clock import Clock
@@ -63,6 +63,37 @@ async def expire(url: str, before: datetime, *, box: str | None = None) -> int:
         await engine.dispose()
 
 
+async def expire_recordings(url: str, now: datetime, *, box: str | None = None) -> int:
+    """Delete the recordings whose line keeps them no longer than until ``now``; the calls stay on record.
+
+    Returns:
+        How many files were deleted.
+
+    Raises:
+        StoreError: the database cannot be read or written.
+    """
+    engine = open_engine(url)
+    name = socket.gethostname() if box is None else box
+    due = (Call.box == name, Call.recording_delete_at <= now, Call.recording_path.is_not(None))
+    deleted = 0
+    try:
+        while True:
+            query = select(Call.id, Call.recording_path).where(*due, Call.ended_at.is_not(None)).limit(_AT_ONCE)
+            async with engine.connect() as connection:
+                rows = (await connection.execute(query)).all()
+            gone = await asyncio.to_thread(_unlink, [(row.id, row.recording_path) for row in rows])
+            if gone:
+                async with engine.begin() as connection:
+                    await connection.execute(update(Call).where(Call.id.in_(gone)).values(recording_path=None))
+            deleted += len(gone)
+            if len(gone) < _AT_ONCE:
+                return deleted
+    except (SQLAlchemyError, OSError) as error:
+        raise StoreError(f"old recordings cannot be deleted: {error}") from error
+    finally:
+        await engine.dispose()
+
+
 async def forget_callers(url: str, clock: Clock) -> int:
     """Erase what was remembered of callers who have not called for as long as their line keeps it; how many notes.
 
@@ -94,6 +125,9 @@ async def keep_expiring(url: str, retention_days: int, clock: Clock) -> None:
     while True:
         try:
             await forget_callers(url, clock)
+            recordings = await expire_recordings(url, clock.utc())
+            if recordings:
+                logger.info("%d recordings deleted, which their lines keep no longer", recordings)
             before = clock.utc() - timedelta(days=retention_days)
             await forget_undelivered(url, before)
             deleted = await expire(url, before)

@@ -27,6 +27,8 @@ BYTES_PER_SAMPLE: Final = CHANNELS * 2
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
 HEADER_BYTES: Final = 44
 
+_SILENCED_AT_ONCE: Final = 1000
+"""Frames: 640 kB."""
 _HEADER: Final = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES: Final = 0xFFFF_FFFF - HEADER_BYTES
 """A RIFF size has 32 bits: 37 hours. A longer file keeps this size in its header."""
@@ -105,6 +107,17 @@ class StereoWavWriter:
     def skip(self, frames: int) -> None:
         """Leave ``frames`` frames of silence."""
         self.frames += frames
+
+    def silence(self, start: int, end: int) -> None:
+        """Overwrite the frames [start, end) of what has been written with silence.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        end = min(end, self.frames)
+        for frame in range(start, end, _SILENCED_AT_ONCE):
+            count = min(_SILENCED_AT_ONCE, end - frame)
+            _write_all(self._fd, memoryview(bytes(count * FRAME_BYTES)), HEADER_BYTES + frame * FRAME_BYTES)
 
     def close(self) -> None:
         """Give the file its full length and its final header.

@@ -117,8 +117,16 @@ class _Recorder:
     def active(self, recording: str) -> bool:
         return recording in self._paths
 
-    def start(self, recording: str, slot: int, generation: int, path: Path) -> None:
+    def frame(self, media: Any) -> int:
+        return int(media.frame)
+
+    def start(
+        self, recording: str, slot: int, generation: int, path: Path, start_frame: int, silent: tuple[Any, ...] = ()
+    ) -> None:
         self._paths[recording] = path
+
+    def silence(self, recording: str, silent: tuple[Any, ...]) -> None:
+        """All of it is silence."""
 
     async def stop(self, recording: str, media: Any) -> RecordingStopped:
         path = self._paths.pop(recording)

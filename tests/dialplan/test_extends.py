@@ -108,7 +108,7 @@ def test_the_defaults_of_a_file_lie_beneath_all_of_its_lines_and_of_nothing_else
         b="bases:\n  far: {language: it, greeting: Hi.}\n"
         f"lines:\n- {{name: three, match: {{called: 3}}, extends: far, {BYE}}}\n- {{name: four, extends: one}}\n",
     )
-    said = {one.name: (one.language, one.record, one.greeting is not None) for one in plan.lines}
+    said = {one.name: (one.language, one.record.enabled, one.greeting is not None) for one in plan.lines}
     assert said == {
         "one": ("de", True, False),
         "two": ("fr", True, True),

@@ -207,6 +207,10 @@ BYE = "\nbye: {hang_up: Goodbye.}"
             "a: {ask: What now, digits: {max: 4, terminator: 5}}" + BYE,
             "3: flow.a.digits.terminator: '5' cannot end a num",
         ),
+        (
+            "a: {ask: What now, digits: {max: 4}, slot: pin, private: true}\nb: {say: 'It is ${slots.pin}.'}" + BYE,
+            "4: flow.b.say: ${slots.pin} is private: it would be recorded, and be on record; do not say it, or remove",
+        ),
         ("a: {branch: x, when: {y: bye}, default: bye}" + BYE, "3: flow.a.branch: no question fills slot 'x'"),
         (
             "a: {ask: What now, expect: [x], slot: s}\nb: {branch: s, when: {z: bye}, default: bye}" + BYE,
@@ -241,7 +245,7 @@ bye: {hang_up: Goodbye.}
     assert mistakes(in_line(flow)) == [
         "plan.yaml:3: flow.a.digits: must be a mapping (key: value), not 5",
         "plan.yaml:3: flow.a.oops: unknown key; known: ask, expect, keys, digits, slot, next, interruptible, "
-        "no_input, no_match",
+        "no_input, no_match, private",
     ]
 
 

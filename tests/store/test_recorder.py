@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.ipc.messages import Drained, RecordingStopped, StartRecording, StopRecording
+from appliance.ipc.messages import Drained, RecordingStopped, SilenceRecording, StartRecording, StopRecording
 from appliance.ipc.rings import FRAME_SAMPLES, RING_FRAMES, AudioRings
 from appliance.store.recorder import RETRY_S, STOP_PATIENCE_S, Recorder
 from tests.store.facts import largest_file
@@ -85,6 +85,54 @@ def test_a_recording_has_every_frame_from_its_start_to_its_end(media: Media, rec
     assert np.array_equal(read(path)[:, 0], frames(8, 6))
     assert np.array_equal(read(path)[:, 1], -frames(8, 6))
     assert recorder.active == 0
+
+
+def test_parts_are_silence_and_the_length_is_kept(media: Media, recorder: Recorder, path: Path) -> None:
+    media.talk(2)
+    recorder.handle(start(path, start_frame=2))
+    media.talk(6)
+    recorder.handle(SilenceRecording("a", ((7, None),)))
+    media.talk(6)
+    recorder.poll()
+    recorder.handle(SilenceRecording("a", ((7, 10), (12, 13))))
+    media.talk(2)
+    recorder.handle(StopRecording("a", 16))
+    assert recorder.poll() == [RecordingStopped("a", str(path), 14, "")]
+    heard = read(path)[::FRAME_SAMPLES]
+    assert heard[:, 0].tolist() == [3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 15, 16]
+    assert heard[:, 1].tolist() == [-sample for sample in heard[:, 0].tolist()]
+
+
+def test_what_was_written_before_it_was_private_is_taken_out_again(
+    media: Media, recorder: Recorder, path: Path
+) -> None:
+    recorder.handle(start(path))
+    media.talk(8)
+    recorder.poll()
+    recorder.handle(SilenceRecording("a", ((3, 5), (6, None))))
+    media.talk(2)
+    recorder.handle(StopRecording("a", 10))
+    recorder.poll()
+    assert read(path)[::FRAME_SAMPLES, 0].tolist() == [1, 2, 3, 0, 0, 6, 0, 0, 0, 0]
+
+
+def test_a_recorder_that_is_started_again_knows_what_is_silence(
+    media: Media, recorder: Recorder, path: Path, clock: HandClock
+) -> None:
+    recorder.handle(start(path))
+    media.talk(4)
+    recorder.poll()
+    again = Recorder(media.rings, clock)
+    again.handle(StartRecording("a", 0, 1, str(path), 0, ((2, 6),)))
+    media.talk(4)
+    again.handle(StopRecording("a", 8))
+    again.poll()
+    assert read(path)[::FRAME_SAMPLES, 0].tolist() == [1, 2, 0, 0, 0, 0, 7, 8]
+
+
+def test_a_recording_that_is_over_has_nothing_to_silence(recorder: Recorder) -> None:
+    recorder.handle(SilenceRecording("gone", ((0, 1),)))
+    assert recorder.poll() == []
 
 
 def test_the_last_frames_are_waited_for(media: Media, recorder: Recorder, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from appliance.events import CallEnded, CallStarted, Direction, Disposition, HangupBy, RecordingStarted
 from appliance.store.calls import CallStore
-from appliance.store.retention import expire
+from appliance.store.retention import expire, expire_recordings
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -75,3 +75,24 @@ async def test_calls_of_another_box_are_its_own_to_forget(tmp_path: Path) -> Non
         await store.flush()
         assert await expire(url, NOW - timedelta(days=30), box="mine") == 0
         assert await expire(url, NOW - timedelta(days=30), box="other") == 1
+
+
+async def test_a_recording_goes_before_its_call_where_its_line_keeps_it_for_less(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'calls.db'}"
+    recordings = {name: tmp_path / f"{name}.wav" for name in ("due", "kept", "running")}
+    async with CallStore(url) as store:
+        for name, path in recordings.items():
+            await store.call_started(started(name, 8))
+            path.write_bytes(b"RIFF")
+            days = 1 if name == "kept" else -1
+            delete_utc = NOW + timedelta(days=days)
+            store.observe(RecordingStarted(call_id=name, path=str(path), start_frame=0, delete_utc=delete_utc))
+            if name != "running":
+                store.observe(ended(name, 8))
+        await store.flush()
+        assert await expire_recordings(url, NOW) == 1
+        assert await expire_recordings(url, NOW) == 0
+        found = {call.id: call for call in await store.recent(10)}
+    assert [name for name, path in recordings.items() if path.exists()] == ["kept", "running"]
+    assert (found["due"].recording_path, found["due"].recording_delete_at) == (None, NOW - timedelta(days=1))
+    assert found["kept"].recording_path == str(recordings["kept"])

@@ -122,7 +122,7 @@ class PhonePages:
                 "number": reach.number,
                 "why": reach.why,
                 "language": reach.line.language,
-                "record": reach.line.record,
+                "record": reach.line.record.enabled,
             }
             for reach in reaches(self._routing(), carrier.trunk, CALLING, datetime.now().astimezone())
         ]
