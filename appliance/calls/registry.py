@@ -31,6 +31,7 @@ _END_TIMEOUT_S: Final = 6.0
 _REASONS: Final = 5
 _MAX_VERDICT: Final = 64
 _DECLINED: Final = 603
+_MAX_REASON: Final = 200
 
 
 class CallRegistry:
@@ -206,9 +207,10 @@ class CallRegistry:
         """A plugin does not want the call. It is on record all the same."""
         self._give_back(leg.info.trunk)
         status = refusal.status if 400 <= refusal.status <= 699 else _DECLINED
-        logger.warning("call %s from %s refused by a plugin: %s", leg.info.leg_id, leg.info.source, refusal.reason)
+        why = refusal.reason[:_MAX_REASON] or "a plugin has refused the call"
+        logger.warning("call %s from %s refused by a plugin: %s", leg.info.leg_id, leg.info.source, why)
         self._refuse(leg, "plugin", status, "")
-        record_refused(leg.info, services, status, refusal.reason or "a plugin has refused the call")
+        record_refused(leg.info, services, status, why)
 
     def _no_room_on_trunk(self, name: str) -> str:
         """Take one call on the trunk: "" where there is room."""

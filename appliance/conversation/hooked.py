@@ -17,6 +17,11 @@ from appliance.tool_types import OngoingCall
 
 MAX_CONTEXT: Final = 4000
 """Characters of one text that a plugin adds before the model is asked."""
+MAX_TEXT: Final = 4000
+"""Characters of what a plugin takes to have been heard, or wants to be said."""
+_MAX_SAID: Final = 400
+_MAX_REASON: Final = 200
+_MAX_TARGET: Final = 256
 WITHHELD: Final = "[withheld"
 """What a text begins with that a plugin should have looked at, and has failed."""
 MAX_SHOWN: Final = 40_000
@@ -46,19 +51,21 @@ class HooksOfCall:
     async def partial_transcript(self, text: str) -> str:
         """What the caller is taken to have said so far."""
         changed = await self._chain("partial_transcript", text)
-        return changed if isinstance(changed, str) else text
+        return changed[:MAX_TEXT] if isinstance(changed, str) else text
 
     async def final_transcript(self, text: str) -> str | Blocked:
         """What the caller is taken to have said."""
         changed = await self._chain("final_transcript", text)
-        return changed if isinstance(changed, str | Blocked) else text
+        if isinstance(changed, Blocked):
+            return Blocked(speakable(changed.say)[:_MAX_SAID])
+        return changed[:MAX_TEXT] if isinstance(changed, str) else text
 
     async def reply_text(self, text: str) -> list[str]:
         """What is to be said instead of one piece of a reply, in pieces that can be spoken; none for nothing."""
         changed = await self._chain("reply_text", text.strip())
         if not isinstance(changed, str) or changed == text.strip():
             return [text]
-        spoken = speakable(changed)
+        spoken = speakable(changed[:MAX_TEXT])
         if len(spoken) > MAX_CHARACTERS:
             cutter = ClauseCutter(first_words=MAX_CHARACTERS, first_max_words=MAX_CHARACTERS)
             pieces = [*cutter.push(spoken), *cutter.finish()]
@@ -84,7 +91,9 @@ class HooksOfCall:
     async def before_tool(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | Denied:
         """With what arguments the tool is to run, if at all."""
         changed = await self._chain("before_tool", arguments, tool=tool)
-        return changed if isinstance(changed, Mapping | Denied) else arguments
+        if isinstance(changed, Denied):
+            return Denied(changed.reason[:_MAX_REASON])
+        return changed if isinstance(changed, Mapping) else arguments
 
     async def after_tool(self, tool: str, arguments: Mapping[str, Any], result: Any) -> Any:
         """What the model is to be told instead of ``result``, a JSON value."""
@@ -93,7 +102,9 @@ class HooksOfCall:
     async def transfer_requested(self, target: str) -> str | Denied:
         """Whom the caller is to be handed on to, if anybody."""
         changed = await self._chain("transfer_requested", target)
-        return changed if isinstance(changed, str | Denied) and changed != "" else target
+        if isinstance(changed, Denied):
+            return Denied(changed.reason[:_MAX_REASON])
+        return changed[:_MAX_TARGET] if isinstance(changed, str) and changed else target
 
     async def run_tool(self, plugin: str, tool: str, arguments: Mapping[str, Any], ongoing: OngoingCall) -> Any:
         """What a tool of a plugin returns. Raises ToolError where it fails."""

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGUMENTS: Final = 8000
 MAX_RESULT: Final = 4000
-_MAX_REASON: Final = 200
 _MAX_OPEN: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNSAFE: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
@@ -305,7 +304,7 @@ class Running:
             return arguments
         allowed = await self._hooks.before_tool(self.tool.name, arguments)
         if isinstance(allowed, Denied):
-            raise ToolError(f"this is not allowed: {allowed.reason[:_MAX_REASON]}")
+            raise ToolError(f"this is not allowed: {allowed.reason}")
         if allowed != arguments:
             allowed = dict(allowed)
             self._arguments = _as_text(allowed)

@@ -8,7 +8,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.conversation.hooked import MAX_SHOWN, HooksOfCall
+from appliance.conversation.hooked import MAX_SHOWN, MAX_TEXT, HooksOfCall
+from appliance.hook_types import Blocked, Denied
 from appliance.plugins.hooks import HookCall
 from tests.plugins.spoken_hooks import SpokenHooks
 
@@ -51,6 +52,23 @@ def test_a_message_that_is_too_long_is_withheld_alone() -> None:
     assert result.startswith('[{"role": "user", "content": "*"}')
     assert "B" not in result
     assert result.endswith('{"role": "user", "content": "C"}]')
+
+
+def test_what_plugins_answer_is_bounded() -> None:
+    async def ask(hook: str, answer: object, text: str) -> object:
+        return await getattr(HooksOfCall(SpokenHooks(**{hook: answer}), HookCall("call", "line")), hook)(text)
+
+    long = "word " * 2000
+    assert asyncio.run(ask("final_transcript", long, "x")) == long[:MAX_TEXT]
+    assert asyncio.run(ask("partial_transcript", long, "x")) == long[:MAX_TEXT]
+    assert asyncio.run(ask("final_transcript", Blocked(long), "x")) == Blocked(long[:400])
+    assert asyncio.run(ask("transfer_requested", "1" * 999, "x")) == "1" * 256
+    assert asyncio.run(ask("transfer_requested", "", "x")) == "x"
+    assert asyncio.run(ask("transfer_requested", Denied("y" * 999), "x")) == Denied("y" * 200)
+    said = asyncio.run(ask("reply_text", long, "x"))
+    assert isinstance(said, list)
+    assert sum(map(len, said)) <= MAX_TEXT
+    assert max(map(len, said)) <= 200
 
 
 def test_nothing_is_asked_about_nothing() -> None:
