@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from appliance.testing import uses
 from tests.plugins.declarative.server import HttpServer
@@ -24,8 +25,7 @@ async def system(request: web.Request) -> web.StreamResponse:
 async def test_customers_orders_and_tickets(scripted_call: Any) -> None:
     async with HttpServer(system) as server:
         call = await scripted_call(
-            plugins={"crm_http": {"address": f"{server.url}/api"}},
-            secrets={"crm_token": "top"},
+            plugins={"crm_http": {"address": f"{server.url}/api", "token": SecretStr("top")}},
             caller="+4915112345678",
             model={
                 "my order": [uses("find_customer"), uses("order_status", number="12345"), "On Tuesday, Ann."],
