@@ -51,7 +51,7 @@ from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import Chosen, effective
 from appliance.server.plan import ENGINE_KINDS
-from appliance.server.reload import Commit, Reloader, listen, watch
+from appliance.server.reload import Commit, Reloader, listen, stamps, watch
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -153,6 +153,7 @@ class Control:
         )
         self._metrics.watch_plugins(plugins.switched_off, lambda: plugins.pong)
         hooks = await plugins.set_up(plan.plugins)
+        self._code = stamps(Path(source.where) for source in plan.plugins.sources)
         warm_up = WarmUp(tts, plan.lines.distinct if settings.engines.tts.cache_mb else ())
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
@@ -262,6 +263,10 @@ class Control:
         """
         await asyncio.to_thread(plan.routing.prepare, self._clock.utc())
         hooks = registry.hooks if plan.plugins == self._plan.plugins else await plugins.set_up(plan.plugins)
+
+        code = stamps(Path(source.where) for source in plan.plugins.sources)
+        for file in (file for file, stamp in code.items() if self._code.setdefault(file, stamp) != stamp):
+            logger.warning("%s has changed; code of plugins is imported again when the box is restarted", file)
 
         def commit() -> None:
             self._plan = plan

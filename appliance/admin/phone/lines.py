@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from appliance.dialplan.matcher import Arrival
@@ -28,8 +29,8 @@ class Reach:
 
 def reaches(routing: Routing, trunk: str, calling: str, at: datetime) -> list[Reach]:
     """Of each line that answers, a number that a call of ``calling`` on ``trunk`` reaches it by at the time ``at``."""
-    lines = [line for line in routing.lines if line.refuse is None]
-    return [_reach(routing, line, Arrival(trunk, "", calling, at)) for line in lines[:MAX_LINES]]
+    lines = islice((line for line in routing.lines if line.refuse is None), MAX_LINES)
+    return [_reach(routing, line, Arrival(trunk, "", calling, at)) for line in lines]
 
 
 def _reach(routing: Routing, line: Line, arrival: Arrival) -> Reach:
