@@ -213,6 +213,14 @@ class RecordingFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingKept:
+    """A plugin has taken the finished recording elsewhere: to ``path``, which need not be a file's."""
+
+    call_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LineMeasured:
     """How the line was over the whole call, from the audio that came and the peer's own reports (RTCP).
 
@@ -442,6 +450,7 @@ CallEvent: TypeAlias = (
     | LineMeasured
     | CallEnded
     | RecordingFinished
+    | RecordingKept
     | HookFailed
     | CallTraced
 )

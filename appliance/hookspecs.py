@@ -400,6 +400,21 @@ def appliance_call_ended(call: Call, summary: CallSummary) -> None:
     """
 
 
+@hookspec(firstresult=True)
+def appliance_keep_recording(call: Call, path: str) -> str | None:
+    """Where is the recording kept? ``path`` is the finished WAV file; it may be moved, or copied and deleted.
+
+    What is returned stands in the call's record in place of the path: another path, or the address of an object.
+
+    * When: the call is over and its recording is closed and complete. The call counts against the box's limits until
+      all plugins have answered.
+    * Budget: 30 s.
+    * Result: first.
+    * Failure: the recording stays where it is.
+    * Process: the plugin host.
+    """
+
+
 @hookspec
 def appliance_record_stored(call: Call, record: Mapping[str, Any]) -> None:
     """The call's record is complete: what ``appliance calls show --json`` prints.

@@ -45,6 +45,7 @@ from appliance.events import (
     Disposition,
     Doing,
     HangupBy,
+    RecordingKept,
     TurnProgress,
 )
 from appliance.hook_types import Denied
@@ -101,6 +102,7 @@ class CallSession:
         self._keys = KeyPresses()
         self._key_relay: KeyRelay | None = None
         self._held = False
+        self._recorded_path = ""
         self._following: asyncio.Task[None] | None = None
         self._gone: HangupCause | None = None
         leg.on_hangup = self._hung_up
@@ -225,8 +227,16 @@ class CallSession:
             f" ({outcome.text})" if outcome.text else "",
         )
         self._let_go()
+        await self._keep_recording()
         await self._tell_record()
         self._hooks.over()
+
+    async def _keep_recording(self) -> None:
+        """Let a plugin take the recording elsewhere."""
+        if self._recorded_path and self._hooks.wanted("keep_recording"):
+            kept = await self._hooks.keep_recording(self._recorded_path)
+            if kept != self._recorded_path:
+                self._services.log.say(RecordingKept(call_id=self.call_id, path=kept))
 
     async def _tell_record(self) -> None:
         """Let plugins have the call's record, once it is complete."""
@@ -338,6 +348,7 @@ class CallSession:
         recorded = await self._recording.stop(media)
         media.release()
         if recorded is not None:
+            self._recorded_path = "" if recorded.problem else recorded.path
             self._log.say(recorded)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:

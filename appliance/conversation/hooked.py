@@ -132,6 +132,11 @@ class HooksOfCall:
     def call_ended(self, summary: CallSummary) -> None:
         self._tell("call_ended", summary=summary)
 
+    async def keep_recording(self, path: str) -> str:
+        """Where the recording at ``path`` is from now on."""
+        kept = await self._hooks.first("keep_recording", self._call, path=path)
+        return kept if isinstance(kept, str) and kept else path
+
     def record_stored(self, record: Mapping[str, Any]) -> None:
         self._tell("record_stored", record=record)
 

@@ -79,6 +79,7 @@ HOOKS: Final[dict[str, HookRule]] = {
     "transfer_requested": HookRule(Rule.CHAINED, 0.1, str | Denied, "target"),
     "before_storing": HookRule(Rule.CHAINED, 0.5, list[str], "texts", closed=True),
     "call_ended": HookRule(Rule.TOLD, 30.0),
+    "keep_recording": HookRule(Rule.FIRST, 30.0, str),
     "record_stored": HookRule(Rule.TOLD, 30.0),
     "campaign_event": HookRule(Rule.TOLD, 5.0, box_wide=True),
     "http_routes": HookRule(Rule.COLLECTED, 0.1, lifecycle=True),

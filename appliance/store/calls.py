@@ -34,6 +34,7 @@ from appliance.events import (
     LineMeasured,
     RecordingConsent,
     RecordingFinished,
+    RecordingKept,
     RecordingPaused,
     RecordingStarted,
     ToolRun,
@@ -307,6 +308,8 @@ class CallStore:
                 self.call_ended(event)
             case RecordingFinished():
                 self.recording_finished(event)
+            case RecordingKept():
+                self._change(event.call_id, recording_path=_clean(event.path))
             case CallTraced():
                 self.call_traced(event)
             case CallStarted() | TurnProgress():

@@ -27,7 +27,7 @@ from appliance.cli.rtp_stream import RATE_HZ, Pcm
 from appliance.cli.softphone import NothingHeard, Softphone, read_wav
 from appliance.errors import ApplianceError
 from tests.bench import lines, records
-from tests.bench.load_calls import unwrapped
+from tests.bench.load_calls import Array, unwrapped
 from tests.bench.report import Bar, percentiles
 from tests.bench.uac import BareUac
 from tests.plugins.faults import FAULTS, source
@@ -110,13 +110,14 @@ class Watcher:
             found.latencies += [latency for at, latency in self.turns if begin <= at and at + latency < end]
             mine = came[(came[:, 0] >= begin) & (came[:, 0] < end)]
             if len(mine) >= _LEAST_PACKETS:
-                grid = mine[:, 0] - 0.02 * unwrapped(mine[:, 1])
+                grid = clock.steady(mine[:, 0]) - 0.02 * unwrapped(mine[:, 1])
                 found.pacing += list(np.abs(grid - np.median(grid)))
         return found
 
 
 class Clock:
-    """Notices when the machine's wall clock is set, which the kernel's stamps are of."""
+    """The machine's wall clock, which the kernel's stamps are of, beside its monotonic one. Times around which it was
+    set are left out of what is measured; where it only runs too fast or too slowly, that is taken out."""
 
     def __init__(self) -> None:
         self._known: list[tuple[float, float]] = []
@@ -127,8 +128,14 @@ class Clock:
         if self._known:
             before = self._known[-1]
             if abs((now[0] - before[0]) - (now[1] - before[1])) > _STEP_S:
-                self._set.append((min(before[0], now[0]), max(before[0], now[0])))
-        self._known = [now]
+                self._set.append((min(before[0], now[0]) - 1.0, max(before[0], now[0]) + 1.0))
+        self._known.append(now)
+
+    def steady(self, wall: Array) -> Array:
+        """Stamps as monotonic time; of a stretch in which the clock was not set."""
+        wide = [pair for pair in self._known if wall[0] - 1.0 <= pair[0] <= wall[-1] + 1.0]
+        known, steady = np.asarray(wide or [(0.0, 0.0)]).T
+        return np.asarray(wall + np.interp(wall, known, steady - known))
 
     def stretches(self, since: float, until: float) -> list[tuple[float, float]]:
         """(begin, end) of the times in which it was not set."""
@@ -144,7 +151,7 @@ async def keep_clock(clock: Clock) -> None:
     """Look at it now and then."""
     while True:
         clock.look()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
 
 
 def together(watchers: Sequence[Watcher], since: float, until: float, clock: Clock) -> Watched:

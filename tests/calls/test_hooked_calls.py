@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.dialplan.schema import Line
-from appliance.events import CallAnswered, Confirmed, TurnAmended
+from appliance.events import CallAnswered, Confirmed, RecordingFinished, RecordingKept, TurnAmended
 from appliance.hook_types import Blocked, Denied
 from appliance.ipc.hook_messages import HookOutcome
-from appliance.ipc.messages import ToolCall
+from appliance.ipc.messages import RecordingStopped, ToolCall
 from appliance.plugins.hook_table import ToolOffer
 from appliance.tool_types import Question
 from tests.calls.test_tool_calls import Desk, Script
@@ -555,6 +556,38 @@ def test_plugins_are_told_of_the_answer_keys_silences_the_end_and_the_record() -
         assert ("caller", "1") in [(said.by, said.text) for said in summary.transcript]
         assert (records.asked, hooks.told["record_stored"]) == (["leg1"], [{"record": {"id": "leg1", "turns": []}}])
         assert hooks.ended == ["leg1"]
+
+    run_virtual(call())
+
+
+class Recorder:
+    """Closes every recording at once."""
+
+    def __init__(self) -> None:
+        self.path = ""
+
+    def start(self, call_id: str, slot: int, generation: int, path: Path) -> None:
+        self.path = str(path)
+
+    def active(self, call_id: str) -> bool:
+        return bool(self.path)
+
+    async def stop(self, call_id: str, media: object) -> RecordingStopped:
+        return RecordingStopped(call_id, self.path, 50, "")
+
+
+@pytest.mark.parametrize(("kept", "expected"), [("s3://calls/leg1", "s3://calls/leg1"), (None, None)])
+def test_a_finished_recording_is_kept_where_a_plugin_puts_it(kept: str | None, expected: str | None) -> None:
+    async def call() -> None:
+        hooks = SpokenHooks(keep_recording=kept)
+        line = flow_line(record={"enabled": True, "consent": "none"})
+        made = VirtualCall(line, hooks=hooks, recorder=Recorder())
+        await made.until_quiet()
+        await hang_up(made)
+        (asked,) = hooks.told["keep_recording"]
+        finished = [event.path for event in made.log.events if isinstance(event, RecordingFinished)]
+        assert finished == [asked["path"]]
+        assert [event.path for event in made.log.events if isinstance(event, RecordingKept)] == [expected] * bool(kept)
 
     run_virtual(call())
 

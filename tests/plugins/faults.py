@@ -94,6 +94,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "before_tool": {"tool": "book"},
     "after_tool": {"tool": "book", "arguments": {}},
     "key": {"digit": "1"},
+    "keep_recording": {"path": "/var/recordings/c1.wav"},
     "silence": {"times": 1},
     "call_ended": {"summary": CallSummary(disposition="completed", hangup_by="caller")},
     "record_stored": {"record": {"call_id": "c1"}},

@@ -141,6 +141,11 @@ def appliance_call_ended(call, summary):
 
 
 @hookimpl
+def appliance_keep_recording(path):
+    return f"archive:{path}" if ORDER == "1" else None
+
+
+@hookimpl
 def appliance_record_stored(call, record):
     note("record_stored", call, record=record)
 
@@ -265,6 +270,7 @@ async def test_what_a_call_is_told_is_heard_in_order(host: RealHost, hooks: Hook
         hooks.tell("key", about, digit=str(times))
     summary = CallSummary(disposition="completed", hangup_by="caller", transcript=(Said("caller", "bye"),))
     hooks.tell("call_ended", about, summary=summary)
+    assert await hooks.first("keep_recording", about, path="/a.wav") == "archive:/a.wav"
     hooks.tell("record_stored", about, record={"slots": {"n": 1}})
     hooks.over("told")
     assert await told(host, "record_stored", 1) == [["1", ["told", "b", "hello"], {"record": {"slots": {"n": 1}}}]]

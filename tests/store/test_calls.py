@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from appliance.errors import StoreError
-from appliance.events import Disposition
+from appliance.events import Disposition, RecordingKept
 from appliance.store.calls import CallStore
 from appliance.store.wav import StereoWavWriter
 from tests.store.facts import (
@@ -40,6 +40,17 @@ def url(tmp_path: Path) -> str:
 async def store(url: str) -> AsyncIterator[CallStore]:
     async with CallStore(url, box="here", linger_s=0.0, retry_first_s=0.005, retry_max_s=0.02) as store:
         yield store
+
+
+async def test_a_recording_that_a_plugin_has_put_elsewhere_is_on_record_as_there(store: CallStore) -> None:
+    await store.call_started(started())
+    kept = RecordingKept(call_id="c1", path="s3://calls/c1")
+    for event in (ringing(), answered(), recording(), ended(), recorded(), kept):
+        store.observe(event)
+    await store.flush()
+    call = await store.get("c1")
+    assert call is not None
+    assert (call.recording_path, call.recording_frames) == ("s3://calls/c1", 900)
 
 
 async def test_a_whole_call_is_on_record(store: CallStore) -> None:
