@@ -566,7 +566,7 @@ class Recorder:
     def __init__(self) -> None:
         self.path = ""
 
-    def start(self, call_id: str, slot: int, generation: int, path: Path) -> None:
+    def start(self, call_id: str, slot: int, generation: int, path: Path, *rest: object) -> None:
         self.path = str(path)
 
     def active(self, call_id: str) -> bool:
