@@ -263,6 +263,9 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
             seen = together(watchers, since, time.time(), clock)
             everything.latencies += seen.latencies
             everything.pacing += seen.pacing
+            if not seen.pacing or not seen.latencies:
+                bar.require(False, f"{fault}: nobody was spoken with on the other line")
+                continue
             p99, p95 = float(np.percentile(seen.pacing, 99)), float(np.percentile(seen.latencies, 95))
             bar.note(f"{fault}: {cells}; pacing p99 {p99 * 1e3:.2f} ms, turn latency p95 {p95 * 1e3:.0f} ms")
             bar.require(p99 <= PACING_S, f"{fault}: pacing p99 {p99 * 1e3:.1f} ms")
@@ -305,7 +308,8 @@ def page(rows: Sequence[Sequence[str]], command: str) -> str:
 
 Each row is a fault, in a hook of each kind. The call whose hook failed was answered, spoken with and recorded in every
 case: it went on by the hook's default. The last columns are of {WATCHERS} calls on another line at the same time, by
-the packets at the caller's socket: nothing of the box was pinned, and it shared its cores with the callers.
+the packets at the caller's socket: nothing of the box was pinned, and it shared its cores with the callers. What else the
+machine did is in every row; the first one is without a fault.
 
 {text}
 

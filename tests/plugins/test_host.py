@@ -17,8 +17,11 @@ from appliance.hookspecs import IdentityClaim
 from appliance.plugins.hooks import Hooks
 from appliance.tool_types import Answer, Question
 from tests.plugins.faults import event
-from tests.plugins.real_host import RealHost, call
+from tests.plugins.real_host import QUICK, RealHost, call
 from tests.waiting import eventually
+
+PATIENT_S = "20"
+"""Budgets that a loaded machine keeps, too."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -185,12 +188,18 @@ def appliance_http_routes():
 '''
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_BUDGET_S", PATIENT_S)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealHost]:
     directory = tmp_path_factory.mktemp("host")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTES", str(directory / "notes"))
-        real = RealHost(directory)
+        patch.setenv("HOOK_BUDGET_S", PATIENT_S)
+        real = RealHost(directory, module=QUICK)
         for order in "12":
             real.write(f"notes{order}", NOTES.replace("{order}", order))
         async with real.running():
@@ -385,7 +394,7 @@ async def test_a_host_that_ended_comes_back_with_every_plan(host: RealHost, hook
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_plugin_that_cannot_be_configured_is_off_where_that_is(tmp_path: Path) -> None:
-    real = RealHost(tmp_path)
+    real = RealHost(tmp_path, module=QUICK)
     real.write(
         "picky",
         """
@@ -410,7 +419,7 @@ async def test_a_plugin_that_cannot_be_configured_is_off_where_that_is(tmp_path:
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_plugin_that_ends_the_host_at_its_start_is_named(tmp_path: Path) -> None:
-    real = RealHost(tmp_path)
+    real = RealHost(tmp_path, module=QUICK)
     real.write("bad", "import os\nfrom appliance.api import hookimpl\nos._exit(1)\n")
     async with real.running():
         with pytest.raises(PluginError, match="plugin 'bad' ends the plugin host in import"):
@@ -423,7 +432,7 @@ async def test_a_plugin_sees_no_secret_but_its_own(tmp_path: Path, monkeypatch: 
 
     assert child_environment({"APPLIANCE_SECRET_X": "1", "PATH": "2"}, secrets=False)["PATH"] == "2"
     assert "APPLIANCE_SECRET_X" not in child_environment({"APPLIANCE_SECRET_X": "1"}, secrets=False)
-    real = RealHost(tmp_path)
+    real = RealHost(tmp_path, module=QUICK)
     real.write(
         "own",
         """
@@ -449,7 +458,7 @@ async def test_a_plugin_sees_no_secret_but_its_own(tmp_path: Path, monkeypatch: 
 async def test_what_plugins_print_is_in_the_log_under_their_names(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = RealHost(tmp_path)
+    real = RealHost(tmp_path, module=QUICK)
     real.write(
         "chatty",
         """
