@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ from appliance.conversation.thinking import HandOver, Manner, Model
 from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Fallback, Line
-from appliance.dialplan.steps import TransferTarget
+from appliance.dialplan.steps import ConverseStep, TransferTarget
 from appliance.dialplan.text import normalise, render
 from appliance.errors import EngineError, StoreError
 from appliance.events import ToolRun
@@ -69,19 +69,38 @@ def make_brain(
     if services is None:
         raise EngineError(f"line {line.name!r} has `agent: llm` but engines.llm.provider is none", retryable=False)
     caller = number_of(info)
-    values = values_of(line, info)
-    hand_overs = hand_overs_of(line, values)
-    monotonic = services.clock.monotonic
     memory = None
     if line.memory.enabled and caller and services.callers is not None:
         notes = _Notes(services.callers, caller, line, hooks)
-        memory = CallerMemory(notes, services.llm, info.leg_id, monotonic)
+        memory = CallerMemory(notes, services.llm, info.leg_id, services.clock.monotonic)
+    opening = [brain.Say(said.text, said.interruptible) for said in flow.opening(line, values_of(line, info))]
+    model = model_brain(line, info, services, hooks, of_host, opening=opening, memory=memory, slots={})
+    return model if line.fallback is None else with_fallback(model, line, line.fallback, info)
+
+
+def model_brain(
+    line: Line,
+    info: CallInfo,
+    services: ModelServices,
+    hooks: HooksOfCall,
+    of_host: Sequence[Offered],
+    *,
+    opening: Sequence[brain.Say],
+    memory: CallerMemory | None,
+    slots: dict[str, str],
+    begins: bool = False,
+) -> LlmBrain:
+    """A language model that has the prompt and the tools of ``line``, and says ``opening`` first."""
+    caller = number_of(info)
+    values = values_of(line, info)
+    hand_overs = hand_overs_of(line, values)
+    monotonic = services.clock.monotonic
     zone = ZoneInfo(line.timezone) if line.timezone else None
-    model = LlmBrain(
+    return LlmBrain(
         services.llm,
         Persona(
             prompt=line.prompt or "",
-            opening=[brain.Say(said.text, said.interruptible) for said in flow.opening(line, values)],
+            opening=opening,
             no_input_prompts=line.no_input.prompts,
             no_input_retries=line.no_input.retries,
             expectation=brain.Expectation(
@@ -92,6 +111,7 @@ def make_brain(
             language=spoken_language(line),
             caller_language=line.language,
             context_tokens=line.context_tokens,
+            begins=begins,
             requests=_requests(line),
         ),
         Manner(
@@ -105,14 +125,13 @@ def make_brain(
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
         tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers), of_host),
-        slots={},
+        slots=slots,
         about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
         memory=memory,
         now=monotonic,
         local_time=lambda: services.clock.utc().astimezone(zone),
         hooks=hooks,
     )
-    return model if line.fallback is None else with_fallback(model, line, line.fallback, info)
 
 
 def call_in_box(
@@ -258,10 +277,32 @@ class FlowBrain:
                 yield say
             yield brain.Listen(self._expectation(listen))
             return
-        said: list[brain.Say] = []
         actions = self._actions(heard)
         if listen is not None and listen.private and self._flow.expectation is None:
             yield brain.Listen(replace(self._expectation(listen), private=False))
+        for step in self._steps(actions):
+            yield step
+
+    @property
+    def conversing(self) -> ConverseStep | None:
+        """The step that a language model has the caller for."""
+        return self._flow.conversing
+
+    @property
+    def private(self) -> bool:
+        """Whether what the caller says now is nobody's business."""
+        return self._flow.expectation is not None and self._flow.expectation.private
+
+    def filled(self, template: str) -> str:
+        """``template`` with the values that its variables have now."""
+        return self._flow.filled(template)
+
+    def taken_back(self, event: flow.HandedBack | flow.ModelFailed) -> Iterator[brain.Step]:
+        """What to do as the language model does not have the caller any more."""
+        return self._steps(self._flow.handle(event))
+
+    def _steps(self, actions: Sequence[flow.Action]) -> Iterator[brain.Step]:
+        said: list[brain.Say] = []
         for action in actions:
             match action:
                 case flow.Say(text, interruptible):

@@ -20,6 +20,7 @@ from appliance.calls.brains import (
 from appliance.calls.call_recording import CallRecording
 from appliance.calls.consent_brain import with_consent, without_disclosure
 from appliance.calls.facts import line_measured, started_event
+from appliance.calls.hand_back import make_shared_brain
 from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
@@ -264,7 +265,7 @@ class CallSession:
 
     async def _ask_for_tools(self) -> None:
         """Ask plugins while it rings."""
-        if self._line.agent != "flow" and self._hooks.wanted("tools"):
+        if (self._line.agent != "flow" or self._line.converses) and self._hooks.wanted("tools"):
             self._offered = await host_tools(self._hooks)
 
     # --- parts ----------------------------------------------------------------------------------------------------
@@ -293,7 +294,8 @@ class CallSession:
             )
             brain = realtime.brain
         else:
-            brain = make_brain(line, self._leg.info, model, self._hooks, self._offered)
+            make = make_shared_brain if line.agent == "flow" and line.converses else make_brain
+            brain = make(line, self._leg.info, model, self._hooks, self._offered)
         if self._recording.asks:
             brain = with_consent(brain, self._line, self._leg.info)
         brain.report_tools(self._audit.ran)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -77,6 +77,7 @@ class Persona:
         expectation: how to listen.
         language: what is spoken; ``caller_language``: what callers speak, if that is another.
         context_tokens: what the model is shown at most, roughly.
+        begins: the model says something as it gets the caller, where there is no opening.
         requests: what of :mod:`~appliance.conversation.manners` is done without asking the model.
     """
 
@@ -88,6 +89,7 @@ class Persona:
     language: str = "en"
     caller_language: str = ""
     context_tokens: int = 6000
+    begins: bool = False
     requests: frozenset[manners.Request] = frozenset(manners.Request)
 
 
@@ -189,6 +191,18 @@ class LlmBrain:
         twin._said = _Said(pieces, self._said.told)
         return twin
 
+    def has_missed(self, talk: Iterable[Said], known: Mapping[str, str]) -> None:
+        """Tell the model what was said before it got the caller, and what is known by now: before anything else."""
+        for said in talk:
+            if said.by == "caller":
+                self._history.begin_turn()
+                self._history.caller(said.text, f"{self._local_time():%H:%M}")
+            else:
+                self._history.agent(said.text)
+        if known:
+            facts = " ".join(fence("fact", text, what=name) for name, text in known.items())
+            self._history.event(f"Known so far: {facts}")
+
     async def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncGenerator[Step, None]:
         """Raises EngineError where the model fails."""
         if isinstance(heard, Spoken):
@@ -261,6 +275,8 @@ class LlmBrain:
         self._history.begin_turn()
         thought = True
         match heard:
+            case Opening() if self._persona.begins and not self._persona.opening:
+                self._history.event("The caller is with you now, and waits for you to go on")
             case Opening():
                 thought = False
                 for step in self._speak(self._persona.opening):

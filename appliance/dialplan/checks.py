@@ -14,6 +14,7 @@ from appliance.dialplan.schema import Line
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
+    ConverseStep,
     GotoStep,
     HangUpStep,
     NoInput,
@@ -31,9 +32,12 @@ MissingWords: TypeAlias = Callable[[str], list[str]]
 
 _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
 _FILTERS = ("digits",)
+HAND_BACK = "continue_flow"
+"""The tool by which a model gives the caller back to the flow."""
 _TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
 _ASKING_TOOLS = ("collect_digits", "remember")
 _REFUSING_KEYS = ("name", "description", "match", "refuse", "timezone", "region")
+_CONVERSE_KEYS = ("prompt", "transfers", "context_tokens", "reply_tokens")
 _MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
 
 
@@ -102,6 +106,8 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
         for name, step in draft.sound.items():
             if isinstance(step, AskStep):
                 found += _ask(name, step)
+            elif isinstance(step, ConverseStep):
+                found += _converse(draft.line, name, step)
             elif isinstance(step, BranchStep):
                 found += _branch(draft, name, step)
             elif isinstance(step, TransferStep):
@@ -121,7 +127,7 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         if not draft.order and "flow" not in wrong:
             yield Problem(("flow",), "is missing", "give the line steps, or set agent: llm")
         for key in _MODEL_KEYS:
-            if key in line.model_fields_set:
+            if key in line.model_fields_set and not (line.converses and key in _CONVERSE_KEYS):
                 yield Problem((key,), "has no effect with agent: flow", "remove it, or set agent: llm")
     else:
         if not line.prompt and "prompt" not in wrong:
@@ -135,6 +141,10 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         if draft.start and not draft.order and "flow" not in wrong:
             yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
         yield from _tools(line)
+        for name, step in draft.sound.items():
+            if isinstance(step, ConverseStep):
+                hint = "set agent: flow; the flow of this line goes on only when the model has failed"
+                yield Problem(("flow", name, "converse"), f"has no effect with agent: {line.agent}", hint)
         if line.agent == "realtime" and line.record.enabled and line.record.consent == "ask":
             hint = "use announce; or set agent: llm"
             yield Problem(("record", "consent"), "a model that hears by itself cannot wait for consent", hint)
@@ -201,6 +211,9 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
             yield ("flow", name, "say"), step.say
             yield ("flow", name, "transfer", "to"), step.transfer.to
             yield ("flow", name, "transfer", "announce"), step.transfer.announce
+        elif isinstance(step, ConverseStep):
+            yield ("flow", name, "say"), step.say or ""
+            yield ("flow", name, "converse"), step.converse
         elif isinstance(step, AskStep):
             yield ("flow", name, "ask"), step.ask
             yield from _prompts(("flow", name), step.no_input, step.no_match)
@@ -218,7 +231,11 @@ def _slots(draft: Draft) -> dict[str, AskStep | None]:
     for name, step in draft.sound.items():
         if isinstance(step, AskStep) and step.slot is not None:
             slots[step.slot] = None if step.slot in slots else draft.line.flow[name]  # type: ignore[assignment]
+        elif isinstance(step, ConverseStep):
+            slots.update(dict.fromkeys(step.slots))
     for raw in draft.broken.values():
+        if isinstance(raw, dict) and isinstance(raw.get("slots"), dict):
+            slots.update(dict.fromkeys(map(str, raw["slots"])))
         if isinstance(raw, dict) and isinstance(raw.get("slot"), str):
             slots[raw["slot"]] = None
     return slots
@@ -259,6 +276,9 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
         elif isinstance(step, BranchStep):
             yield from (((*path, "when", value), target) for value, target in step.when.items())
             yield (*path, "default"), step.default
+        elif isinstance(step, ConverseStep):
+            yield from (((*path, "next", outcome), target) for outcome, target in step.next.items())
+            yield (*path, "failed"), step.failed
         elif isinstance(step, AskStep):
             yield from (((*path, "next", choice), target) for choice, target in step.next.items())
             for key, own in (("no_input", step.no_input), ("no_match", step.no_match)):
@@ -308,6 +328,21 @@ def _ask(name: str, step: AskStep) -> Iterator[Problem]:
             yield Problem((*path, "next"), "the digits have no step", "add a default")
 
 
+def _converse(line: Line, name: str, step: ConverseStep) -> Iterator[Problem]:
+    path: Path = ("flow", name)
+    for index, outcome in enumerate(step.unfilled):
+        if outcome not in step.outcomes:
+            hint = nearest(outcome, step.outcomes) if step.outcomes else "name outcomes in next, or remove it"
+            yield Problem((*path, "unfilled", index), f"there is no outcome {outcome!r}", hint)
+    for index, tool in enumerate(step.tools):
+        if tool == HAND_BACK:
+            yield Problem((*path, "tools", index), f"{tool} is always there", "remove it")
+        elif tool == "transfer" and not line.transfers:
+            yield Problem((*path, "tools", index), "there is nobody to hand on to", "name them under transfers")
+        elif tool == "remember":
+            yield Problem((*path, "tools", index), "cannot be used in a flow", "remove it")
+
+
 def _branch(draft: Draft, name: str, step: BranchStep) -> Iterator[Problem]:
     slots = _slots(draft)
     path: Path = ("flow", name)
@@ -326,7 +361,7 @@ def _branch(draft: Draft, name: str, step: BranchStep) -> Iterator[Problem]:
 def _falls_through(step: Step) -> bool:
     if isinstance(step, SayStep):
         return step.next is None
-    return isinstance(step, AskStep) and not step.next
+    return isinstance(step, AskStep | ConverseStep) and not step.next
 
 
 def _end(draft: Draft) -> Iterator[Problem]:
@@ -356,7 +391,9 @@ def _strings(raw: Any) -> Iterator[str]:
 
 def _loops(draft: Draft) -> Iterator[Problem]:
     """Cycles of steps without a question: a call would go round for ever."""
-    silent = {name: step for name, step in draft.sound.items() if not isinstance(step, AskStep | HangUpStep)}
+    silent = {
+        name: step for name, step in draft.sound.items() if not isinstance(step, AskStep | ConverseStep | HangUpStep)
+    }
     edges = {name: [target for target in draft.ways[name] if target in silent] for name in silent}
     reported: set[str] = set()
     for start in silent:

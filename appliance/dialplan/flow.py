@@ -25,6 +25,7 @@ from appliance.dialplan.steps import (
     DEFAULT_RETRIES,
     AskStep,
     BranchStep,
+    ConverseStep,
     DigitSpec,
     GotoStep,
     HangUpStep,
@@ -75,7 +76,20 @@ class TransferFailed:
     """The caller could not be handed on."""
 
 
-Event: TypeAlias = Heard | Key | NoInput | Said | DigitTimeout | TransferFailed
+@dataclass(frozen=True)
+class HandedBack:
+    """The language model has done what it was told: with this ``outcome``, "" for the only one, and these slots."""
+
+    outcome: str
+    slots: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelFailed:
+    """The language model cannot go on with the caller."""
+
+
+Event: TypeAlias = HandedBack | ModelFailed | Heard | Key | NoInput | Said | DigitTimeout | TransferFailed
 
 # --- actions --------------------------------------------------------------------------------------------------------
 
@@ -141,6 +155,8 @@ class State(enum.Enum):
     NEW = "new"
     ASKING = "asking"
     TRANSFERRING = "transferring"
+    CONVERSING = "conversing"
+    """A language model has the caller."""
     CLOSING = "closing"
     ENDED = "ended"
 
@@ -237,6 +253,9 @@ class Flow:
                 texts = {"to": self._filled(step.transfer.to), "announce": self._filled(step.transfer.announce)}
                 target = step.transfer.model_copy(update=texts)
                 return [*actions, *self._say(step.say, False), Transfer(target)]
+            elif isinstance(step, ConverseStep):
+                self.state = State.CONVERSING
+                return actions
             else:
                 self.state = State.ASKING
                 self._pressed = ""
@@ -328,6 +347,27 @@ class Flow:
         self._speaking = False
         return self._enter(step.failed) if step.failed else self._close("transfer_failed")
 
+    @property
+    def conversing(self) -> ConverseStep | None:
+        """The step that a language model has the caller for; None while the flow leads."""
+        step = self.line.flow[self.step] if self.state is State.CONVERSING else None
+        return step if isinstance(step, ConverseStep) else None
+
+    def filled(self, template: str) -> str:
+        """``template`` with the values that its variables have now."""
+        return self._filled(template)
+
+    def _handed_back(self, event: Event) -> list[Action]:
+        assert isinstance(event, HandedBack) and self.conversing is not None
+        self._slots.update(event.slots)
+        following = self.conversing.next.get(event.outcome) or self.conversing.next.get("default")
+        found: list[Action] = [SetSlot(name, value) for name, value in event.slots.items()]
+        return found + self._enter(following or self._below(self.step))
+
+    def _model_failed(self, event: Event) -> list[Action]:
+        assert self.conversing is not None
+        return self._enter(self.conversing.failed)
+
     def _answered(self, value: str, *, number: bool = False) -> list[Action]:
         step = self._asking
         actions: list[Action] = []
@@ -357,6 +397,8 @@ TRANSITIONS: Final[dict[tuple[State, type[Event]], Handler]] = {
     (State.ASKING, DigitTimeout): Flow._number_ended,
     (State.ASKING, NoInput): Flow._silent,
     (State.CLOSING, Said): Flow._all_said,
+    (State.CONVERSING, HandedBack): Flow._handed_back,
+    (State.CONVERSING, ModelFailed): Flow._model_failed,
     (State.TRANSFERRING, TransferFailed): Flow._not_transferred,
 }
 """What an event means in a state. Every other pair means nothing: a key during the farewell, say."""

@@ -23,12 +23,14 @@ from appliance.dialplan.schema import (
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
+    ConverseStep,
     DigitSpec,
     GotoStep,
     HangUpStep,
     NoInput,
     NoMatch,
     SayStep,
+    SlotSpec,
     TransferStep,
     TransferTarget,
 )
@@ -60,6 +62,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A `hang_up` step", HangUpStep),
     ("A `transfer` step", TransferStep),
     ("`transfer` of a `transfer` step", TransferTarget),
+    ("A `converse` step", ConverseStep),
+    ("One of `slots` of a `converse` step", SlotSpec),
     ("A `goto` step", GotoStep),
 )
 

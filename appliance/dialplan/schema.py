@@ -12,7 +12,17 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault, short_form
 from appliance.dialplan.match import Match
-from appliance.dialplan.steps import TEXT_SCHEMA, Name, NoInput, NoMatch, TaggedStep, Text, TransferTarget, target
+from appliance.dialplan.steps import (
+    TEXT_SCHEMA,
+    ConverseStep,
+    Name,
+    NoInput,
+    NoMatch,
+    TaggedStep,
+    Text,
+    TransferTarget,
+    target,
+)
 
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Respelling: TypeAlias = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
@@ -212,7 +222,9 @@ class Line(Section):
         description="Who leads: the steps of `flow`, a language model, or one that hears and speaks by itself. What is "
         "said of `agent: llm` below holds for `realtime`, too, unless it says otherwise.",
     )
-    prompt: str | None = Field(default=None, description="With `agent: llm`: what the model is told to be and do.")
+    prompt: str | None = Field(
+        default=None, description="With `agent: llm`, or `converse`: what the model is told to be and do."
+    )
     tools: tuple[Name, ...] | None = Field(
         default=None,
         description="With `agent: llm`: what the model may do, by name; `hang_up` always. Unless given: all that need "
@@ -290,6 +302,11 @@ class Line(Section):
     record: Annotated[Recording, BeforeValidator(_recording)] = Field(
         default=Recording(enabled=False), description="Whether calls are recorded: true, false, or a mapping."
     )
+
+    @property
+    def converses(self) -> bool:
+        """Whether its flow hands callers over to a language model."""
+        return any(isinstance(step, ConverseStep) for step in self.flow.values())
 
     @property
     def catches_all(self) -> bool:

@@ -204,8 +204,57 @@ class GotoStep(Section):
     goto: str = Field(description="The step to go on with.")
 
 
-STEP_KINDS: tuple[type[Section], ...] = (SayStep, AskStep, BranchStep, HangUpStep, TransferStep, GotoStep)
-STEP_KEYS = ("transfer", "say", "ask", "branch", "hang_up", "goto")
+class SlotSpec(Section):
+    """One thing that a language model is to find out."""
+
+    type: Literal["string", "integer", "number", "boolean"] = Field(default="string", description="What it is.")
+    description: Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)] = Field(
+        default="", description="Tells the model what it means: `the day of the visit, as YYYY-MM-DD`."
+    )
+    choices: tuple[Text, ...] = Field(default=(), max_length=100, description="Of a string: one of these.")
+    min: float | None = Field(default=None, description="Of a number: the smallest.")
+    max: float | None = Field(default=None, description="Of a number: the largest.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> SlotSpec:
+        if self.choices and self.type != "string":
+            raise fault(f"has choices, and is of type {self.type}", "set type: string, or remove them")
+        if (self.min is not None or self.max is not None) and self.type not in ("integer", "number"):
+            raise fault(f"has min or max, and is of type {self.type}", "set type: integer or number, or remove them")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise fault(f"min {self.min:g} is more than max {self.max:g}", "swap them")
+        return self
+
+
+class ConverseStep(Section):
+    """Hands the caller over to the language model, which gives the caller back when it has done what it is told."""
+
+    tag: ClassVar[str] = "<converse>"
+    converse: Text = Field(description="What the model is to do here; the line's `prompt` stands before it.")
+    say: Text | None = Field(
+        default=None,
+        description="Said first. Unless given, the model answers what the caller said last, or begins by itself.",
+    )
+    slots: dict[Name, SlotSpec] = Field(default={}, max_length=20, description="What it is to find out, by name.")
+    next: NextSteps = Field(
+        default={},
+        description="Step to go on with, or outcome to step, of which the model chooses one; else the one below.",
+    )
+    unfilled: tuple[str, ...] = Field(default=(), description="Outcomes that may leave slots empty.")
+    tools: tuple[Name, ...] = Field(default=(), description="What the model may do here besides, by name.")
+    failed: str = Field(description="Step to go on with when the model fails, or comes to no end.")
+    max_turns: int = Field(default=20, ge=1, le=200, description="So often the caller may speak before that.")
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """What the model chooses among; empty where there is nothing to choose."""
+        return tuple(self.next) if set(self.next) - {"default"} else ()
+
+
+STEP_KINDS: tuple[type[Section], ...] = (
+    SayStep, AskStep, BranchStep, HangUpStep, TransferStep, ConverseStep, GotoStep
+)  # fmt: skip
+STEP_KEYS = ("transfer", "converse", "say", "ask", "branch", "hang_up", "goto")
 
 
 def _kind(value: Any) -> str:
@@ -216,12 +265,12 @@ def _kind(value: Any) -> str:
 def _has_one_kind(value: Any) -> Any:
     if isinstance(value, STEP_KINDS):
         return value
-    wanted = f"give it one of {', '.join((*STEP_KEYS[1:], STEP_KEYS[0]))}"
+    wanted = f"give it one of {', '.join((*STEP_KEYS[2:], *STEP_KEYS[:2]))}"
     if not isinstance(value, dict):
         raise fault("is not a step", wanted)
     found = [kind for kind in STEP_KEYS if kind in value]
-    if "transfer" in found and "say" in found:
-        found.remove("say")  # a key of the transfer step
+    if ("transfer" in found or "converse" in found) and "say" in found:
+        found.remove("say")  # a key of such a step
     if not found:
         raise fault("the step does nothing", wanted)
     if len(found) > 1:
@@ -229,13 +278,14 @@ def _has_one_kind(value: Any) -> Any:
     return value
 
 
-Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | TransferStep | GotoStep
+Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | TransferStep | ConverseStep | GotoStep
 TaggedStep: TypeAlias = Annotated[
     Annotated[SayStep, Tag("<say>")]
     | Annotated[AskStep, Tag("<ask>")]
     | Annotated[BranchStep, Tag("<branch>")]
     | Annotated[HangUpStep, Tag("<hang_up>")]
     | Annotated[TransferStep, Tag("<transfer>")]
+    | Annotated[ConverseStep, Tag("<converse>")]
     | Annotated[GotoStep, Tag("<goto>")],
     Discriminator(_kind),
     BeforeValidator(_has_one_kind),

@@ -11,7 +11,7 @@ from appliance.config.marks import Secrets
 from appliance.config.validation import nearest
 from appliance.dialplan.checks import MissingWords, Path, Problem
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line
-from appliance.dialplan.steps import TransferStep, TransferTarget
+from appliance.dialplan.steps import ConverseStep, TransferStep, TransferTarget
 
 _USUAL_LANGUAGE: Final = "en-us"
 
@@ -109,6 +109,10 @@ def _engines(line: Line, around: Surroundings) -> Iterator[Problem]:
     if line.agent == "llm" and not around.llm:
         hint = "set engines.llm.provider in appliance.yaml, or agent: flow"
         yield Problem(("agent",), "there is no language model", hint)
+    if line.agent == "flow" and line.converses and not around.llm:
+        name = next(name for name, step in line.flow.items() if isinstance(step, ConverseStep))
+        hint = "set engines.llm.provider in appliance.yaml, or ask"
+        yield Problem(("flow", name, "converse"), "there is no language model", hint)
     yield from _voice(line, around)
 
 
@@ -126,13 +130,18 @@ def _voice(line: Line, around: Surroundings) -> Iterator[Problem]:
 
 
 def _tools(line: Line, around: Surroundings) -> Iterator[Problem]:
-    if line.agent == "flow":
+    if line.agent == "flow" and not line.converses:
         return
     others = (around.tools(line) if around.tools is not None else None) or ()
     known = (*BUILTIN_TOOLS, *others)
     for index, name in enumerate(line.tools or ()):
         if name not in known:
             yield Problem(("tools", index), f"there is no tool {name!r}", nearest(name, known))
+    for step_name, step in line.flow.items():
+        for index, name in enumerate(step.tools if isinstance(step, ConverseStep) else ()):
+            if name not in known:
+                path = ("flow", step_name, "tools", index)
+                yield Problem(path, f"there is no tool {name!r}", nearest(name, known))
 
 
 def _is_zone(name: str) -> bool:

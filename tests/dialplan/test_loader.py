@@ -211,6 +211,20 @@ BYE = "\nbye: {hang_up: Goodbye.}"
             "a: {ask: What now, digits: {max: 4}, slot: pin, private: true}\nb: {say: 'It is ${slots.pin}.'}" + BYE,
             "4: flow.b.say: ${slots.pin} is private: it would be recorded, and be on record; do not say it, or remove",
         ),
+        ("a: {converse: Help.}" + BYE, "3: flow.a.failed: is missing; add 'failed:'"),
+        ("a: {converse: Help., failed: by}" + BYE, "3: flow.a.failed: there is no step 'by'; did you mean 'bye'?"),
+        (
+            "a: {converse: Help., failed: bye, next: {ok: bye, no: bye}, unfilled: [okay]}" + BYE,
+            "3: flow.a.unfilled.0: there is no outcome 'okay'; did you mean 'ok'?",
+        ),
+        (
+            "a: {converse: Help., failed: bye, tools: [transfer]}" + BYE,
+            "3: flow.a.tools.0: there is nobody to hand on to; name them under transfers",
+        ),
+        (
+            "a: {converse: Help., failed: bye, slots: {n: {type: integer, choices: [a]}}}" + BYE,
+            "3: flow.a.slots.n: has choices, and is of type integer; set type: string, or remove them",
+        ),
         ("a: {branch: x, when: {y: bye}, default: bye}" + BYE, "3: flow.a.branch: no question fills slot 'x'"),
         (
             "a: {ask: What now, expect: [x], slot: s}\nb: {branch: s, when: {z: bye}, default: bye}" + BYE,
