@@ -88,7 +88,7 @@ def test_there_and_back_and_there_again() -> None:
         assert "a table" in shown(first) and "A table, or something else?" in shown(first)
         assert all(text in shown(third) for text in ("How many are you?", "four of us", "For 4, is that right?"))
         assert '<fact what="people">4</fact>' in shown(third)
-        assert [spec.name for spec in first.tools] == ["continue_flow", "hang_up"]
+        assert {spec.name for spec in first.tools} == {"continue_flow", "hang_up"}
         used = [tool for turn in made.log.turns for tool in turn.tools]
         assert [tool.name for tool in used] == ["continue_flow"] * 2
         assert json.loads(used[0].arguments) == {"outcome": "booked", "people": 4, "window": True}
