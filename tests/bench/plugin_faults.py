@@ -308,8 +308,8 @@ def page(rows: Sequence[Sequence[str]], command: str) -> str:
 
 Each row is a fault, in a hook of each kind. The call whose hook failed was answered, spoken with and recorded in every
 case: it went on by the hook's default. The last columns are of {WATCHERS} calls on another line at the same time, by
-the packets at the caller's socket: nothing of the box was pinned, and it shared its cores with the callers. What else the
-machine did is in every row; the first one is without a fault.
+the packets at the caller's socket: nothing of the box was pinned, and it shared its cores with the callers. What
+else the machine did is in every row; the first one is without a fault.
 
 {text}
 
