@@ -45,7 +45,7 @@ $(VENV)/.setup: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@echo "installing the developers' tools into $(VENV)"
-	$(PIP) install -e '.[dev,mcp,postgres,twilio,whisper]'
+	$(PIP) install -e '.[dev,calendar,mcp,postgres,twilio,whisper]'
 	@$(PIP) install --only-binary :all: 'gguf>=0.17' 'xllamacpp>=0.2' >/dev/null 2>&1 \
 		|| echo "there is no llama.cpp for this machine (pip install '.[peers]'): the tests that talk to it are skipped"
 	@$(PIP) install --only-binary :all: --no-deps '$(RNNOISE)' >/dev/null 2>&1 \

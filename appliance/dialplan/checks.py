@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
-from appliance.dialplan.schema import Line
+from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
@@ -162,7 +162,7 @@ def _tools(line: Line) -> Iterator[Problem]:
         elif name == "remember" and not line.memory.enabled:
             yield Problem(path, "nothing is remembered on this line", "set memory.enabled: true")
     for name, choice in line.transfers.items():
-        if line.tools is not None and "transfer" not in line.tools:
+        if line.tools is not None and "transfer" not in line.tools and set(line.tools) <= set(BUILTIN_TOOLS):
             yield Problem(("transfers", name), "the model may not hand on", "add transfer to tools")
         yield from _announcement(("transfers", name, "announce"), choice)
 
