@@ -39,7 +39,7 @@ LINE: dict[str, object] = {
 async def test_what_the_model_found_out_is_a_slot_of_the_flow(start_box: Callable[..., Box], tmp_path: Path) -> None:
     clip = lines.question(tmp_path)
     async with ChatSim() as server:
-        server.script.append(Answer(calls=[("a", "continue_flow", '{"people": 4}')]))
+        server.script.append(Answer("Four, very well.", calls=[("a", "continue_flow", '{"people": 4}')]))
         own = {
             **settings(tmp_path, [server.url]),
             **lines.dialplan(tmp_path / "own", [LINE]),
@@ -54,7 +54,7 @@ async def test_what_the_model_found_out_is_a_slot_of_the_flow(start_box: Callabl
         (call,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
     slots = json.loads(call["slots"])
     assert slots == {"people": "4", "ending": "completed"}
-    assert call["turns"][-1]["agent_text"] == "A table for 4. Goodbye."
+    assert call["turns"][-1]["agent_text"] == "Four, very well. A table for 4. Goodbye."
     assert server.problems == []
     told = json.dumps(server.asked[0].body)
     assert "For how many people?" in told and "four of us" in told
