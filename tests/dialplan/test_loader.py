@@ -480,3 +480,19 @@ def test_only_a_model_that_hears_can_find_the_ends_of_turns() -> None:
     """
     (told,) = mistakes(text)
     assert told.endswith("turn.by: there is no model that hears with agent: flow; use box")
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("record: {ask: May we?}", "record: ask is never said with consent: none; set consent: ask, or remove it"),
+        ("record: {consent: asks}", "record.consent: must be one of none, announce, ask"),
+        (
+            "agent: realtime\nprompt: Be brief.\nrecord: {consent: ask}",
+            "record.consent: a model that hears by itself cannot wait for consent; use announce; or set agent: llm",
+        ),
+    ],
+)
+def test_a_mistake_in_a_rule_for_recording(rest: str, expected: str) -> None:
+    text = f"name: test\n{rest}\n" + ("" if "realtime" in rest else f"flow:{BYE.replace(chr(10), chr(10) + '  ')}\n")
+    assert any(expected in mistake for mistake in mistakes(text, speech=True))
