@@ -199,7 +199,7 @@ async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealHo
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTES", str(directory / "notes"))
         patch.setenv("HOOK_BUDGET_S", PATIENT_S)
-        real = RealHost(directory, module=QUICK)
+        real = RealHost(directory, module=QUICK, hang_s=10.0)
         for order in "12":
             real.write(f"notes{order}", NOTES.replace("{order}", order))
         async with real.running():
@@ -394,7 +394,7 @@ async def test_a_host_that_ended_comes_back_with_every_plan(host: RealHost, hook
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_plugin_that_cannot_be_configured_is_off_where_that_is(tmp_path: Path) -> None:
-    real = RealHost(tmp_path, module=QUICK)
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     real.write(
         "picky",
         """
@@ -419,7 +419,7 @@ async def test_a_plugin_that_cannot_be_configured_is_off_where_that_is(tmp_path:
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_plugin_that_ends_the_host_at_its_start_is_named(tmp_path: Path) -> None:
-    real = RealHost(tmp_path, module=QUICK)
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     real.write("bad", "import os\nfrom appliance.api import hookimpl\nos._exit(1)\n")
     async with real.running():
         with pytest.raises(PluginError, match="plugin 'bad' ends the plugin host in import"):
@@ -432,7 +432,7 @@ async def test_a_plugin_sees_no_secret_but_its_own(tmp_path: Path, monkeypatch: 
 
     assert child_environment({"APPLIANCE_SECRET_X": "1", "PATH": "2"}, secrets=False)["PATH"] == "2"
     assert "APPLIANCE_SECRET_X" not in child_environment({"APPLIANCE_SECRET_X": "1"}, secrets=False)
-    real = RealHost(tmp_path, module=QUICK)
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     real.write(
         "own",
         """
@@ -458,7 +458,7 @@ async def test_a_plugin_sees_no_secret_but_its_own(tmp_path: Path, monkeypatch: 
 async def test_what_plugins_print_is_in_the_log_under_their_names(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = RealHost(tmp_path, module=QUICK)
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     real.write(
         "chatty",
         """
