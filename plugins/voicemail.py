@@ -87,12 +87,13 @@ class Outbox:
         self._folder = folder
         self._servers: dict[str, Server] = {}
         self._more = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._again: dict[Path, tuple[float, float]] = {}
         self._task: asyncio.Task[None] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="voicemail outbox")
+        self._task = self._loop.create_task(self._run(), name="voicemail outbox")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -113,7 +114,8 @@ class Outbox:
         draft.rename(path)
 
     def wake(self) -> None:
-        self._more.set()
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._more.set)
 
     async def _run(self) -> None:
         while True:
@@ -167,12 +169,12 @@ async def appliance_stopping() -> None:
 
 
 @hookimpl
-async def appliance_record_stored(call: Call, record: Mapping[str, Any]) -> None:
+def appliance_record_stored(call: Call, record: Mapping[str, Any]) -> None:
     values: Values = call.values
-    message = await asyncio.to_thread(message_of, call, record, values)
+    message = message_of(call, record, values)
     if message is not None and _outbox:
         message[_TO_LINE] = call.line
-        await asyncio.to_thread(_outbox[-1].take, call.call_id, message)
+        _outbox[-1].take(call.call_id, message)
         _outbox[-1].wake()
 
 
