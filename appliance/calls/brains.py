@@ -279,7 +279,7 @@ class FlowBrain:
             return
         actions = self._actions(heard)
         if listen is not None and listen.private and self._flow.expectation is None:
-            yield brain.Listen(replace(self._expectation(listen), private=False))
+            yield brain.Listen(replace(self._expectation(listen), private=False, keys=""))
         for step in self._steps(actions):
             yield step
 
@@ -355,6 +355,8 @@ class FlowBrain:
                 return self._flow.handle(flow.Said())
             case brain.TransferFailed():
                 return self._flow.handle(flow.TransferFailed())
+            case brain.GoTo(step):
+                return self._flow.enter(step)
 
     def _expectation(self, listen: flow.Listen) -> brain.Expectation:
         digits = listen.digits
@@ -365,6 +367,7 @@ class FlowBrain:
             no_input_s=listen.no_input_s,
             key_timeout_s=digits.timeout_s if digits is not None else None,
             min_digits=digits.min if digits is not None and digits.by != "key" and not listen.keys else 0,
+            keys=brain.ALL_KEYS if digits is not None else "".join(key for key, _ in listen.keys),
             hints=self._line.hints,
             private=listen.private,
         )

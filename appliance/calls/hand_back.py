@@ -17,6 +17,7 @@ from appliance.calls.tool_sources import Offered
 from appliance.conversation.brain import (
     OPEN,
     Gate,
+    GoTo,
     HangUp,
     Heard,
     Input,
@@ -182,6 +183,9 @@ class SharedBrain:
     async def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
         """Raises EngineError where the model fails before the turn is certain; later the flow goes on."""
         self._note(heard)
+        if isinstance(heard, GoTo) and self._model is not None:
+            self._past.append(self._model)
+            self._model = None
         if self._model is None:
             said = False
             async for step in self._flow.reply(heard, gate):

@@ -24,6 +24,7 @@ from appliance.calls.hand_back import make_shared_brain
 from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
 from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
+from appliance.calls.shortcut_brain import with_shortcuts
 from appliance.calls.storing import CallKeeping
 from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
@@ -296,6 +297,8 @@ class CallSession:
         else:
             make = make_shared_brain if line.agent == "flow" and line.converses else make_brain
             brain = make(line, self._leg.info, model, self._hooks, self._offered)
+        if line.keys:
+            brain = with_shortcuts(brain, line, self._leg.info)
         if self._recording.asks:
             brain = with_consent(brain, self._line, self._leg.info)
         brain.report_tools(self._audit.ran)

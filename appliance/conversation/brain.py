@@ -10,6 +10,8 @@ from typing import Final, Protocol, TypeAlias
 from appliance.conversation.conversing import SpokenReply
 from appliance.events import Consent, ToolRun
 
+ALL_KEYS: Final = "0123456789*#ABCD"
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -22,6 +24,7 @@ class Expectation:
         no_input_s: silence after which the caller is taken to say nothing; None: wait.
         key_timeout_s: how long after a key the next one may come; None where keys do not make up a number.
         min_digits: spoken digits needed; fewer are an unfinished number. 0 where no digits are expected.
+        keys: those that answer the question that is open; all where they make up a number that was asked for.
         hints: words that are likely, for a recogniser of open vocabulary.
         private: what is said and pressed is nobody's business: neither recorded, nor on record, nor told to plugins.
     """
@@ -32,6 +35,7 @@ class Expectation:
     no_input_s: float | None = None
     key_timeout_s: float | None = None
     min_digits: int = 0
+    keys: str = ""
     hints: tuple[str, ...] = ()
     private: bool = False
 
@@ -84,7 +88,14 @@ class TransferFailed:
     denied: str = ""
 
 
-Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed
+@dataclass(frozen=True)
+class GoTo:
+    """Go on at this step of the flow, whatever was going on; only for brains that have one."""
+
+    step: str
+
+
+Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo
 
 
 @dataclass(frozen=True)

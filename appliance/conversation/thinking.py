@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from appliance.api.tools import Answer, Question
 from appliance.conversation import manners
 from appliance.conversation.brain import (
+    ALL_KEYS,
     Answered,
     Asked,
     Expectation,
@@ -120,6 +121,7 @@ class Asking:
             reject=bool(question.phrases) and question.reject,
             key_timeout_s=question.key_timeout_s if question.max_digits else None,
             min_digits=question.min_digits,
+            keys=ALL_KEYS,
         )
 
     def key(self, digit: str) -> Answer | None:

@@ -72,7 +72,7 @@ class Draft:
         if self.line.agent == "flow":
             return self.order[0] if self.order else ""
         step = self.line.fallback.step if self.line.fallback is not None else None
-        return step or ""
+        return step or next((target for _, target in _key_targets(self.line)), "")
 
     @cached_property
     def sound(self) -> dict[str, Step]:
@@ -101,6 +101,9 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
     fallback = draft.line.fallback
     if fallback is not None and fallback.transfer is not None:
         found += _announcement(("fallback", "transfer", "announce"), fallback.transfer)
+    for key, shortcut in draft.line.keys.items():
+        if shortcut.transfer is not None:
+            found += _announcement(("keys", key, "transfer", "announce"), shortcut.transfer)
     if draft.order and draft.start:
         found += _targets(draft)
         for name, step in draft.sound.items():
@@ -135,11 +138,15 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         for key in _TEXT_KEYS if line.agent == "realtime" else ():
             if key in line.model_fields_set:
                 yield Problem((key,), "has no effect with agent: realtime", "remove it, or set agent: llm")
-        if draft.order and not draft.start and "fallback" not in wrong:
-            hint = "remove it, set agent: flow, or name the step to go on with in fallback.step"
+        if draft.order and not draft.start and not {"fallback", "keys"} & wrong:
+            hint = "remove it, set agent: flow, or name the step to go on with in fallback.step or keys"
             yield Problem(("flow",), f"has no effect with agent: {line.agent}", hint)
         if draft.start and not draft.order and "flow" not in wrong:
-            yield Problem(("fallback", "step"), f"there is no step {draft.start!r}", "give the line a flow with it")
+            for path, target in _outside(line):
+                yield Problem(path, f"there is no step {target!r}", "give the line a flow with it")
+        for path, _ in _key_targets(line) if line.agent == "realtime" else ():
+            hint = "use say, transfer or hang_up; or set agent: llm"
+            yield Problem(path, "a model that hears by itself cannot be left for the flow by a key", hint)
         yield from _tools(line)
         for name, step in draft.sound.items():
             if isinstance(step, ConverseStep):
@@ -196,6 +203,12 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         if line.fallback.transfer:
             yield ("fallback", "transfer", "to"), line.fallback.transfer.to
             yield ("fallback", "transfer", "announce"), line.fallback.transfer.announce
+    for digit, shortcut in line.keys.items():
+        yield ("keys", digit, "say"), shortcut.say
+        yield ("keys", digit, "hang_up"), shortcut.hang_up or ""
+        if shortcut.transfer:
+            yield ("keys", digit, "transfer", "to"), shortcut.transfer.to
+            yield ("keys", digit, "transfer", "announce"), shortcut.transfer.announce
     for key in ("announce", "ask", "refused"):
         if text := getattr(line.record, key):
             yield ("record", key), text
@@ -263,8 +276,7 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
     for key, policy in (("no_input", line.no_input), ("no_match", line.no_match)):
         if policy.then is not None:
             yield (key, "then"), policy.then
-    if line.fallback is not None and line.fallback.step is not None:
-        yield ("fallback", "step"), line.fallback.step
+    yield from _outside(line)
     for name, step in draft.sound.items():
         path: Path = ("flow", name)
         if isinstance(step, SayStep) and step.next is not None:
@@ -284,6 +296,21 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
             for key, own in (("no_input", step.no_input), ("no_match", step.no_match)):
                 if own is not None and own.then is not None:
                     yield (*path, key, "then"), own.then
+
+
+def _outside(line: Line) -> Iterator[tuple[Path, str]]:
+    """The steps at which the flow can be entered other than from a step or by its beginning."""
+    if line.fallback is not None and line.fallback.step is not None:
+        yield ("fallback", "step"), line.fallback.step
+    yield from _key_targets(line)
+
+
+def _key_targets(line: Line) -> Iterator[tuple[Path, str]]:
+    for digit, shortcut in line.keys.items():
+        for name in ("goto", "failed"):
+            step = getattr(shortcut, name)
+            if step is not None:
+                yield ("keys", digit, name), step
 
 
 def _targets(draft: Draft) -> Iterator[Problem]:
@@ -440,7 +467,8 @@ def _unreachable(draft: Draft) -> Iterator[Problem]:
         return
     edges = {name: [target for target in draft.ways[name] if target in known] for name in draft.order}
     line_level = [policy.then for policy in (draft.line.no_input, draft.line.no_match) if policy.then in known]
-    edges[draft.start] = edges[draft.start] + [then for then in line_level if then is not None]
+    by_key = [target for _, target in _outside(draft.line) if target in known]
+    edges[draft.start] = edges[draft.start] + [then for then in line_level if then is not None] + by_key
     reached = _reach(edges, draft.start)
     for name in draft.order:
         if name not in reached:

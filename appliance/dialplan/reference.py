@@ -20,6 +20,7 @@ from appliance.dialplan.schema import (
     Turn,
     Voice,
 )
+from appliance.dialplan.shortcuts import Shortcut
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
@@ -55,6 +56,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`memory`", Memory),
     ("`filler`", Filler),
     ("`record`", Recording),
+    ("One of `keys` of a line", Shortcut),
     ("A `say` step", SayStep),
     ("An `ask` step", AskStep),
     ("`digits` of an `ask` step", DigitSpec),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault, short_form
 from appliance.dialplan.match import Match
+from appliance.dialplan.shortcuts import Shortcut
 from appliance.dialplan.steps import (
     TEXT_SCHEMA,
     ConverseStep,
@@ -22,6 +23,7 @@ from appliance.dialplan.steps import (
     Text,
     TransferTarget,
     target,
+    telephone_key,
 )
 
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
@@ -272,7 +274,7 @@ class Line(Section):
     flow: dict[Name, TaggedStep] = Field(
         default={},
         description="With `agent: flow`: steps by name. The first one is where the call begins. With `agent: llm`: "
-        "those that `fallback` goes on with.",
+        "those that `fallback` or `keys` go on with.",
     )
     fallback: Fallback | None = Field(
         default=None,
@@ -298,6 +300,11 @@ class Line(Section):
     turn: Turn = Field(default=Turn(), description="When the caller has finished.")
     no_input: NoInput = Field(default=NoInput(), description="When the caller says nothing.")
     no_match: NoMatch = Field(default=NoMatch(), description="When the caller says something unexpected.")
+    keys: dict[Annotated[str, AfterValidator(telephone_key)], Shortcut] = Field(
+        default={},
+        description='Telephone keys that do something at any time: `{"0": {transfer: ...}}`; not while a number is '
+        "pressed, nor during a private question, nor where a question gives the key a meaning.",
+    )
     max_duration_s: float = Field(default=1800.0, ge=1, le=86400, description="A call is ended after this long.")
     record: Annotated[Recording, BeforeValidator(_recording)] = Field(
         default=Recording(enabled=False), description="Whether calls are recorded: true, false, or a mapping."

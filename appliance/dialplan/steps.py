@@ -40,7 +40,7 @@ def _next(value: Any) -> Any:
     return {"default": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
-def _key(value: str) -> str:
+def telephone_key(value: str) -> str:
     if len(value) != 1 or value not in KEYS:
         raise fault(f"{value!r} is not a telephone key", "use one of 0-9, * and #")
     return value
@@ -118,7 +118,7 @@ class AskStep(Section):
     expect: Annotated[dict[str, tuple[Text, ...]], BeforeValidator(_choices)] = Field(
         default={}, description="Choice to the phrases that mean it; or a list of phrases, each its own choice."
     )
-    keys: dict[Annotated[str, AfterValidator(_key)], str] = Field(
+    keys: dict[Annotated[str, AfterValidator(telephone_key)], str] = Field(
         default={}, description='Telephone key to the choice it stands for: `{"1": booking}`.'
     )
     digits: DigitSpec | None = Field(default=None, description="A number to collect instead of, or beside, choices.")

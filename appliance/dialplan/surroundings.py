@@ -75,6 +75,9 @@ def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
             yield ("flow", name, "transfer"), step.transfer
     if line.fallback is not None and line.fallback.transfer is not None:
         yield ("fallback", "transfer"), line.fallback.transfer
+    for key, shortcut in line.keys.items():
+        if shortcut.transfer is not None:
+            yield ("keys", key, "transfer"), shortcut.transfer
     yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
 
 

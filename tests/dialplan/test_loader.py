@@ -496,3 +496,40 @@ def test_only_a_model_that_hears_can_find_the_ends_of_turns() -> None:
 def test_a_mistake_in_a_rule_for_recording(rest: str, expected: str) -> None:
     text = f"name: test\n{rest}\n" + ("" if "realtime" in rest else f"flow:{BYE.replace(chr(10), chr(10) + '  ')}\n")
     assert any(expected in mistake for mistake in mistakes(text, speech=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("{x: {say: Hi}}", "'x' is not a telephone key; use one of 0-9, * and #"),
+        ('{"0": {}}', "keys.0: the key does nothing; give it one of say, transfer, goto, hang_up"),
+        ('{"0": {goto: bye, hang_up: Bye}}', "keys.0: the key has both goto and hang_up; keep one of them"),
+        ('{"0": {say: Hi, hang_up: Bye}}', "keys.0: the key has both say and hang_up; write what is said as hang_up"),
+        ('{"0": {say: Hi, failed: bye}}', "keys.0: failed has no effect without transfer"),
+        ('{"0": {goto: by}}', "keys.0.goto: there is no step 'by'; did you mean 'bye'?"),
+        ('{"0": {transfer: 100, failed: byes}}', "keys.0.failed: there is no step 'byes'; did you mean 'bye'?"),
+        ('{"0": {transfer: {to: 100, announce: Hi}}}', "keys.0.transfer.announce: nobody hears it with kind: blind"),
+        ('{"0": {transfer: {to: 100, trunk: carier}}}', "keys.0.transfer.trunk: there is no trunk 'carier'"),
+        ('{"0": {say: "${callr.number}"}}', "unknown variable ${callr.number}; did you mean 'caller.number'?"),
+        ('{"0": {gto: bye}}', "did you mean 'goto'?"),
+    ],
+)
+@pytest.mark.parametrize("agent", ["flow", "llm"])
+def test_a_mistake_in_a_key_that_does_something_at_any_time(agent: str, keys: str, expected: str) -> None:
+    leads = "agent: llm\nprompt: Be brief.\nfallback: {step: bye}\n" if agent == "llm" else ""
+    text = f"name: test\n{leads}keys: {keys}\nflow: {{bye: {{hang_up: Goodbye.}}}}\n"
+    told = mistakes(text, llm=True, trunks=["carrier"], routes=True)
+    assert any(expected in mistake for mistake in told), told
+
+
+def test_a_step_may_be_there_only_for_a_key() -> None:
+    steps = "keys: {'0': {goto: menu}}\nflow: {bye: {hang_up: Goodbye.}, menu: {hang_up: The menu.}}\n"
+    assert load(f"name: test\n{steps}").lines[0].keys["0"].goto == "menu"
+    load(f"name: test\nagent: llm\nprompt: Be brief.\n{steps.replace('bye: {hang_up: Goodbye.}, ', '')}", llm=True)
+    (told,) = mistakes("name: test\nagent: llm\nprompt: Be brief.\nkeys: {'0': {goto: menu}}\n", llm=True)
+    assert told.endswith("keys.0.goto: there is no step 'menu'; give the line a flow with it")
+    told, *_ = mistakes(
+        f"name: test\nagent: realtime\nprompt: Be brief.\n{steps.replace('bye: {hang_up: Goodbye.}, ', '')}",
+        speech=True,
+    )
+    assert "cannot be left for the flow by a key; use say, transfer or hang_up; or set agent: llm" in told
