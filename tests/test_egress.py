@@ -45,6 +45,11 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe",
         "2002:7f00:1::",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:2::a9fe:a9fe",
+        "::ffff:0:7f00:1",
+        "fec0::1",
+        "5f00::1",
         "2001:0:4136:e378:8000:63bf:80ff:fffe",
     ],
 )

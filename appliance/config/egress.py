@@ -18,7 +18,10 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SCHEMES: Final = ("http", "https", "ws", "wss")
 _NAME: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_HOLD_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/96", "::ffff:0:0:0/96")))
+"""Translated to IPv4 on the way, to the address in the last 32 bits: NAT64, a site's own NAT64, SIIT."""
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All public addresses of IPv6. What lies outside is some network's own, whatever Python knows of it."""
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "169.254.169.254", "fd00:ec2::254")))
 """Where clouds tell a machine its credentials; one of them looks like a public address."""
@@ -98,14 +101,14 @@ def _address(text: str) -> IpAddress | None:
 
 
 def embedded(address: IpAddress) -> IpAddress:
-    """The IPv4 address that an IPv6 one stands for (mapped, compatible, 6to4, NAT64, Teredo), or itself."""
+    """The IPv4 address that an IPv6 one stands for (mapped, compatible, 6to4, NAT64, SIIT, Teredo), or itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if (inner := address.ipv4_mapped or address.sixtofour) is not None:
         return inner
     if address.teredo is not None:
         return address.teredo[1]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 0xFFFF):
+    if any(address in network for network in _HOLD_IPV4) or (address in _COMPATIBLE and int(address) > 0xFFFF):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
@@ -134,9 +137,15 @@ def refusal(host: str, address: IpAddress, allowed: Hosts, egress: Hosts | None)
         return (
             f"{host} is at {meant}, which is link-local, metadata or multicast; allow_hosts does not list the address"
         )
-    if not (meant.is_global and meant not in _PROTOCOLS) and not allowed.names_host(host):
+    if not _is_public(meant) and not allowed.names_host(host):
         return f"{host} is at {meant}, which is not public; allow_hosts does not list it"
     return ""
+
+
+def _is_public(address: IpAddress) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.is_global and address in _UNICAST
+    return address.is_global and address not in _PROTOCOLS
 
 
 def engine_mistakes(
