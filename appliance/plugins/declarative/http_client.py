@@ -113,7 +113,7 @@ class HttpClient:
             async with asyncio.timeout(timeout_s):
                 target = URL(url, encoded=True)
                 for _ in range(_REDIRECTS + 1):
-                    asked = _Asked(target.host or "")
+                    asked = _Asked(target.raw_host or "")  # xn--..., as lists of hosts hold it
                     token = _asked.set(asked)
                     try:
                         answer, onward = await self._once(method, target, headers, body)

@@ -141,3 +141,13 @@ async def test_nothing_leaves_with_an_empty_egress(tmp_path: Path) -> None:
             tmp_path, server, "shop.example", resolver=Public, allow_hosts=listed, egress=("a.example",)
         )
         assert await ask(tmp_path, server, "shop.example", resolver=Public, allow_hosts=listed, egress=("*.example",))
+
+
+async def test_a_name_in_other_letters_is_the_one_that_is_listed(tmp_path: Path) -> None:
+    class Private(Names):
+        answers = iter([["127.0.0.1"]])
+
+    async with HttpServer() as server:
+        assert await ask(
+            tmp_path, server, "xn--mnchen-3ya.example", resolver=Private, allow_hosts=("xn--mnchen-3ya.example",)
+        )
