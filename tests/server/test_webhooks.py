@@ -15,10 +15,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from sqlalchemy import create_engine, text
 
 from appliance.clock import SystemClock
+from appliance.plugins.declarative.http_client import HttpClient
 from appliance.plugins.declarative.loader import DeclarativePlugin
 from appliance.plugins.declarative.source import Declarative
 from appliance.server.webhooks import Webhooks
@@ -125,6 +127,22 @@ async def test_what_fails_comes_again_under_the_same_id_and_is_given_up_in_the_e
         assert {row["problem"] for row in rows(tmp_path)} == {"answered 500"}
         assert set(Counter(one.headers["webhook-id"] for one in server.asked).values()) == {3}
         assert await box.store.webhook_queue.expire(box.clock.utc() + timedelta(days=1)) == 2
+
+
+async def test_an_attempt_that_nobody_thought_of_is_counted_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("out of the blue")
+
+    monkeypatch.setattr(HttpClient, "ask", broken)
+    async with HttpServer() as server, running(tmp_path, hook(tmp_path, server, "    attempts: 2\n")) as box:
+        box.one_call()
+        await eventually(lambda: box.outcome("failed") == 2)
+        await eventually(lambda: {row["attempts"] for row in rows(tmp_path)} == {1})
+        box.clock.ahead_s += 3600
+        await eventually(lambda: box.outcome("given_up") == 2)
+        await eventually(lambda: {row["problem"] for row in rows(tmp_path)} == {"cannot be sent: RuntimeError"})
 
 
 async def test_a_server_that_wants_no_more_is_told_no_more(tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ class Delivery:
                 except StoreError as error:
                     logger.error("%s", error)
                     wait_s = _STORE_FAILED_S
+                except Exception:
+                    # Whatever one event or one line is like: the others are still to be told.
+                    logger.exception("webhooks: what waits cannot be looked at; again in %d s", _STORE_FAILED_S)
+                    wait_s = _STORE_FAILED_S
                 if self._clock.monotonic() < self._hot_until:
                     wait_s = min(wait_s, _HOT_S)
                 with contextlib.suppress(TimeoutError):
@@ -166,9 +170,10 @@ class Delivery:
             lane = self._lanes.setdefault(key, _Lane())
             if first_at > now:
                 wait_s = min(wait_s, (first_at - now).total_seconds())
-            elif not lane.ahead:
+                continue
+            if not lane.ahead:
                 lane.ahead.extend(await self._queue.due(key, now, _AHEAD, (*lane.running, *self._delivered)))
-                self._start(key, lane)
+            self._start(key, lane)
         return wait_s
 
     async def _forget(self) -> None:
@@ -234,6 +239,10 @@ class Delivery:
             )
         except (HttpFailure, KeyError) as error:
             return str(error), None
+        except Exception as error:
+            # An attempt like any other: one that is not counted would be made again at once, and for ever.
+            logger.exception("webhook %s.%s: %s of call %s", target.plugin, target.webhook, event.event, event.call_id)
+            return f"cannot be sent: {type(error).__name__}", None
         if 200 <= answer.status <= 299:
             return "", None
         return (_GONE if answer.status == 410 else f"answered {answer.status}"), answer.retry_after_s
