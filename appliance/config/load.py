@@ -56,6 +56,11 @@ def read_document(
     return parse(text, name, secrets=secrets, secret_at=secret_at, typed=typed, max_nodes=max_nodes)
 
 
+def shown_files(folder: Path) -> list[Path]:
+    """The ``*.yaml`` files of a folder, in order, but for hidden ones: editors leave locks there that are no files."""
+    return sorted(file for file in folder.glob("*.yaml") if not file.name.startswith("."))
+
+
 def display_name(path: Path) -> str:
     """The path as an operator would type it: relative where it is below the working directory."""
     try:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from appliance.config import Settings
-from appliance.config.load import display_name, read_document, secrets_of
+from appliance.config.load import display_name, read_document, secrets_of, shown_files
 from appliance.config.marks import Document
 from appliance.config.validation import locate, validate
 from appliance.dialplan.checks import Draft, Problem, problems
@@ -166,7 +166,7 @@ class _Reader:
         files: list[Path] = []
         for path in paths:
             try:
-                found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+                found = shown_files(path) if path.is_dir() else [path]
             except OSError as error:
                 what = f"cannot be read: {(error.strerror or 'unreadable').lower()}"
                 self._wrong(Mistake(display_name(path), 1, "file", what, "check its permissions"))

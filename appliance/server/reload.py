@@ -151,6 +151,10 @@ class Reloader:
         except (ApplianceError, OSError) as error:
             logger.error("reload (%s) failed, all stays as it was: %s", cause, error)
             return Outcome("failed", took(), lines, problem=str(error))
+        except Exception as error:
+            # Nobody who asks, the watch over files least of all, may end with a reload that fails.
+            logger.exception("reload (%s) failed, all stays as it was", cause)
+            return Outcome("failed", took(), lines, problem=f"{type(error).__name__}: {error}; see the log")
         before, self.plan = self.plan, plan
         for commit in commits:
             commit()
@@ -206,8 +210,9 @@ def stamps(paths: Iterable[Path]) -> Stamps:
             if path.is_dir():
                 with os.scandir(path) as entries:
                     for entry in entries:
-                        if entry.name.endswith((".yaml", ".py")):
-                            found[entry.path] = _stamp(entry.stat())
+                        if entry.name.endswith((".yaml", ".py")) and not entry.name.startswith("."):
+                            with contextlib.suppress(OSError):  # a link that leads nowhere hides no other file
+                                found[entry.path] = _stamp(entry.stat())
             else:
                 found[str(path)] = _stamp(path.stat())
     return found

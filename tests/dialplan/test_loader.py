@@ -55,6 +55,7 @@ def test_files_are_tried_by_name_and_lines_from_top_to_bottom() -> None:
         a=f"lines:\n- {{name: first, match: {{called: 1}}, {bye}}}\n- {{name: second, match: {{called: 2}}, {bye}}}\n",
     )
     (paths[0] / "notes.txt").write_text("not a dialplan")
+    (paths[0] / ".#b.yaml").symlink_to("someone@somewhere.4711:1")
     plan = load_dialplans(paths)
     assert [line.name for line in plan.lines] == ["first", "second", "last"]
     assert plan.sources == {"first": "dialplans/a.yaml:2", "second": "dialplans/a.yaml:3", "last": "dialplans/b.yaml:1"}

@@ -108,6 +108,17 @@ async def test_a_reader_that_fails_leaves_all_as_it_was() -> None:
     assert (await bench.reloader.reload("test")).what == "unchanged"
 
 
+async def test_what_nobody_thought_of_is_a_failed_reload_to_all_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(RuntimeError("out of the blue"))
+    before = bench.reloader.plan
+    outcomes = await asyncio.gather(*(bench.reloader.reload(str(number)) for number in range(3)))
+    assert {one.what for one in outcomes} == {"failed"}
+    assert "out of the blue" in outcomes[0].problem
+    assert bench.reloader.plan is before
+    bench.next = plan(a=1)
+    assert (await bench.reloader.reload("test")).what == "unchanged"
+
+
 async def test_whoever_asks_while_it_reads_gets_the_next_reading_with_all_others() -> None:
     bench = Bench(plan(a=1))
     bench.gate.clear()
@@ -150,6 +161,14 @@ def test_stamps_tell_of_every_change(tmp_path: Path) -> None:
     file.unlink()
     assert changed()
     assert stamps([tmp_path / "absent"]) == {}
+
+
+def test_a_lock_that_an_editor_leaves_beside_files_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / ".#a.yaml").symlink_to("someone@somewhere.4711:1")
+    (tmp_path / "gone.yaml").symlink_to("nowhere")
+    for name in "abc":
+        (tmp_path / f"{name}.yaml").write_text("1")
+    assert {Path(file).name for file in stamps([tmp_path])} == {"a.yaml", "b.yaml", "c.yaml"}
 
 
 async def test_a_file_that_has_changed_is_read_once_it_stays_as_it_is(tmp_path: Path) -> None:

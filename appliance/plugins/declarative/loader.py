@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from appliance.config.load import display_name, read_document
+from appliance.config.load import display_name, read_document, shown_files
 from appliance.config.marks import Document, Secrets
 from appliance.config.validation import locate, options_problems, validate
 from appliance.errors import ConfigError, Mistake
@@ -179,7 +179,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         try:
-            found = sorted(path.glob("*.yaml")) if path.is_dir() else [path] if path.suffix in (".yaml", ".yml") else []
+            found = shown_files(path) if path.is_dir() else [path] if path.suffix in (".yaml", ".yml") else []
         except OSError:
             found = []
         files += [file for file in found if file not in files]
