@@ -17,7 +17,7 @@ def make_app(box: BoxStatus) -> web.Application:
     """The application; other packages add their routes to it before it is started.
 
     * ``/healthz``  200 while the event loop of the control process turns
-    * ``/readyz``   200 when calls are taken, else 503; JSON says what stands in the way
+    * ``/readyz``   200 when calls are taken, else 503; JSON says what stands in the way, and ``warnings``
     * ``/trunks``   how each trunk is, as JSON: registered, reachable, calls, what happened
     * ``/metrics``  Prometheus, text or OpenMetrics as asked for
     """
@@ -36,8 +36,12 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    reasons = request.app[BOX].not_ready()
-    return web.json_response({"ready": not reasons, "not_ready": reasons}, status=503 if reasons else 200)
+    box = request.app[BOX]
+    reasons = box.not_ready()
+    told: dict[str, object] = {"ready": not reasons, "not_ready": reasons}
+    if warnings := box.warnings():
+        told["warnings"] = warnings
+    return web.json_response(told, status=503 if reasons else 200)
 
 
 async def _trunks(request: web.Request) -> web.Response:

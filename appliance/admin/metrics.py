@@ -334,6 +334,10 @@ class Metrics:
         """Count a reading of other dialplans, by what came of it: one of ``RELOADS``."""
         self._reloads.labels(outcome).inc()
 
+    def watch_dialplans(self, outdated: Callable[[], bool]) -> None:
+        """Read whether calls are answered by older dialplans than there are on disk."""
+        self._pulled.outdated = outdated
+
     def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
         """Read how many calls were not taken, by cause."""
         self._pulled.refusals = refused
@@ -376,6 +380,7 @@ class _Pulled:
         self.sip: Callable[[], Mapping[str, int]] | None = None
         self.refusals: Callable[[], Mapping[str, int]] | None = None
         self.given_up: Callable[[], Mapping[str, int]] | None = None
+        self.outdated: Callable[[], bool] = lambda: False
         self.trunks: TrunkTable | None = None
         self.router: Router | None = None
         self.switched_off: Callable[[], Sequence[tuple[Key, float]]] | None = None
@@ -385,6 +390,7 @@ class _Pulled:
         yield self._pacing()
         yield self._hook_times()
         yield from self._processes()
+        yield GaugeMetricFamily("appliance_dialplans_outdated", "Older dialplans answer", value=float(self.outdated()))
         if self.store is not None:
             yield from _store(self.store())
         if self.webhooks is not None:

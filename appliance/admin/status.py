@@ -26,6 +26,7 @@ class BoxStatus:
         self._started_at = self._clock.monotonic()
         self._states = dict.fromkeys(expected, "starting")
         self._checks: dict[str, Callable[[], str]] = {}
+        self._warnings: dict[str, Callable[[], str]] = {}
         self.trunks: TrunkTable | None = None
         """Shown at /trunks."""
 
@@ -42,6 +43,14 @@ class BoxStatus:
     def add_check(self, name: str, check: Callable[[], str]) -> None:
         """``check`` returns "" or, in words, why ``name`` keeps the box from taking calls (the record, say)."""
         self._checks[name] = check
+
+    def add_warning(self, name: str, check: Callable[[], str]) -> None:
+        """``check`` returns "" or, in words, what is wrong with ``name`` although calls are taken."""
+        self._warnings[name] = check
+
+    def warnings(self) -> dict[str, str]:
+        """What somebody should see to although calls are taken: name to what it is."""
+        return {name: warning for name, check in self._warnings.items() if (warning := check())}
 
     def trunk_states(self) -> dict[str, dict[str, object]]:
         """How each trunk is now, by name; what it does not do (register, be asked) is None."""

@@ -53,6 +53,7 @@ class Plan:
         yaml: the YAML plugins in use, by name.
         warnings: what an operator should know.
         files: every file that was read.
+        raw: all of it, as the other process has written it.
     """
 
     lines: PlannedLines
@@ -61,6 +62,7 @@ class Plan:
     yaml: Mapping[str, DeclarativePlugin]
     warnings: tuple[Mistake, ...]
     files: tuple[str, ...]
+    raw: memoryview
 
 
 async def compiled(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Plan:
@@ -103,9 +105,21 @@ async def compiled(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Plan:
 
 def _received(fd: int, settings: Settings) -> Plan:
     size = os.fstat(fd).st_size
-    data = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+    return opened(memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)), settings)
+
+
+def opened(data: memoryview, settings: Settings) -> Plan:
+    """The plan in what such a process has written.
+
+    Args:
+        data: from nowhere else: it is unpickled.
+        settings: of the box.
+
+    Raises:
+        ConfigError: with every mistake in the dialplans.
+    """
     (length,) = _LENGTH.unpack(data[-_LENGTH.size :])
-    end = size - _LENGTH.size
+    end = len(data) - _LENGTH.size
     contents: Contents = pickle.loads(data[end - length : end])
     if contents.mistakes:
         raise ConfigError(list(contents.mistakes))
@@ -113,7 +127,7 @@ def _received(fd: int, settings: Settings) -> Plan:
     routing = routing_among(lines, contents.lists, settings, contents.index)
     plugins = msgspec.msgpack.decode(contents.plugins, type=PluginPlan)
     yaml: dict[str, DeclarativePlugin] = pickle.loads(contents.yaml)
-    return Plan(lines, routing, plugins, yaml, contents.warnings, contents.files)
+    return Plan(lines, routing, plugins, yaml, contents.warnings, contents.files, data)
 
 
 def examine_lines(settings: Settings, plugins: PluginChecker) -> tuple[Dialplan | None, list[Mistake]]:

@@ -37,9 +37,10 @@ from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
 from appliance.dialplan.compiler import Plan, compiled
+from appliance.dialplan.kept import KeptPlan
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConfigError
 from appliance.events import CallEvent, CallStarted
 from appliance.ipc.child import EXIT_UNUSABLE, SupervisorLink, allow_open_files
 from appliance.ipc.logs import configure_logging
@@ -51,7 +52,7 @@ from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import Chosen, effective
 from appliance.server.plan import ENGINE_KINDS
-from appliance.server.reload import Commit, Reloader, listen, stamps, watch
+from appliance.server.reload import Commit, Outcome, Reloader, listen, stamps, watch
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -69,6 +70,7 @@ from appliance.store.retention import keep_expiring
 logger = logging.getLogger(__name__)
 
 _TIDY_EVERY_S: Final = 15.0
+_CAME_TO: Final = {"refused": "was refused", "failed": "has failed"}
 _SHUTDOWN_S: Final = 2.0
 """How long requests that are being answered may take once the box stops."""
 
@@ -109,10 +111,12 @@ class EventLog:
 class Control:
     """Everything the control process holds, from start to stop."""
 
-    def __init__(self, settings: Settings, rings: AudioRings, workers: list[str]) -> None:
+    def __init__(self, settings: Settings, rings: AudioRings, workers: list[str], kept: KeptPlan) -> None:
         self._settings = settings
         self._workers = workers
         self._rings = rings
+        self._kept = kept
+        self._outdated = ""
         self._metrics = Metrics()
         self._status = BoxStatus(["media", "recorder", "control", *workers], self._metrics)
         self._clock = SystemClock()
@@ -124,7 +128,7 @@ class Control:
         """Start in the order that nothing is offered before it works; stop in the reverse order."""
         settings = self._settings
         await self._link.open(settings.runtime_dir)
-        reading = asyncio.create_task(compiled(settings), name="dialplans")
+        reading = asyncio.create_task(self._first_plan(), name="dialplans")
         store = CallStore(settings.store.url)
         await store.open()
         plan = self._plan = await reading
@@ -210,6 +214,8 @@ class Control:
         http = await self._serve_http(desk, registry)
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
+        self._status.add_warning("dialplans", lambda: self._outdated)
+        self._metrics.watch_dialplans(lambda: bool(self._outdated))
         self._metrics.watch_store(lambda: store.stats)
         self._metrics.watch_webhooks(lambda: webhooks.stats)
         self._metrics.watch_sip(lambda: endpoint.counters)
@@ -222,8 +228,8 @@ class Control:
         reloader = Reloader(
             plan,
             partial(compiled, settings),
-            [partial(self._other_plan, registry, plugins, declarative, warm_up)],
-            lambda outcome: self._metrics.reloaded(outcome.what),
+            [partial(self._other_plan, registry, plugins, declarative, warm_up), self._keep],
+            self._reloaded,
         )
         orders = await listen(settings.runtime_dir, reloader.reload)
         watching = asyncio.create_task(self._watch_files(reloader), name="watch files")
@@ -252,6 +258,39 @@ class Control:
         await media.stop()
         await store.close()
         self._link.close()
+
+    async def _first_plan(self) -> Plan:
+        """What the files hold; after a restart and where they are not in order, what they held before.
+
+        Raises:
+            ConfigError: with every mistake in them.
+            ApplianceError: they cannot be read.
+        """
+        try:
+            plan = await compiled(self._settings)
+        except ApplianceError as error:
+            last = await asyncio.to_thread(self._kept.last, self._settings)
+            if last is None:
+                raise
+            for line in error.mistakes if isinstance(error, ConfigError) else [error]:
+                logger.error("%s", line)
+            self._outdated = "the files were not in order at the restart: calls are answered by what they held before"
+            logger.error("dialplans: %s; mend them, and reload", self._outdated)
+            return last
+        await asyncio.to_thread(self._kept.keep, plan)
+        return plan
+
+    async def _keep(self, plan: Plan) -> Commit:
+        """Keep the plan for a restart. The last thing that is made ready: nothing can be wrong with it any more."""
+        await asyncio.to_thread(self._kept.keep, plan)
+        return lambda: None
+
+    def _reloaded(self, outcome: Outcome) -> None:
+        self._metrics.reloaded(outcome.what)
+        taken = outcome.what in ("changed", "unchanged")
+        self._outdated = (
+            "" if taken else f"the last reload {_CAME_TO[outcome.what]}: calls are answered by what was before"
+        )
 
     async def _other_plan(
         self, registry: CallRegistry, plugins: PluginLink, declarative: Declarative, warm_up: WarmUp, plan: Plan
@@ -414,6 +453,7 @@ def main() -> None:
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("--rings-fd", type=int, required=True)
     parser.add_argument("--capacity", type=int, required=True)
+    parser.add_argument("--kept-fd", type=int, required=True)
     parser.add_argument("--workers", required=True, help="names of the engine workers, comma-separated")
     arguments = parser.parse_args()
     settings = read_settings(arguments.settings_fd)
@@ -422,7 +462,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     allow_open_files()
     rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
-    control = Control(settings, rings, arguments.workers.split(","))
+    control = Control(settings, rings, arguments.workers.split(","), KeptPlan(arguments.kept_fd))
     try:
         uvloop.run(control.run())
     except (ApplianceError, OSError) as error:

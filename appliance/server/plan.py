@@ -20,8 +20,9 @@ class ProcessSpec:
     """One supervised process.
 
     ``module`` is run with ``python -m``; ``rings`` tells whether it maps the calls' audio, ``settings`` whether it may
-    read the box's settings with all their secrets. ``on_demand``: it is started when control asks for it. ``cores`` is
-    None where it may run anywhere. ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself.
+    read the box's settings with all their secrets, ``kept`` whether it is given what it kept before a restart.
+    ``on_demand``: it is started when control asks for it. ``cores`` is None where it may run anywhere.
+    ``idle``: it only gets what the others leave (SCHED_IDLE); it sets that itself.
     After ``silent_limit_s`` without a sign of life it is killed.
     """
 
@@ -30,6 +31,7 @@ class ProcessSpec:
     arguments: tuple[str, ...] = ()
     rings: bool = True
     settings: bool = True
+    kept: bool = False
     on_demand: bool = False
     cores: frozenset[int] | None = None
     idle: bool = False
@@ -84,6 +86,7 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
             "control",
             "appliance.server.control",
             ("--workers", ",".join(workers)),
+            kept=True,
             cores=others,
             silent_limit_s=120.0,
         )
@@ -124,11 +127,13 @@ def child_environment(environment: dict[str, str], *, secrets: bool = True) -> d
     return capped
 
 
-def command(spec: ProcessSpec, settings_fd: int, rings_fd: int, capacity: int) -> list[str]:
+def command(spec: ProcessSpec, settings_fd: int, rings_fd: int, capacity: int, kept_fd: int) -> list[str]:
     """The command line of a child."""
     line = [sys.executable, "-m", spec.module, *spec.arguments]
     if spec.settings:
         line += ["--settings-fd", str(settings_fd)]
     if spec.rings:
         line += ["--rings-fd", str(rings_fd), "--capacity", str(capacity)]
+    if spec.kept:
+        line += ["--kept-fd", str(kept_fd)]
     return line

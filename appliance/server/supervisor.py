@@ -103,6 +103,7 @@ class Supervisor:
         self._capacity = capacity
         self._rings_fd = rings.fd
         self._settings_fd = share_settings(self._settings)
+        self._kept_fd = os.memfd_create("appliance-kept", 0)
         listener = await serve(self._runtime_dir / "supervisor.sock", self._connected)
         for spec in plan(frozenset(os.sched_getaffinity(0)), self._settings):
             self._children[spec.name] = _Child(spec)
@@ -176,14 +177,16 @@ class Supervisor:
     async def _spawn(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
         cores = spec.cores
 
+        inherited = (self._settings_fd, self._rings_fd) if spec.settings else ()
+
         def pin() -> None:
             if cores is not None:
                 os.sched_setaffinity(0, cores)
 
         return await asyncio.create_subprocess_exec(
-            *command(spec, self._settings_fd, self._rings_fd, self._capacity),
+            *command(spec, self._settings_fd, self._rings_fd, self._capacity, self._kept_fd),
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(self._settings_fd, self._rings_fd) if spec.settings else (),
+            pass_fds=(*inherited, self._kept_fd) if spec.kept else inherited,
             env=child_environment(dict(os.environ), secrets=spec.settings),
             preexec_fn=pin,
         )

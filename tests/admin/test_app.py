@@ -46,6 +46,17 @@ async def test_ready_when_every_process_is(client: TestClient, box: BoxStatus) -
     assert (await client.get("/readyz")).status == 503
 
 
+async def test_what_somebody_should_see_to_is_told_by_a_box_that_is_ready(client: TestClient, box: BoxStatus) -> None:
+    for name in ("media", "asr-0"):
+        box.process_state(ProcessState(name, "ready", 1, 0))
+    wrong = ["the files were not in order"]
+    box.add_warning("dialplans", lambda: "; ".join(wrong))
+    response = await client.get("/readyz")
+    assert (response.status, (await response.json())["warnings"]) == (200, {"dialplans": wrong[0]})
+    wrong.clear()
+    assert "warnings" not in await (await client.get("/readyz")).json()
+
+
 async def test_a_draining_box_is_not_ready(client: TestClient, box: BoxStatus) -> None:
     for name in ("media", "asr-0"):
         box.process_state(ProcessState(name, "ready", 1, 0))

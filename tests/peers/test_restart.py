@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,8 @@ from appliance.cli.box import HOST, Box
 from tests.bench import lines, records
 from tests.bench.crash import wait_restarted
 from tests.bench.uac import header
-from tests.waiting import LIMIT_S
+from tests.interop.conftest import metric
+from tests.waiting import LIMIT_S, block_until
 
 pytestmark = pytest.mark.peer
 
@@ -71,3 +73,33 @@ def test_a_lost_call_is_told_to_be_over_after_the_restart(start_box: Callable[..
         assert [caller.ask("INVITE", OFFER), caller.ask("INFO"), caller.ask("BYE")] == [481, 481, 481]
     (call,) = records.wait_settled(box.database, 1)
     assert call["disposition"] == "interrupted"
+
+
+def test_with_broken_dialplans_it_comes_back_with_those_before(tmp_path: Path) -> None:
+    plans = tmp_path / "plans"
+    plans.mkdir()
+    file = plans / "desk.yaml"
+    sound = "name: desk\nflow: {bye: {hang_up: Goodbye.}}\n"
+    file.write_text(sound)
+    settings = {
+        "dialplans": {"paths": [str(plans)], "watch": False},
+        "engines.asr.provider": "fake",
+        "engines.tts": {"provider": "fake", "fallback": "none"},
+        "engines.turn.provider": "fake",
+    }
+    with Box(tmp_path / "box", settings) as box:
+        assert metric(box, "appliance_dialplans_outdated") == 0
+        file.write_text(sound.replace("hang_up", "hangup"))
+        for _ in range(2):  # what it goes on with is kept on
+            control = box.processes()["control"]
+            os.kill(control, signal.SIGKILL)
+            assert wait_restarted(box, "control", control), box.log_tail()
+            assert [line["name"] for line in json.loads(box.get("/phone/lines")[1])["lines"]] == ["desk"]
+            assert metric(box, "appliance_dialplans_outdated") == 1
+            assert list(json.loads(box.get("/readyz")[1])["warnings"]) == ["dialplans"]
+        assert "desk.yaml:2: flow.bye: the step does nothing" in box.log.read_text()
+        file.write_text(sound.replace("desk", "evening"))
+        os.kill(box.pid, signal.SIGHUP)
+        block_until(lambda: metric(box, "appliance_dialplans_outdated") == 0)
+        assert "warnings" not in json.loads(box.get("/readyz")[1])
+        assert "Traceback" not in box.log.read_text()
