@@ -212,6 +212,7 @@ async def connect(
     deadline = loop.time() + timeout_s
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)  # one that does not accept must not hold up this process
         try:
             sock.connect(str(path))
         except OSError as error:

@@ -101,8 +101,8 @@ class Hooks:
         """Let the plugins know. What is told of one call is heard in that order."""
         rule = _checked(hook, Rule.TOLD)
         names = self._usable(hook, rule, call)
-        if names and self._host is not None:
-            self._host.tell(self._plan, hook, names, call, msgspec.msgpack.encode(arguments))
+        if names and self._host is not None and (data := self._encoded(hook, names, call, arguments)) is not None:
+            self._host.tell(self._plan, hook, names, call, data)
 
     async def run_tool(
         self, plugin: str, tool: str, call: HookCall, arguments: Mapping[str, Any], ongoing: OngoingCall
@@ -130,7 +130,20 @@ class Hooks:
         names = self._usable(hook, _checked(hook, rule), call)
         if not names or self._host is None:
             return None
-        return await self._host.run(self._plan, hook, names, call, msgspec.msgpack.encode(arguments))
+        data = self._encoded(hook, names, call, arguments)
+        return None if data is None else await self._host.run(self._plan, hook, names, call, data)
+
+    def _encoded(
+        self, hook: str, names: tuple[str, ...], call: HookCall | None, arguments: Mapping[str, Any]
+    ) -> bytes | None:
+        """The arguments as a message has them; None where it cannot, as with a number of a tool beyond 64 bits."""
+        try:
+            return msgspec.msgpack.encode(arguments)
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            if self._host is not None:
+                why = HookOutcome(names[0], "failed", 0.0, f"it cannot be told: {error}")
+                self._host.trouble("" if call is None else call.call_id, hook, why)
+            return None
 
     def _names(self, hook: str, line: str) -> tuple[str, ...]:
         return self._table.get(line, _NOTHING).get(hook, ())

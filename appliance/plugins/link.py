@@ -59,6 +59,8 @@ _SLACK_S: Final = 0.1
 _SET_UP_S: Final = 60.0
 _STARVED_S: Final = 10.0
 """A host that gets no core has not hung, unless it goes on for so long."""
+_DYING_S: Final = 2.0
+"""A host that is still there so long after the connection to it was lost has not ended: it is connected to again."""
 _MAX_WAITING: Final = 2000
 _LOG_AGAIN_S: Final = 10.0
 _LEFT_OUT_S: Final = 60.0
@@ -121,6 +123,7 @@ class PluginLink:
         self._channel: Channel | None = None
         self._marker: MarkerReader | None = None
         self._pid = self._pidfd = -1
+        self._lost_at = 0.0
         self._waiting: dict[int, _Waiting] = {}
         self._tools = ToolCalls(self._send)
         self.http = HttpProxy(self._send, lambda: next(self._numbers))
@@ -158,10 +161,10 @@ class PluginLink:
             async with asyncio.timeout(_SET_UP_S):
                 manifest = await wanted.done
         except TimeoutError as error:
-            del self._plans[number]
+            self._forget_plan(number)
             raise PluginError(f"the plugin host was not ready within {_SET_UP_S:.0f} s") from error
-        except PluginError:
-            del self._plans[number]
+        except BaseException:
+            self._forget_plan(number)
             raise
         hooks = Hooks(self, make_table(plan, manifest), number)
         weakref.finalize(hooks, self._forget_plan, number)
@@ -248,9 +251,12 @@ class PluginLink:
             return None
         number = next(self._numbers)
         try:
-            self._send(RunHook(number, plan, hook, plugins, call, arguments))
+            sent = self._send(RunHook(number, plan, hook, plugins, call, arguments))
         except ValueError:
             self.trouble(call_id, hook, HookOutcome(plugins[0], "failed", 0.0, "there is too much to tell it"))
+            return None
+        if not sent:
+            self._unavailable(call_id, hook, plugins)
             return None
         loop = asyncio.get_running_loop()
         waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, loop.create_future())
@@ -259,7 +265,7 @@ class PluginLink:
             return await waiting.done
         finally:
             timer.cancel()
-            if self._waiting.pop(number, None) is not None and not waiting.done.done():
+            if self._waiting.pop(number, None) is not None:  # nobody has answered: whoever waited was cancelled
                 self._send(ForgetRun(number))
 
     def tell(self, plan: int, hook: str, plugins: tuple[str, ...], call: HookCall | None, arguments: bytes) -> None:
@@ -269,7 +275,8 @@ class PluginLink:
             self._unavailable(call_id, hook, plugins)
             return
         try:
-            self._send(RunHook(TOLD, plan, hook, plugins, call, arguments))
+            if not self._send(RunHook(TOLD, plan, hook, plugins, call, arguments)):
+                self._unavailable(call_id, hook, plugins)
         except ValueError:
             self.trouble(call_id, hook, HookOutcome(plugins[0], "failed", 0.0, "there is too much to tell it"))
 
@@ -368,7 +375,7 @@ class PluginLink:
         """Take hold of the process at the other end: False where it is gone, or is the one that is just ending."""
         self._pong_at = time.monotonic()
         try:
-            if channel.peer_pid == self._pid:
+            if channel.peer_pid == self._pid and self._pong_at - self._lost_at < _DYING_S:
                 return False
             self._pid = channel.peer_pid
             self._pidfd = os.pidfd_open(self._pid)
@@ -448,6 +455,8 @@ class PluginLink:
             self._pidfd = -1
         for plan in self._plans.values():
             plan.there = False
+        if attached:
+            self._lost_at = time.monotonic()
         if attached and not self._closing:
             self._end_of_host(mark, how)
         self._gone.set()

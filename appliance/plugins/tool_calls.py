@@ -91,7 +91,11 @@ class ToolCalls:
             ToolError: what it raised, or that it is not there.
         """
         key = ongoing.idempotency_key
-        message = RunTool(number, plan, plugin, tool, call, msgspec.msgpack.encode(dict(arguments)), key)
+        try:
+            data = msgspec.msgpack.encode(dict(arguments))
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise ToolError(f"the arguments cannot be told: {error}") from error
+        message = RunTool(number, plan, plugin, tool, call, data, key)
         run = _Run(ongoing, asyncio.get_running_loop().create_future())
         try:
             if len(self._runs) >= _MAX_RUNS or not self._send(message):
