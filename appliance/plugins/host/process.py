@@ -70,6 +70,7 @@ class PluginHost:
         self._hang_s = hang_s
         self._channel: Channel | None = None
         self._parts: dict[int, bytearray] = {}
+        self._wanted: set[int] = set()
         self._busy: asyncio.Lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,6 +115,9 @@ class PluginHost:
         def closed() -> None:
             if self._channel is channel:
                 self._channel = None
+                self._parts.clear()
+                self._wanted.clear()
+                self._runs.clear()
                 self._tools.clear()
                 self._http.clear()
                 self._calls.clear()
@@ -149,6 +153,7 @@ class PluginHost:
             case SetUp():
                 self._set_up(message)
             case ForgetPlan():
+                self._wanted.discard(message.plan)
                 self._plugins.plans.pop(message.plan, None)
             case _:
                 logger.error("control sent %s", type(message).__name__)
@@ -158,6 +163,7 @@ class PluginHost:
         data += message.part
         if not message.more:
             del self._parts[message.plan]
+            self._wanted.add(message.plan)
             plan = msgspec.json.decode(bytes(data), type=PluginPlan)
             task = asyncio.get_running_loop().create_task(self._install(message.plan, plan))
             self._tasks.add(task)
@@ -167,7 +173,8 @@ class PluginHost:
         async with self._busy:
             channel = self._channel
             manifest = await self._plugins.set_up(number, plan)
-            if channel is not self._channel:
+            if channel is not self._channel or number not in self._wanted:
+                self._plugins.plans.pop(number, None)
                 return
             cut = parts(msgspec.json.encode(manifest))
             for index, part in enumerate(cut, 1):

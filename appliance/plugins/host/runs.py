@@ -23,7 +23,7 @@ from appliance.plugins.hook_table import HOOKS, Rule
 from appliance.plugins.host.calls import MAX_TOLD, Calls, CallState
 from appliance.plugins.host.context import CURRENT, Marked, Running
 from appliance.plugins.host.installed import Installed, Plugins
-from appliance.plugins.host.results import ENDS_CHAIN, MUTABLE, arguments_of, checked
+from appliance.plugins.host.results import ENDS_CHAIN, MAX_RESULT_BYTES, MUTABLE, arguments_of, checked
 from appliance.plugins.host.threads import Threads, Worker
 from appliance.plugins.host.watch import Watch
 from appliance.plugins.loading import Implementation, Plugin
@@ -124,11 +124,19 @@ class HookRuns:
         if run is not None:
             run.stop()
 
+    def clear(self) -> None:
+        """Control is gone: what runs for it is answered to nobody, least of all to the next one."""
+        for run in self._at_work.values():
+            run.answer = lambda done: None
+            run.stop()
+        self._at_work.clear()
+
     def ended(self, run: _Run) -> None:
         """A run is done: forget it, or tell the call's plugins the next thing."""
         state = run.state
         state.at_work -= 1
-        self._at_work.pop(run.message.number, None)
+        if self._at_work.get(run.message.number) is run:
+            del self._at_work[run.message.number]
         if run.message.number == TOLD:
             self._tell_next(state, run.answer)
         self.calls.settle(state)
@@ -216,6 +224,8 @@ class _Run:
             made = checked(hook, self.rule, result, self.value)
         except TypeError as error:
             return self.fail(step, "wrong_type", seconds, f"appliance_{hook} {error}")
+        except Exception as error:  # a generator's own, or that of a class of the plugin's
+            return self.raised(step, error, seconds)
         self.outcomes.append(HookOutcome(step.plugin, "ok", seconds))
         if made is None:
             return True
@@ -234,8 +244,12 @@ class _Run:
         return not self.rule.closed
 
     def raised(self, step: _Step, error: BaseException, seconds: float) -> bool:
-        self.host.failures.say(step.plugin, self.message.hook, error)
-        return self.fail(step, "failed", seconds, f"{type(error).__name__}: {error}")
+        try:
+            self.host.failures.say(step.plugin, self.message.hook, error)
+            text = f"{type(error).__name__}: {error}"
+        except Exception:  # an exception of the plugin's that cannot be written
+            text = type(error).__name__
+        return self.fail(step, "failed", seconds, text)
 
     def over_budget(self, step: _Step, seconds: float) -> bool:
         return self.fail(step, "over_budget", seconds, f"not back within {self.rule.budget_s * 1000:g} ms")
@@ -257,7 +271,11 @@ class _Run:
         began = host.now()
         context = copy_context()
         context.run(CURRENT.set, step.running)
-        inner = step.implementation.function(*self.call(step))
+        try:
+            inner = step.implementation.function(*self.call(step))
+        except Exception as error:
+            self._went_on(self.raised(step, error, host.now() - began))
+            return
         task = host.loop.create_task(Marked(inner, host.slot, step.running.text), context=context)
         step.running.tasks.add(task)
 
@@ -288,14 +306,34 @@ class _Run:
     def _finish(self) -> None:
         message = self.message
         if self.rule.rule is Rule.COLLECTED:
-            value: Any = self.results
+            data = self._collected()
         else:
-            value = self.results[-1][1] if self.results else None
+            data = msgspec.msgpack.encode(self.results[-1][1] if self.results else None)
         call = message.call
         call_id, line = (call.call_id, call.line) if call is not None else ("", "")
-        data = msgspec.msgpack.encode(value)
         self.answer(HookDone(message.number, message.hook, call_id, line, data, tuple(self.outcomes)))
         self.host.ended(self)
+
+    def _collected(self) -> bytes:
+        """The results, as many as one message holds: what is too much is left out, and its plugin has failed."""
+        size = 0
+        kept: list[tuple[str, Any]] = []
+        for plugin, made in self.results:
+            try:
+                more = len(msgspec.msgpack.encode(made))
+            except (ValueError, msgspec.MsgspecError) as error:
+                why = f"returns something that is not JSON: {error}"
+            else:
+                if size + more <= MAX_RESULT_BYTES:
+                    size += more
+                    kept.append((plugin, made))
+                    continue
+                why = f"{more} bytes beside {size} of others; at most {MAX_RESULT_BYTES} are taken of all plugins"
+            self.outcomes = [
+                HookOutcome(plugin, "failed", one.seconds, why) if one.plugin == plugin else one
+                for one in self.outcomes
+            ]
+        return msgspec.msgpack.encode(kept)
 
 
 def _look_away(task: asyncio.Task[Any]) -> None:
@@ -431,6 +469,8 @@ async def in_thread(runs: HookRuns, running: Running, function: Callable[[], Any
     """
     done: asyncio.Future[Any] = runs.loop.create_future()
     workers: list[Worker] = []
+    lock = threading.Lock()
+    given_up = False
 
     def settle(result: Any, error: BaseException | None) -> None:
         if done.done():
@@ -443,7 +483,10 @@ async def in_thread(runs: HookRuns, running: Running, function: Callable[[], Any
             done.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
 
     def work(worker: Worker) -> None:
-        workers.append(worker)
+        with lock:
+            if given_up:
+                return
+            workers.append(worker)
         CURRENT.set(running)
         worker.slot.set(running.text)
         result: Any = None
@@ -459,7 +502,9 @@ async def in_thread(runs: HookRuns, running: Running, function: Callable[[], Any
     try:
         async with asyncio.timeout(budget_s):
             return await done
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):
+        with lock:
+            given_up = True
         if workers:
             runs.watch.left(running, workers[0])
         raise

@@ -6,6 +6,7 @@ the function returns after all, the thread is used again.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Final
 
 from appliance.plugins.marker import MarkerPage, Slot
 from appliance.plugins.processor_time import of_thread
+
+logger = logging.getLogger(__name__)
 
 MAX_THREADS: Final = 40
 
@@ -31,6 +34,10 @@ class Worker:
 
 
 Job = Callable[[Worker], None]
+
+
+class Leave(Exception):
+    """Raised by a job that wants its thread to end."""
 
 
 class Threads:
@@ -55,5 +62,10 @@ class Threads:
     def _work(self) -> None:
         worker = Worker(self._page.slot())
         while True:
-            self._jobs.get()(worker)
+            try:
+                self._jobs.get()(worker)
+            except Leave:
+                return
+            except BaseException:
+                logger.exception("a job failed in its thread")
             self._idle.release()
