@@ -29,6 +29,7 @@ from appliance.hook_types import Said
 logger = logging.getLogger(__name__)
 
 _WITHHELD: Final = f"{WITHHELD}: too much was waiting]"
+_WITHHELD_FAILED: Final = f"{WITHHELD}: plugins could not be asked]"
 _MAX_WAITING: Final = 256
 _CLOSE_S: Final = 10.0
 _MAX_TRANSCRIPT: Final = 30_000
@@ -112,7 +113,11 @@ class CallKeeping:
             event = self._waiting[0]
             texts = texts_of(event)
             if any(texts):
-                event = with_texts(event, await self._hooks.before_storing(texts))
+                try:
+                    event = with_texts(event, await self._hooks.before_storing(texts))
+                except Exception:
+                    logger.exception("call %s: a text is withheld: plugins could not be asked", event.call_id)
+                    event = with_texts(event, [_WITHHELD_FAILED for _ in texts])
             self._waiting.popleft()
             self._pass_on(event)
         self._task = None
