@@ -35,6 +35,8 @@ _LIBRARIES: Final = (
     ("dnspython", "dns"),
     ("espeakng-loader", "espeakng_loader"),
     ("G722", "G722"),
+    ("google-re2", "re2"),
+    ("holidays", "holidays"),
     ("jsonschema", "jsonschema"),
     ("msgspec", "msgspec"),
     ("numpy", "numpy"),
