@@ -109,7 +109,8 @@ class TestSpeech:
             for voice in ("quiet", "loud"):
                 pcm = await speech(engine, ask(voice=voice))
                 assert active_rms(pcm / np.float32(32768)) == pytest.approx(LEVEL, rel=0.1)
-                at = np.flatnonzero(np.abs(pcm.astype(np.int32)) > 0.006 * 32768)
+                # Somewhat below what is taken for silence: the voice's own hiss just reaches that before rounding.
+                at = np.flatnonzero(np.abs(pcm.astype(np.int32)) > 0.005 * 32768)
                 assert at[0] <= 90
                 assert len(pcm) - at[-1] <= 330
 
