@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from appliance.clock import Clock
 from appliance.errors import StoreError
+from appliance.store.attempts import Attempts
 from appliance.store.models import Base
 
 _memory: Table = Base.metadata.tables["caller_memory"]
@@ -22,11 +20,7 @@ _do_not_call: Table = Base.metadata.tables["do_not_call"]
 
 _SEPARATORS: Final = re.compile(r"[\s()./-]")
 _NUMBER: Final = re.compile(r"\+?\d{2,32}")
-_ATTEMPTS: Final = 3
-_RETRY_S: Final = 0.2
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-
-T = TypeVar("T")
 
 
 def plain_number(number: str) -> str:
@@ -45,7 +39,7 @@ class CallerStore:
     """
 
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
-        self._engine = engine
+        self._attempts = Attempts(engine, "what is kept of callers")
         self._clock = clock
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
@@ -64,7 +58,7 @@ class CallerStore:
         async def read(connection: AsyncConnection) -> str:
             return str((await connection.execute(query)).scalar() or "")
 
-        return await self._tried(read)
+        return await self._attempts.run(read)
 
     async def keep(self, number: str, line: str, notes: str, *, days: int) -> None:
         """Remember ``notes`` in place of what there was, for ``days``; "" forgets.
@@ -77,7 +71,7 @@ class CallerStore:
             return
         now = self._clock.utc()
         if not notes:
-            await self._execute(delete(_memory).where(_memory.c.number == known, _memory.c.line == line))
+            await self._attempts.execute(delete(_memory).where(_memory.c.number == known, _memory.c.line == line))
             return
         row = {
             "number": known,
@@ -88,7 +82,7 @@ class CallerStore:
         }
         statement = self._insert(_memory).values(row)
         changed = {name: statement.excluded[name] for name in ("notes", "updated_at", "expires_at")}
-        await self._execute(statement.on_conflict_do_update(index_elements=["number", "line"], set_=changed))
+        await self._attempts.execute(statement.on_conflict_do_update(index_elements=["number", "line"], set_=changed))
 
     async def forget(self, number: str) -> int:
         """Erase what is remembered of a caller, on all lines; how many notes there were.
@@ -96,11 +90,11 @@ class CallerStore:
         Raises:
             StoreError: it cannot be written.
         """
-        return await self._execute(delete(_memory).where(_memory.c.number == plain_number(number)))
+        return await self._attempts.execute(delete(_memory).where(_memory.c.number == plain_number(number)))
 
     async def forget_expired(self) -> int:
         """Erase what has been kept for its days."""
-        return await self._execute(delete(_memory).where(_memory.c.expires_at <= self._clock.utc()))
+        return await self._attempts.execute(delete(_memory).where(_memory.c.expires_at <= self._clock.utc()))
 
     async def refuse_calls(self, number: str, *, reason: str, call_id: str, line: str) -> None:
         """Never have ``number`` called again; the first wish stands.
@@ -118,7 +112,9 @@ class CallerStore:
             "call_id": call_id,
             "line": line,
         }
-        await self._execute(self._insert(_do_not_call).values(row).on_conflict_do_nothing(index_elements=["number"]))
+        await self._attempts.execute(
+            self._insert(_do_not_call).values(row).on_conflict_do_nothing(index_elements=["number"])
+        )
 
     async def refuses_calls(self, number: str) -> bool:
         """Whether ``number`` is not to be called.
@@ -131,24 +127,4 @@ class CallerStore:
         async def read(connection: AsyncConnection) -> bool:
             return (await connection.execute(query)).first() is not None
 
-        return await self._tried(read)
-
-    async def _execute(self, statement: Any) -> int:
-        async def write(connection: AsyncConnection) -> int:
-            return int((await connection.execute(statement)).rowcount)
-
-        return await self._tried(write)
-
-    async def _tried(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                async with self._engine.begin() as connection:
-                    return await work(connection)
-            except (SQLAlchemyError, OSError) as error:
-                if attempt == _ATTEMPTS:
-                    cause = getattr(error, "orig", None) or error
-                    raise StoreError(
-                        f"what is kept of callers cannot be read or written: {cause}; check store.url and its disk"
-                    ) from error
-                await asyncio.sleep(_RETRY_S)
-        raise AssertionError("unreachable")
+        return await self._attempts.run(read)

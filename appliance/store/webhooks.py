@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import Table, delete, func, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from appliance.errors import StoreError
 from appliance.plugins.declarative.delivery import Key, Waiting
 from appliance.plugins.declarative.webhooks import NewEvent
+from appliance.store.attempts import Attempts
 from appliance.store.models import Base
 
 _events: Table = Base.metadata.tables["webhook_events"]
 
-_ATTEMPTS: Final = 3
-_RETRY_S: Final = 0.2
 _MAX_PROBLEM: Final = 500
-
-T = TypeVar("T")
 
 
 def row_of(event: NewEvent, box: str) -> dict[str, Any]:
@@ -53,7 +47,7 @@ class WebhookQueue:
     """
 
     def __init__(self, engine: AsyncEngine, box: str) -> None:
-        self._engine = engine
+        self._attempts = Attempts(engine, "the queue of webhooks")
         self._box = box
 
     async def waiting(self) -> Mapping[Key, tuple[int, datetime]]:
@@ -69,7 +63,7 @@ class WebhookQueue:
         async def read(connection: AsyncConnection) -> Mapping[Key, tuple[int, datetime]]:
             return {(row[0], row[1]): (row[2], row[3]) for row in await connection.execute(query)}
 
-        return await self._tried(read)
+        return await self._attempts.run(read)
 
     async def due(self, key: Key, now: datetime, limit: int, without: Collection[str]) -> Sequence[Waiting]:
         """Events whose time has come, the longest due first."""
@@ -90,11 +84,11 @@ class WebhookQueue:
         async def read(connection: AsyncConnection) -> Sequence[Waiting]:
             return [Waiting(*row) for row in await connection.execute(query)]
 
-        return await self._tried(read)
+        return await self._attempts.run(read)
 
     async def delivered(self, event_ids: Collection[str]) -> None:
         """Forget them."""
-        await self._execute(delete(_events).where(_events.c.id.in_(list(event_ids))))
+        await self._attempts.execute(delete(_events).where(_events.c.id.in_(list(event_ids))))
 
     async def failed(self, event_id: str, attempts: int, again_at: datetime, problem: str) -> None:
         """Keep it for another attempt."""
@@ -106,27 +100,9 @@ class WebhookQueue:
 
     async def expire(self, before: datetime) -> int:
         """Delete what was given up before then; how many."""
-        return await self._execute(delete(_events).where(_events.c.box == self._box, _events.c.given_up_at < before))
+        return await self._attempts.execute(
+            delete(_events).where(_events.c.box == self._box, _events.c.given_up_at < before)
+        )
 
     async def _change(self, event_id: str, **values: Any) -> None:
-        await self._execute(update(_events).where(_events.c.id == event_id).values(**values))
-
-    async def _execute(self, statement: Any) -> int:
-        async def write(connection: AsyncConnection) -> int:
-            return int((await connection.execute(statement)).rowcount)
-
-        return await self._tried(write)
-
-    async def _tried(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                async with self._engine.begin() as connection:
-                    return await work(connection)
-            except (SQLAlchemyError, OSError) as error:
-                if attempt == _ATTEMPTS:
-                    cause = getattr(error, "orig", None) or error
-                    raise StoreError(
-                        f"the queue of webhooks cannot be read or written: {cause}; check store.url and its disk"
-                    ) from error
-                await asyncio.sleep(_RETRY_S)
-        raise AssertionError("unreachable")
+        await self._attempts.execute(update(_events).where(_events.c.id == event_id).values(**values))

@@ -108,7 +108,7 @@ async def test_who_is_not_to_be_called_again(callers: CallerStore) -> None:
 async def test_a_database_that_is_locked_for_a_moment_loses_nothing(
     callers: CallerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, failures = callers._engine.begin, [OperationalError("x", {}, Exception("locked"))] * 2
+    begin, failures = callers._attempts._engine.begin, [OperationalError("x", {}, Exception("locked"))] * 2
 
     def sometimes() -> object:
         if failures:
@@ -118,7 +118,7 @@ async def test_a_database_that_is_locked_for_a_moment_loses_nothing(
     class Engine:
         begin = staticmethod(sometimes)
 
-    monkeypatch.setattr(callers, "_engine", Engine())
+    monkeypatch.setattr(callers._attempts, "_engine", Engine())
     await callers.keep("200", "desk", "Ann.", days=2)
     assert await callers.recall("200", "desk") == "Ann."
     failures[:] = [OperationalError("x", {}, Exception("disk I/O error"))] * 3
