@@ -40,7 +40,7 @@ from appliance.conversation.passage import Passage
 from appliance.conversation.reply import Reply
 from appliance.conversation.speaker import Speaker
 from appliance.conversation.speculation import Draft, Drafts
-from appliance.conversation.turn_log import TurnLog
+from appliance.conversation.turn_log import Progress, TurnLog
 from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
 from appliance.events import Consent, Doing, InputBy
@@ -115,12 +115,11 @@ class Dialogue:
         self._failures = 0
         self._hand_on = hand_on
         self._handing_on = False
-        self._on_progress = on_progress
+        self._progress = Progress(on_progress)
         self._caller_speaks = False
         self._caller_done = False
         self._replied = False
         self._hearing = ""
-        self._told: tuple[object, ...] = ()
         self._on_consent = on_consent
         self._on_private = on_private
         self._private = False
@@ -311,12 +310,7 @@ class Dialogue:
         return Doing.THINKING if waited_for else Doing.LISTENING
 
     def _tell(self) -> None:
-        """Say how the turn goes, where that has changed."""
-        turn, doing = self._turn, self._doing
-        news = (doing, turn.number, turn.caller_text, len(turn.meant), turn.interrupted, turn.heard_text, self._hearing)
-        if news != self._told:
-            self._told = news
-            self._on_progress(turn, doing, self._hearing)
+        self._progress.tell(self._turn, self._doing, self._hearing)
 
     async def _wait_for_reply(self) -> Ended | None:
         """Until the reply is done, or something else has to be replied to first."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from appliance.conversation.utterance import Utterance
-from appliance.events import InputBy, Speculation, Stage, StageTiming, ToolRun, TurnFinished
+from appliance.events import Doing, InputBy, Speculation, Stage, StageTiming, ToolRun, TurnFinished
 
 _MAX_TROUBLES: Final = 8
 
@@ -126,3 +127,17 @@ class TurnLog:
             server=self.server,
             problem="; ".join(filter(None, (self.problem, *self.troubles))),
         )
+
+
+class Progress:
+    """Tells how a turn goes, where that has changed: ``on_news`` gets the turn, what happens and what is heard."""
+
+    def __init__(self, on_news: Callable[[TurnLog, Doing, str], None]) -> None:
+        self._on_news = on_news
+        self._told: tuple[object, ...] = ()
+
+    def tell(self, turn: TurnLog, doing: Doing, hearing: str) -> None:
+        news = (doing, turn.number, turn.caller_text, len(turn.meant), turn.interrupted, turn.heard_text, hearing)
+        if news != self._told:
+            self._told = news
+            self._on_news(turn, doing, hearing)
