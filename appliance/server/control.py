@@ -36,8 +36,6 @@ from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
-from appliance.dialplan.compiler import Plan, compiled
-from appliance.dialplan.kept import KeptPlan
 from appliance.engines.builtin import provider_registry
 from appliance.engines.client import EnginePool
 from appliance.errors import ApplianceError, ConfigError
@@ -51,6 +49,8 @@ from appliance.media.client import MediaClient
 from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import Chosen, effective
+from appliance.server.compiling import Plan, compiled
+from appliance.server.kept import KeptPlan
 from appliance.server.plan import ENGINE_KINDS
 from appliance.server.reload import Commit, Outcome, Reloader, listen, stamps, watch
 from appliance.server.webhooks import Webhooks

@@ -1,7 +1,7 @@
 """Other dialplans for a box that runs: read, checked, and put in the place of those before in one step.
 
 What asks for it is SIGHUP, ``appliance reload``, or a file that has changed. The reading is done in another process
-(:mod:`appliance.dialplan.compiler`); whatever else has to change with the dialplans makes ready beside
+(:mod:`appliance.server.compiling`); whatever else has to change with the dialplans makes ready beside
 (:data:`Prepare`), and only if nothing is wrong with any of it, all of it changes between two events. Calls that are up
 keep what they began with.
 """
@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from appliance.dialplan.compiler import Plan
 from appliance.errors import ApplianceError, ConfigError, Mistake
 from appliance.ipc.channel import MAX_MESSAGE_BYTES, Channel, Listener, serve
 from appliance.ipc.messages import AnyMessage, encode
 from appliance.ipc.operator_messages import Reload, Reloaded
+from appliance.server.compiling import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ import pytest
 
 from appliance.config import load_settings
 from appliance.config.shipped import shipped_dir
-from appliance.dialplan.compiler import Plan, compiled
 from appliance.dialplan.loader import Dialplan, load_dialplans, load_lines, surroundings_of
 from appliance.dialplan.matcher import Arrival
 from appliance.dialplan.planned import PlannedLines, packed
 from appliance.dialplan.routing import Routing, RoutingIndex
 from appliance.errors import ApplianceError, ConfigError
+from appliance.server.compiling import Plan, compiled
 
 AT = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

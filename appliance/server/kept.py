@@ -13,7 +13,7 @@ import struct
 from typing import Final
 
 from appliance.config import Settings
-from appliance.dialplan.compiler import Plan, opened
+from appliance.server.compiling import Plan, opened
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from appliance.config import load_settings
-from appliance.dialplan.compiler import Plan, compiled
-from appliance.dialplan.kept import KeptPlan
 from appliance.dialplan.matcher import Arrival
+from appliance.server.compiling import Plan, compiled
+from appliance.server.kept import KeptPlan
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
