@@ -18,6 +18,7 @@ PURE = (
     "rtp",
     "carriers",
     "audio",
+    "conversation/answering.py",
     "conversation/barge_in.py",
     "conversation/budget.py",
     "conversation/cues.py",
