@@ -25,6 +25,8 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 _SECRET_MARK = "!secret"
+_BETWEEN_DIGITS = str.maketrans("", "", " -().\t/")
+_WHOLE_NUMBER = re.compile(r"\+[1-9][0-9]{4,14}")
 
 
 @short_form({"type": ["string", "number"]})
@@ -123,6 +125,13 @@ def _region(value: str) -> str:
     return value
 
 
+def _whole_number(value: str) -> str:
+    bare = value.translate(_BETWEEN_DIGITS)
+    if not _WHOLE_NUMBER.fullmatch(bare):
+        raise fault(f"{value!r} is not a whole telephone number", "write it with + and country code: +12025550100")
+    return bare
+
+
 def _language(value: str) -> str:
     if not _LANGUAGE.fullmatch(value):
         raise fault(f"{value!r} is not the code of a language", "write it in small letters, such as de or en-us")
@@ -149,6 +158,8 @@ Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Secret: TypeAlias = Annotated[SecretStr, PlainValidator(_secret_in), PlainSerializer(_secret_out, when_used="json")]
 Region: TypeAlias = Annotated[str, AfterValidator(_region)]
+WholeNumber: TypeAlias = Annotated[str, AfterValidator(_whole_number)]
+"""A telephone number as in E.164: a plus, the country code, digits."""
 Language: TypeAlias = Annotated[
     str, AfterValidator(_language), Field(json_schema_extra={"pattern": f"^{_LANGUAGE.pattern}$"})
 ]

@@ -20,6 +20,7 @@ from appliance.config.fields import (
     Port,
     Region,
     Secret,
+    WholeNumber,
     gathered,
     unavailable,
 )
@@ -208,6 +209,12 @@ class Trunk(Section):
         default=None, description="What those who call on this trunk speak, for `match.language` of lines."
     )
     caller_id: str | None = Field(default=None, max_length=64, description="Number or name shown to those called.")
+    caller_ids: Annotated[tuple[WholeNumber, ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        max_length=10_000,
+        description="Numbers that are the operator's own to show on this trunk, as `+12025550100`. A campaign shows no "
+        "others.",
+    )
     headers_in: Annotated[tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(one_or_many)] = Field(
         default=(),
         max_length=32,
