@@ -41,7 +41,8 @@ pacing:
    breaker: {failures: 5, of_last: 10, pause_s: 30}}
 consent: {required: false}
 answering_machines:
-  {detect: true, on_machine: message, message: "Hello ${lead.first_name}, ${campaign.owner} here.", on_screening: answer}
+  {detect: true, on_machine: message, on_screening: answer,
+   message: "Hello ${lead.first_name}, ${campaign.owner} here."}
 webhook: {url: "https://hooks.example.com/leads", secret: !secret hook_key}
 dnc: {lists: [never.csv]}
 """
