@@ -115,12 +115,14 @@ class CallRegistry:
             line = routing.line(wanted)
             if line is None:
                 logger.error("call %s: a plugin wants line %r, which there is not", info.leg_id, wanted[:64])
-        line = line or routing.decide(arrival)
+        line, closed = line or routing.decide(arrival), ""
+        if line is not None:
+            line, closed = routing.in_force(line, arrival)
         if line is None or line.refuse is not None:
             self._give_back(info.trunk)
             self._turn_away(leg, arrival, line)
             return False
-        session = CallSession(leg, line, services)
+        session = CallSession(leg, line, services, closed=closed)
         task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
         self._sessions[session] = task
         for hook, outcome in self._troubles.pop(info.leg_id, ()):
@@ -128,7 +130,8 @@ class CallRegistry:
         self._on_line[line.name] += 1
         self._empty.clear()
         task.add_done_callback(lambda _: self._ended(session, line))
-        logger.info("call %s from %s to %s on line %s", session.call_id, leg.info.calling, leg.info.called, line.name)
+        called, name = leg.info.called, f"{line.name} ({closed})" if closed else line.name
+        logger.info("call %s from %s to %s on line %s", session.call_id, leg.info.calling, called, name)
         return True
 
     async def drain(self, deadline_s: float) -> None:

@@ -76,9 +76,12 @@ class Outcome:
 
 
 class CallSession:
-    """One inbound call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside."""
+    """One inbound call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside.
 
-    def __init__(self, leg: Leg, line: Line, services: Services) -> None:
+    ``closed``: why the line that was called is not open now, for the record; "" where it is.
+    """
+
+    def __init__(self, leg: Leg, line: Line, services: Services, *, closed: str = "") -> None:
         self.call_id = leg.info.leg_id
         self.trunk = leg.info.trunk
         self._leg = leg
@@ -92,7 +95,7 @@ class CallSession:
         self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
-        self._slots: dict[str, str] = {}
+        self._slots: dict[str, str] = {"line.closed": closed} if closed else {}
         self._answers: dict[str, str] = {}
         self._dialogue: Dialogue | None = None
         self._listening: Listening | None = None

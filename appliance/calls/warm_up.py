@@ -18,6 +18,7 @@ from appliance.calls.consent_brain import opening_of
 from appliance.conversation import manners
 from appliance.conversation.speaker import Voice
 from appliance.dialplan.checks import Draft, texts
+from appliance.dialplan.closing import while_closed
 from appliance.dialplan.schema import Line
 from appliance.dialplan.text import render, variables_in
 from appliance.engines.client import EnginePool
@@ -174,7 +175,7 @@ async def _phrases(lines: Iterable[Line]) -> dict[_Key, _Phrase]:
     """All that is said in fixed words, the most urgent first, each once."""
     found: tuple[dict[_Key, _Phrase], ...] = ({}, {}, {})
     characters = 0
-    for line in lines:
+    for line in _in_all_hours(lines):
         await asyncio.sleep(0)
         voice = voice_of(line)
         fixed = not _has_variables(line.disclosure, line.greeting.text if line.greeting else None)
@@ -189,6 +190,14 @@ async def _phrases(lines: Iterable[Line]) -> dict[_Key, _Phrase]:
             break
     first, second, third = found
     return first | {key: one for key, one in (second | third).items() if key not in first}
+
+
+def _in_all_hours(lines: Iterable[Line]) -> Iterator[Line]:
+    """Each line, and what it is while it is closed."""
+    for line in lines:
+        yield line
+        if (closed := while_closed(line)) is not line:
+            yield closed
 
 
 def box_phrases(line: Line) -> tuple[str, ...]:

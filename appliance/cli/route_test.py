@@ -16,7 +16,8 @@ from appliance.config.load import secrets_of
 from appliance.config.validation import nearest
 from appliance.dialplan.loader import Dialplan, load_lines, routing_of, surroundings_of
 from appliance.dialplan.matcher import Arrival
-from appliance.dialplan.routing import Explanation
+from appliance.dialplan.routing import Explanation, InForce
+from appliance.dialplan.schema import Line
 from appliance.errors import ApplianceError
 from appliance.plugins.describe import PluginChecker
 
@@ -101,14 +102,16 @@ def run(args: argparse.Namespace) -> int:
     finally:
         plugins.close()
     arrival, unseen = _arrival(args, settings, plan)
-    told = routing_of(plan, settings).explain(arrival, nearest=args.nearest)
+    routing = routing_of(plan, settings)
+    told = routing.explain(arrival, nearest=args.nearest)
+    now = routing.in_force(told.line, arrival) if told.line is not None else None
     for note in (*notes, *unseen):
         print(f"note: {note}", file=sys.stderr)
     if args.json:
-        print(json.dumps(_as_json(told, arrival, plan.sources), indent=2))
+        print(json.dumps(_as_json(told, now, arrival, plan.sources), indent=2))
     else:
-        print("\n".join(_text(told, plan.sources)))
-    return 1 if told.line is None or told.line.refuse is not None else 0
+        print("\n".join(_text(told, now, plan.sources)))
+    return 1 if now is None or now.line.refuse is not None else 0
 
 
 def _deciding(plugins: PluginChecker) -> Iterator[str]:
@@ -155,7 +158,7 @@ def _arrival(args: argparse.Namespace, settings: Settings, plan: Dialplan) -> tu
     return arrival, notes
 
 
-def _text(told: Explanation, sources: Mapping[str, str]) -> Iterator[str]:
+def _text(told: Explanation, now: InForce | None, sources: Mapping[str, str]) -> Iterator[str]:
     line = told.line
     if line is None:
         yield "no line answers: the call is refused with 404"
@@ -164,6 +167,8 @@ def _text(told: Explanation, sources: Mapping[str, str]) -> Iterator[str]:
         yield f"{line.name} ({sources[line.name]}) refuses the call with {line.refuse.status}{reason}"
     else:
         yield f"{line.name} ({sources[line.name]}) answers"
+        if now is not None and now.closed:
+            yield f"  closed: {now.closed}; {_while_closed(line, now.line, sources)}"
     for passed in told.nearest:
         yield f"  not {passed.line.name} ({sources[passed.line.name]}): {'; '.join(passed.reasons)}"
     more = told.tried - len(told.nearest)
@@ -172,12 +177,23 @@ def _text(told: Explanation, sources: Mapping[str, str]) -> Iterator[str]:
         yield f"  nor {more:,} others, which differ in more; of all {told.tried:,} tried: {by_key}"
 
 
-def _as_json(told: Explanation, arrival: Arrival, sources: Mapping[str, str]) -> dict[str, Any]:
+def _while_closed(line: Line, now: Line, sources: Mapping[str, str]) -> str:
+    """What a line that is closed does; ``now`` is what it is then."""
+    if now.name == line.name:
+        changed = line.closed is not None and line.closed.instead
+        return "is as closed.instead says" if changed else "says that it is closed"
+    does = f"refuses the call with {now.refuse.status}" if now.refuse is not None else "answers"
+    return f"{now.name} ({sources[now.name]}) {does} instead"
+
+
+def _as_json(told: Explanation, now: InForce | None, arrival: Arrival, sources: Mapping[str, str]) -> dict[str, Any]:
     line = told.line
     return {
         "line": line.name if line is not None else None,
         "source": sources[line.name] if line is not None else None,
-        "refused": 404 if line is None else line.refuse.status if line.refuse is not None else None,
+        "closed": now.closed if now is not None else "",
+        "in_place": now.line.name if now is not None else None,
+        "refused": 404 if now is None else now.line.refuse.status if now.line.refuse is not None else None,
         "trunk": arrival.trunk,
         "at": arrival.at.isoformat(),
         "tried": told.tried,

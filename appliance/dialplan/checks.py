@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
+from appliance.dialplan.extends import CLOSING_KEYS, OWN_KEYS
+from appliance.dialplan.hours import ON_HOLIDAYS
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.steps import (
     AskStep,
@@ -31,12 +33,15 @@ Path: TypeAlias = tuple[str | int, ...]
 MissingWords: TypeAlias = Callable[[str], list[str]]
 
 _FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
+_BEFORE_ANY_QUESTION = ("closed",)
 _FILTERS = ("digits",)
 HAND_BACK = "continue_flow"
 """The tool by which a model gives the caller back to the flow."""
 _TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
 _ASKING_TOOLS = ("collect_digits", "remember")
 _REFUSING_KEYS = ("name", "description", "match", "refuse", "timezone", "region")
+FIXED_KEYS = (*OWN_KEYS, *CLOSING_KEYS, "refuse", "plugins", "timezone", "region")
+"""What `closed.instead` cannot change."""
 _CONVERSE_KEYS = ("prompt", "transfers", "context_tokens", "reply_tokens")
 _MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
 
@@ -97,7 +102,7 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
         draft: the line.
         missing_words: tells which words of a phrase the recogniser does not know.
     """
-    found = [*_agent(draft), *_pronunciations(draft), *_variables(draft)]
+    found = [*_agent(draft), *_closing(draft), *_pronunciations(draft), *_variables(draft)]
     fallback = draft.line.fallback
     if fallback is not None and fallback.transfer is not None:
         found += _announcement(("fallback", "transfer", "announce"), fallback.transfer)
@@ -179,6 +184,33 @@ def _announcement(path: Path, target: TransferTarget) -> Iterator[Problem]:
         yield Problem(path, "nobody hears it with kind: blind", "set kind: attended, or remove it")
 
 
+def _closing(draft: Draft) -> Iterator[Problem]:
+    line, closed = draft.line, draft.line.closed
+    if (
+        line.hours is not None
+        and ON_HOLIDAYS in line.hours
+        and not line.holidays
+        and "holidays" not in draft.wrong_keys
+    ):
+        yield Problem(("hours", ON_HOLIDAYS), "has no effect without holidays", "say which: holidays: [DE]")
+    if closed is None:
+        for key in ("hours", "holidays"):
+            if key in line.model_fields_set and not {"closed", key} & draft.wrong_keys:
+                hint = f"say what the line does then: closed: We are closed.; or write match: {{{key}: ...}}"
+                yield Problem((key,), "has no effect without closed", hint)
+        return
+    if line.hours is None and not line.holidays and not {"hours", "holidays"} & draft.wrong_keys:
+        yield Problem(("closed",), "the line is never closed", "give it hours or holidays")
+    if closed.transfer is not None:
+        yield from _announcement(("closed", "transfer", "announce"), closed.transfer)
+    if closed.line == line.name:
+        yield Problem(("closed", "line"), f"{line.name!r} is this line itself", "name another, or write instead")
+    for key in closed.instead:
+        if key in FIXED_KEYS:
+            hint = "remove it; or write a second line, and closed: {line: NAME}"
+            yield Problem(("closed", "instead", key), "cannot change while the line is closed", hint)
+
+
 def _pronunciations(draft: Draft) -> Iterator[Problem]:
     for word, phones in draft.line.pronunciations.items():
         path = ("pronunciations", word)
@@ -209,6 +241,12 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         if shortcut.transfer:
             yield ("keys", digit, "transfer", "to"), shortcut.transfer.to
             yield ("keys", digit, "transfer", "announce"), shortcut.transfer.announce
+    if line.closed:
+        yield ("closed", "say"), line.closed.say
+        yield ("closed", "failed"), line.closed.failed
+        if line.closed.transfer:
+            yield ("closed", "transfer", "to"), line.closed.transfer.to
+            yield ("closed", "transfer", "announce"), line.closed.transfer.announce
     for key in ("announce", "ask", "refused"):
         if text := getattr(line.record, key):
             yield ("record", key), text
@@ -257,8 +295,9 @@ def _slots(draft: Draft) -> dict[str, AskStep | None]:
 def _variables(draft: Draft) -> Iterator[Problem]:
     slots = _slots(draft)
     private = {step.slot for step in draft.sound.values() if isinstance(step, AskStep) and step.private}
-    known = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
+    asked = [*_FIXED_VARIABLES, *(f"slots.{slot}" for slot in slots)]
     for path, text in texts(draft):
+        known = _FIXED_VARIABLES if path[0] in _BEFORE_ANY_QUESTION else asked
         for name, spoken in variables_in(text):
             if path[0] == "transfers" and path[-1] == "announce" and name.startswith("slots."):
                 continue  # noted by tools, under names of their own

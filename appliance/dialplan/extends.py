@@ -17,6 +17,9 @@ from appliance.errors import Mistake
 
 OWN_KEYS: Final = ("name", "description", "match", "extends")
 """What a line keeps for itself when another extends it."""
+CLOSING_KEYS: Final = ("hours", "holidays", "closed")
+"""What says when a line is closed, and what it is then."""
+_INSTEAD: Final = ("closed", "instead")
 _MAY_BE_EMPTY: Final = "hang_up"
 
 
@@ -41,6 +44,10 @@ class Piece:
         for part in self.root:
             data = data[part]
         return data
+
+    def at(self, path: Path) -> Piece:
+        """What stands in it at ``path``."""
+        return Piece(self.document, (*self.root, *path))
 
     @property
     def passed_on(self) -> dict[str, Any]:
@@ -88,6 +95,15 @@ class Whole(Document):
         file, line = piece.document.origin((*piece.root, *written[:length]))
         return Mistake(file, line, dotted((*piece.root, *path)), what, hint)
 
+    def while_closed(self) -> Whole | None:
+        """The line with its `closed.instead` laid over it; None where it has none, or one that is no mapping."""
+        if not _holds(self.data, _INSTEAD) or not isinstance(self.data["closed"]["instead"], dict):
+            return None
+        parts = [piece.at(_INSTEAD) for piece in self._pieces if _holds(piece.written, _INSTEAD)]
+        whole = Whole(parts[0], Inherited({}, (*parts[1:], *self._pieces)))
+        whole.data = changed(self.data)
+        return whole
+
     def _found(self, path: Path) -> tuple[Piece, int]:
         """The piece that ``path`` was taken from, and how much of the path there is in it."""
         for length in range(len(path), 0, -1):
@@ -126,6 +142,13 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any], *, steps: bool
         else:
             result[key] = value
     return result
+
+
+def changed(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A line as written, with its `closed.instead` laid over the rest."""
+    own = [key for key in OWN_KEYS if key != "name"]
+    rest = {key: value for key, value in written.items() if key not in (*own, *CLOSING_KEYS)}
+    return laid_over(rest, written["closed"]["instead"])
 
 
 def _differ(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from appliance.config import Settings
 from appliance.config.load import display_name, read_document, secrets_of, shown_files
 from appliance.config.marks import Document
-from appliance.config.validation import locate, validate
+from appliance.config.validation import locate, nearest, validate
 from appliance.dialplan.checks import Draft, Problem, problems
 from appliance.dialplan.extends import OWN_KEYS, Family, Inherited, Piece, Whole
 from appliance.dialplan.matcher import Lists
@@ -105,6 +105,10 @@ class _Reader:
         self._mistakes: dict[Mistake, None] = {}
         """As a mapping: what is wrong with something inherited is wrong once."""
         self._catch_all = ""
+        self._named: list[tuple[Whole, tuple[str, ...], str]] = []
+        """Lines that others name, and where."""
+        self._unmatched: list[tuple[str, Mistake]] = []
+        """Lines that no call matches: no mistake where another line leads to them."""
         self._written: list[Mapping[str, Any]] = []
         self._model_of: dict[str, str] = {}
         self._models: dict[tuple[int, bytes], Line | None] = {}
@@ -133,7 +137,9 @@ class _Reader:
                 self._wrong(piece.mistake((), f"is not read: more than {MAX_MISTAKES} mistakes were found", hint))
                 break
             self._line(piece)
-        self._wrong(*self._family.mistakes)
+        self._wrong(*self._family.mistakes, *self._nameless())
+        led_to = {name for _, _, name in self._named}
+        self._wrong(*(mistake for name, mistake in self._unmatched if name not in led_to))
         for name, piece in self._family.pieces.items():
             if piece.root[:1] == ("bases",) and name not in self._family.used:
                 self._by_itself(name, piece)
@@ -147,6 +153,8 @@ class _Reader:
             self._warnings.append(Mistake(display_name(files[-1]), 1, "match", what, hint))
         lines = tuple(self._lines.values())
         for line, above in shadows(lines):
+            if line.name in led_to:
+                continue
             what = f"line {line.name!r} never answers: {above.name!r} above it takes all its calls"
             hint = "move it up, or ask for something else"
             self._warnings.append(self._places[line.name].mistake(("match",), what, hint))
@@ -156,6 +164,15 @@ class _Reader:
             for line, data in zip(lines, self._written, strict=True)
         )
         return Dialplan(lines, self._places, written, tuple(dict.fromkeys(self._warnings)), self._numbers, tuple(files))
+
+    def _nameless(self) -> Iterator[Mistake]:
+        """Lines that others name, and that there are not."""
+        names = [name for name, piece in self._family.pieces.items() if _kind(piece) == "line"]
+        known = frozenset(names)
+        for whole, path, name in self._named:
+            if name not in known:
+                base = "it is a base; " if name in self._family.pieces else ""
+                yield whole.mistake(path, f"there is no line {name!r}", base + nearest(name, names))
 
     def _wrong(self, *mistakes: Mistake) -> None:
         self._mistakes.update(dict.fromkeys(mistakes))
@@ -271,10 +288,13 @@ class _Reader:
         line = self._as_its_model(whole, inherited) if complete else self._examined(whole, complete=False)
         if line is None:
             return
+        if line.closed is not None and line.closed.line is not None:
+            self._named.append((whole, ("closed", "line"), line.closed.line))
         self._wrong(*self._numbers.add(line, whole, ()))
         if self._catch_all and line.name not in self._lines:
             what = f"line {line.name!r} never answers: {self._catch_all!r} above it matches every call"
-            self._wrong(whole.mistake(("match",), what, "move the line that matches all to the end"))
+            hint = "move the line that matches all to the end"
+            self._unmatched.append((line.name, whole.mistake(("match",), what, hint)))
         if line.agent == "llm" and not self._around.open_vocabulary:
             what = "the recogniser understands expected phrases only, and a model's line expects none"
             hint = "name another engines.asr.provider in appliance.yaml"
@@ -312,6 +332,15 @@ class _Reader:
         return line
 
     def _examined(self, whole: Whole, *, complete: bool = True) -> Line | None:
+        """As :meth:`_looked_at`, and the line that it is while it is closed."""
+        changed = whole.while_closed()
+        line = self._looked_at(whole, complete=complete)
+        if changed is not None and line is not None:
+            self._looked_at(changed, complete=complete)
+            whole.at_fault |= changed.at_fault
+        return line
+
+    def _looked_at(self, whole: Whole, *, complete: bool) -> Line | None:
         """The line, looked at as a whole; None where it could not be understood, or has no name to go by.
 
         Args:

@@ -124,6 +124,8 @@ Patterns: TypeAlias = Annotated[
 ]
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(one_or_many), Field(min_length=1)]
 Spans: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(time_spans)], ...], BeforeValidator(one_or_many)]
+HoursKey: TypeAlias = dict[Annotated[str, AfterValidator(day_key)], Spans] | None
+HolidaysKey: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(holiday)], ...], BeforeValidator(one_or_many)]
 
 
 class Match(Section):
@@ -154,12 +156,12 @@ class Match(Section):
         description="What the call asks for: the first of its Accept-Language; else the trunk's `language`; else what "
         "is spoken in the country of the caller's number. `de` is any German, `de-at` that of Austria.",
     )
-    hours: dict[Annotated[str, AfterValidator(day_key)], Spans] | None = Field(
+    hours: HoursKey = Field(
         default=None,
         description="Open when, by the line's own `timezone`: `{mon-fri: 09:00-17:00, sat: [09:00-12:00]}`; "
         "`22:00-06:00` goes on the next day; `holidays` has hours of its own, none unless given.",
     )
-    holidays: Annotated[tuple[Annotated[str, AfterValidator(holiday)], ...], BeforeValidator(one_or_many)] = Field(
+    holidays: HolidaysKey = Field(
         default=(),
         max_length=200,
         description="Closed when: calendars (`DE`, `DE-BE`), days (`2026-12-24`), days of every year (`12-24`), or "

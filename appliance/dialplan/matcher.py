@@ -237,11 +237,25 @@ class _Language(NamedTuple):
         return f"language {' or '.join(asked)} is not {wanted}" if asked else f"no language is known, so not {wanted}"
 
 
-class _Open(NamedTuple):
+class Open(NamedTuple):
+    """Whether hours and holidays say open, or with ``closed`` the opposite; ``zone`` None is the box's own."""
+
     opening: Opening
     closed: bool
     zone: tzinfo | None
     hours: Mapping[str, tuple[str, ...]] | None
+
+    @classmethod
+    def of(
+        cls,
+        hours: Mapping[str, tuple[str, ...]] | None,
+        holidays: tuple[str, ...],
+        timezone: str | None,
+        *,
+        closed: bool = False,
+    ) -> Open:
+        """Of keys that the schema has let through."""
+        return cls(Opening.of(hours, holidays), closed, ZoneInfo(timezone) if timezone else None, hours)
 
     @property
     def key(self) -> str:
@@ -332,8 +346,7 @@ def _criteria(line: Line, region: str, lists: Lists) -> list[Criterion]:
     if match.language is not None:
         found.append(_Language(match.language, region))
     if match.hours is not None or match.holidays:
-        zone = ZoneInfo(line.timezone) if line.timezone else None
-        found.append(_Open(Opening.of(match.hours, match.holidays), match.closed, zone, match.hours))
+        found.append(Open.of(match.hours, match.holidays, line.timezone, closed=match.closed))
     if match.calls_below is not None:
         found.append(_CallsBelow(line.name, match.calls_below))
     if match.load_below is not None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from appliance.config.reference import section
 from appliance.dialplan.match import Match, NumbersFrom, Regex
 from appliance.dialplan.schema import (
+    Closed,
     Fallback,
     Filler,
     Line,
@@ -46,6 +47,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`{regex: ...}`, in `match`", Regex),
     ("`{file: ...}`, in `match`", NumbersFrom),
     ("`refuse`", Refusal),
+    ("`closed`", Closed),
     ("`voice`", Voice),
     ("`greeting`", Spoken),
     ("`turn`", Turn),

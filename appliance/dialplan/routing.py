@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from appliance.dialplan.closing import Closing
 from appliance.dialplan.hours import calendar
 from appliance.dialplan.match import Pattern, Program, Regex
 from appliance.dialplan.matcher import Arrival, Criterion, Facts, Lists, Rule
@@ -56,6 +57,13 @@ class Explanation:
     counts: Mapping[str, int]
 
 
+class InForce(NamedTuple):
+    """A line as it answers at some time; ``closed``: why it is not as it is while it is open, "" where it is."""
+
+    line: Line
+    closed: str = ""
+
+
 class Routing:
     """The lines of a dialplan, ready to choose from. It never changes: a new dialplan makes a new one.
 
@@ -84,6 +92,7 @@ class Routing:
         self._languages = dict(trunk_languages or {})
         self._index = index or RoutingIndex.of(lines, lists or {})
         self._rule = _rules(lines, lists or {}, _KEPT + len(self._index.rest))
+        self._closing = lru_cache(maxsize=_KEPT)(lambda number: Closing.of(lines[number]))
 
     def line(self, name: str) -> Line | None:
         """The line of that name; None where there is none."""
@@ -98,6 +107,17 @@ class Routing:
             if rule.fits(facts):
                 return rule.line
         return None
+
+    def in_force(self, line: Line, arrival: Arrival) -> InForce:
+        """What ``line``, which is to answer, is at the time of the call: itself, or what it is while it is closed."""
+        if line.closed is None:
+            return InForce(line)
+        closing = self._closing(self._index.numbers[line.name])
+        facts = self._facts(arrival)
+        if closing is None or closing.hours.fits(facts):
+            return InForce(line)
+        other = self.line(line.closed.line) if line.closed.line is not None else closing.line
+        return InForce(other or line, closing.hours.why_not(facts))
 
     def candidates(self, arrival: Arrival) -> int:
         """How many lines :meth:`decide` would have to look at, at most."""
@@ -205,7 +225,10 @@ class RoutingIndex:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.numbers = {rule.line.name: number for number, rule in enumerate(rules)}
         self.holidays = frozenset(
-            entry for rule in rules for entry in rule.line.match.holidays if not entry[:1].isdecimal()
+            entry
+            for rule in rules
+            for entry in (*rule.line.match.holidays, *rule.line.holidays)
+            if not entry[:1].isdecimal()
         )
         filed: list[dict[_Which, list[_Key]]] = [_keys(rule) for rule in rules]
         size: Counter[tuple[_Which, str, _Key]] = Counter(

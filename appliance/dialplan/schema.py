@@ -5,13 +5,21 @@ Every key has a description: the tables in ``docs/dialplans.md`` are made of the
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    StringConstraints,
+    model_validator,
+)
 
 from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault, short_form
-from appliance.dialplan.match import Match
+from appliance.dialplan.match import HolidaysKey, HoursKey, Match
 from appliance.dialplan.shortcuts import Shortcut
 from appliance.dialplan.steps import (
     TEXT_SCHEMA,
@@ -198,6 +206,46 @@ class Recording(Section):
         return self
 
 
+@short_form(TEXT_SCHEMA)
+def _closed(value: Any) -> Any:
+    return {"say": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+class Closed(Section):
+    """What a line does outside of its `hours`: it says something, or hands on, or is another line, or a changed one."""
+
+    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
+        default="", description="Said after the `disclosure`; then the call is ended, or handed on by `transfer`."
+    )
+    transfer: Annotated[TransferTarget, BeforeValidator(target)] | None = Field(
+        default=None, description="Who to hand the caller on to: a number, or a mapping as in a `transfer` step."
+    )
+    failed: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
+        default="", description="With `transfer`: said where nobody could be reached, before the call is ended."
+    )
+    line: Name | None = Field(
+        default=None, description="The line that answers instead, whatever its own `match` and `hours` say."
+    )
+    instead: dict[str, Any] = Field(
+        default={},
+        description="Keys of a line, laid over this line's as it is by `extends`: another `greeting`, `flow`, `prompt` "
+        "...; not those that say which calls it answers, nor `plugins`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Closed:
+        ways = [key for key in ("line", "instead") if getattr(self, key)]
+        if self.say or self.transfer is not None:
+            ways.append("say" if self.say else "transfer")
+        if not ways:
+            raise fault("says nothing", "give it one of say, transfer, line and instead")
+        if len(ways) > 1:
+            raise fault(f"has both {ways[0]} and {ways[1]}", "keep one of them")
+        if self.failed and self.transfer is None:
+            raise fault("failed is never said without transfer", "remove it, or add transfer")
+        return self
+
+
 class Line(Section):
     """Who answers a number, and what the conversation there is."""
 
@@ -210,6 +258,18 @@ class Line(Section):
     match: Match = Field(default=Match(), description="Which calls it answers; without it, every call.")
     refuse: Annotated[Refusal, BeforeValidator(_refusal)] | None = Field(
         default=None, description="Refuses the calls that match, instead of answering: a status, or a mapping."
+    )
+    hours: HoursKey = Field(
+        default=None,
+        description="Open when, written as in `match`; outside of them the line still answers, as `closed` says.",
+    )
+    holidays: HolidaysKey = Field(
+        default=(), max_length=200, description="Closed when, written as in `match`; the line answers as `closed` says."
+    )
+    closed: Annotated[Closed, BeforeValidator(_closed)] | None = Field(
+        default=None,
+        description="What callers have while `hours` and `holidays` say closed: a text that is said before the call is "
+        "ended, or a mapping.",
     )
     language: Language = Field(default="en-us", description="Language spoken, such as `en-us`.")
     voice: Voice = Field(default=Voice(), description="How the agent sounds.")
@@ -309,6 +369,22 @@ class Line(Section):
     record: Annotated[Recording, BeforeValidator(_recording)] = Field(
         default=Recording(enabled=False), description="Whether calls are recorded: true, false, or a mapping."
     )
+
+    _written: dict[str, Any] | None = PrivateAttr(default=None)
+    """Of a line that is another while it is closed: the whole of it, as it was written."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_what_changes(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        line = handler(data)
+        if line.closed is not None and line.closed.instead and isinstance(data, dict):
+            line._written = data
+        return line
+
+    @property
+    def written(self) -> dict[str, Any] | None:
+        """The line as it was written, with all that it inherits, where `closed.instead` is laid over that."""
+        return self._written
 
     @property
     def converses(self) -> bool:

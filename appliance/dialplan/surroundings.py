@@ -75,6 +75,8 @@ def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
             yield ("flow", name, "transfer"), step.transfer
     if line.fallback is not None and line.fallback.transfer is not None:
         yield ("fallback", "transfer"), line.fallback.transfer
+    if line.closed is not None and line.closed.transfer is not None:
+        yield ("closed", "transfer"), line.closed.transfer
     for key, shortcut in line.keys.items():
         if shortcut.transfer is not None:
             yield ("keys", key, "transfer"), shortcut.transfer

@@ -118,3 +118,25 @@ def test_a_plugin_that_may_decide_is_named(capsys: pytest.CaptureFixture[str]) -
     assert ask("--called", "1") == 1
     said = capsys.readouterr().err
     assert said == "note: plugin chooser may decide otherwise (hook route); it is not asked here\n"
+
+
+def test_a_line_that_is_closed_is_told_of_with_what_it_does_then(capsys: pytest.CaptureFixture[str]) -> None:
+    office = (
+        "{name: office, match: {called: 1}, timezone: UTC, hours: {mon: 9-17}, closed: %s, flow: {bye: {hang_up: Bye}}}"
+    )
+    for closed, what, status in (
+        ("Closed.", "says that it is closed", 0),
+        ("{instead: {greeting: Closed.}}", "is as closed.instead says", 0),
+        ("{line: night}", "night (plans/office.yaml:3) answers instead", 0),
+        ("{line: full}", "full (plans/office.yaml:4) refuses the call with 486 instead", 1),
+    ):
+        others = "- {name: night, match: {called: 9}, flow: {bye: {hang_up: Bye}}}\n- {name: full, refuse: 486}\n"
+        Path("plans/office.yaml").write_text(f"lines:\n- {office % closed}\n{others}")
+        assert ask("--called", "1", "--at", "2026-11-24T10:00+00:00") == status
+        why = "Tue 2026-11-24 10:00 (UTC) is not within mon 9-17"
+        assert f"office (plans/office.yaml:2) answers\n  closed: {why}; {what}\n" in capsys.readouterr().out
+    assert ask("--called", "1", "--at", "2026-11-23T10:00+00:00") == 0
+    assert "closed" not in capsys.readouterr().out
+    ask("--called", "1", "--at", "2026-11-24T10:00+00:00", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["closed"], told["in_place"], told["refused"]) == (why, "full", 486)
