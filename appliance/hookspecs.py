@@ -547,7 +547,8 @@ def appliance_speech_providers() -> Providers | None:
 def appliance_stream_providers() -> Mapping[str, Any] | None:
     """Whose audio streams can be read: by the kind of trunk, an ``appliance.api.StreamKind``.
 
-    * When: once in the media process, at start, and in ``appliance check``.
+    * When: once in the media process, at start, and in ``appliance check``. The plugin must be one that
+      ``plugins.media`` names.
     * Its ``open`` and the protocol that it makes run beside the audio of all calls, in the media process: they are PURE
       and quick, or every call stutters. Nothing else of a carrier runs there.
     """
@@ -557,9 +558,10 @@ def appliance_stream_providers() -> Mapping[str, Any] | None:
 def appliance_carrier_providers() -> Providers | None:
     """Whose calls can be taken and placed: the kinds of trunk beside ``sip``.
 
-    * When: once in the control process, at start, and in ``appliance check``.
+    * When: once in the control process, at start, and in ``appliance check``. The plugin must be one that
+      ``plugins.media`` names: what its carrier does holds up every call.
     * The factory is called once for each trunk of the kind, with the trunk's options and an
       ``appliance.api.CarrierBox``; it returns an ``appliance.api.Carrier``. The options are the keys of the trunk that
       are not those of every trunk.
-    * A kind needs both hooks: this one for the calls, ``appliance_stream_providers`` for their audio.
+    * A kind needs both hooks of one plugin: this one for the calls, ``appliance_stream_providers`` for their audio.
     """

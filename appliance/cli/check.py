@@ -75,8 +75,8 @@ def examine(config: Path | None, overrides: list[str]) -> Report:
     mistakes = list(found)
     dialplan = None
     if settings is not None:
-        mistakes += trunk_mistakes(settings, carrier_registry())
         plugins = PluginChecker(settings.plugins, secrets=secrets_of(settings))
+        mistakes += trunk_mistakes(settings, carrier_registry(), plugins)
         mistakes += _engine_mistakes(settings, plugins)
         dialplan, wrong = examine_lines(settings, plugins)
         mistakes += wrong
@@ -102,23 +102,44 @@ def _engine_mistakes(settings: Settings, plugins: PluginChecker) -> list[Mistake
     return found
 
 
-def trunk_mistakes(settings: Settings, registry: CarrierRegistry) -> list[Mistake]:
-    """Kinds of trunk that do not exist or lack a part, keys that they do not take, and audio that would not arrive."""
+def trunk_mistakes(
+    settings: Settings, registry: CarrierRegistry, plugins: PluginChecker | None = None
+) -> list[Mistake]:
+    """Kinds of trunk that do not exist or lack a part, keys that they do not take, and audio that would not arrive.
+
+    Args:
+        settings: of the box.
+        registry: of what is built in.
+        plugins: those of the operator; without, their kinds do not exist.
+    """
     found = []
+    transports: dict[str, str] = {kind: offer.provider.transport for kind, offer in registry.streams.items()}
+    unasked = {kind for kind, offer in registry.streams.items() if offer.provider.unasked}
     for name, trunk in settings.carrier_trunks.items():
-        for key, what, hint in registry.mistakes(trunk.kind, trunk.options):
+        built_in = trunk.kind in registry.streams or trunk.kind in registry.carriers
+        own = None if built_in or plugins is None else plugins.trunk(trunk.kind, trunk.options)
+        if own is None:
+            problems = registry.mistakes(trunk.kind, trunk.options)
+        else:
+            problems = [(".".join(map(str, path)), what, hint) for path, what, hint in own.problems]
+            if own.plugin not in settings.plugins.media:
+                what = f"plugin {own.plugin!r} may not run beside the audio"
+                problems.append(("kind", what, "add it to plugins.media"))
+            if own.transport:
+                transports[trunk.kind] = own.transport
+            if own.unasked:
+                unasked.add(trunk.kind)
+        for key, what, hint in problems:
             found.append(settings.mistake(f"trunks.{name}.{key}".rstrip("."), what, hint))
-        stream = registry.streams.get(trunk.kind)
-        if stream is not None and stream.provider.unasked and not trunk.allow:
+        if trunk.kind in unasked and not trunk.allow:
             hint = "add allow: with the address of the PBX that they come from"
             found.append(settings.mistake(f"trunks.{name}.allow", "is empty: nobody's streams would be taken", hint))
         heard = any(one.kind == trunk.kind for one in settings.listen.streams)
-        if stream is not None and stream.provider.transport == "tcp" and not heard:
+        if transports.get(trunk.kind) == "tcp" and not heard:
             hint = f"add listen.streams: [{{kind: {trunk.kind}, port: 9092}}]"
             found.append(settings.mistake(f"trunks.{name}.kind", "has no socket for its audio", hint))
     for index, listener in enumerate(settings.listen.streams):
-        stream = registry.streams.get(listener.kind)
-        if stream is not None and stream.provider.transport != "tcp":
+        if transports.get(listener.kind, "tcp") != "tcp":
             what = f"the audio of kind {listener.kind!r} comes by WebSocket, at listen.media"
             found.append(settings.mistake(f"listen.streams.{index}.kind", what, "remove this entry"))
     return found

@@ -46,29 +46,34 @@ def appliance_tools(call: Call) -> list[Tool]:
 '''
 
 _TEST: Final = '''\
-"""NAME does what it says. Run me: python -m pytest PATH"""
+"""NAME does what it says, in whole calls. Run me: python -m pytest PATH"""
 
-import asyncio
+from pathlib import Path
 
-import NAME
-import pytest
+from appliance.testing import uses
 
-from appliance.api import Call, ToolError
-
-
-def ask(day: str) -> object:
-    call = Call("test", line="front_desk", values=NAME.Values(hours={"monday": "9 to 17"}))
-    (tool,) = NAME.appliance_tools(call)
-    return asyncio.run(tool.run({"day": day}, None))
+HERE = Path(__file__).parent
 
 
-def test_it_knows_when_we_are_open() -> None:
-    assert ask("Monday") == {"day": "monday", "open": "9 to 17"}
+async def test_it_knows_when_we_are_open(scripted_call) -> None:
+    call = await scripted_call(
+        plugins={"NAME": {"hours": {"monday": "9 to 17"}}},
+        paths=[HERE],
+        model={"monday": [uses("opening_hours", day="Monday"), "From nine to five."]},
+    )
+    await call.says("when are you open on monday")
+    assert call.tool("opening_hours").result == {"day": "monday", "open": "9 to 17"}
+    assert call.heard("From nine to five.")
 
 
-def test_it_says_when_we_are_closed() -> None:
-    with pytest.raises(ToolError, match="closed on sunday"):
-        ask("Sunday")
+async def test_it_says_when_we_are_closed(scripted_call) -> None:
+    call = await scripted_call(
+        plugins={"NAME": {}},
+        paths=[HERE],
+        model={"sunday": [uses("opening_hours", day="Sunday"), "We are closed then."]},
+    )
+    await call.says("and on sunday")
+    assert "closed on sunday" in call.tool("opening_hours").problem
 '''
 
 

@@ -298,8 +298,8 @@ class Plugins(Section):
     )
     media: tuple[Name, ...] = Field(
         default=(),
-        description="Plugins whose noise suppression, voice detectors and streams may run beside the audio, in the "
-        "media process: trusted not to be slow, for every call stutters with them.",
+        description="Plugins whose noise suppression, voice detectors and carriers may run in the box's own processes, "
+        "beside the audio: trusted not to be slow, for every call stutters with them.",
     )
     allow_hosts: tuple[HostPattern, ...] = Field(
         default=(),

@@ -58,7 +58,7 @@ from appliance.media.timer import Metronome
 from appliance.media.vad import BatchVad
 from appliance.models.store import ModelStore, model_directory
 from appliance.plugins import noise_suppressors, vad_models
-from appliance.plugins.providers import with_own
+from appliance.plugins.providers import trunk_plugins, with_own
 from appliance.plugins.registry import ProviderRegistry
 from appliance.plugins.streams import stream_kinds
 
@@ -76,6 +76,7 @@ class MediaProcess:
 
     Raises:
         MediaError: the hold music cannot be read.
+        PluginError: a plugin that a trunk needs cannot be imported.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class MediaProcess:
         self._control: Channel | None = None
         music = hold_music.load(settings.media.hold_music)
         self.clock = AudioClock(rings, vad, self._publish, settings.media.rtp_timeout_s, music, denoise)
-        self.streams = StreamServer(settings, stream_kinds(), self.clock, self._publish)
+        self.streams = StreamServer(settings, stream_kinds(trunk_plugins(settings)), self.clock, self._publish)
 
     def connected(self, sock: socket.socket) -> Channel:
         """Control has (re)connected. Legs of a control process that is gone have no owner: they end."""

@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,7 +39,10 @@ Problem = tuple[tuple[str | int, ...], str, str]
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line to the child: ``about`` is describe, values, tools or options (of ``provider`` of a ``kind``)."""
+    """One line to the child: ``about`` is describe, values, tools, options (of ``provider`` of a ``kind``) or trunk.
+
+    Of a trunk, ``kind`` is its kind and ``values`` are its own keys.
+    """
 
     about: str
     source: Source
@@ -55,6 +59,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     problems: tuple[tuple[tuple[str | int, ...], str, str], ...] = ()
     tools: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    transport: str = ""
+    unasked: bool = False
     failed: str = ""
 
 
@@ -127,6 +133,23 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+@dataclass(frozen=True)
+class PluginTrunk:
+    """A trunk whose kind is a plugin's.
+
+    Attributes:
+        plugin: whose.
+        problems: what is wrong with the trunk's own keys; the path is of keys below the trunk.
+        transport: of its streams, as of ``appliance.api.StreamKind``; "" where that is not known.
+        unasked: the same.
+    """
+
+    plugin: str
+    problems: tuple[Problem, ...]
+    transport: str
+    unasked: bool
+
+
 class PluginChecker:
     """What there is of plugins, and whether what the operator wrote fits them. Answers are kept.
 
@@ -194,6 +217,16 @@ class PluginChecker:
         question = Question("options", self.sources[name], values=concealed(options), kind=kind, provider=provider)
         reply = self._child.ask(question, self._timeout_s)
         return [*reply.wrong, *([f"provider: plugin {name!r} {reply.failed}"] if reply.failed else [])]
+
+    def trunk(self, kind: str, options: Values) -> PluginTrunk | None:
+        """What the enabled plugin that has this kind of trunk says of one; None where there is no such plugin."""
+        name = self.provides("stream", kind) or self.provides("carrier", kind)
+        if not name:
+            return None
+        question = Question("trunk", self.sources[name], values=concealed(options), kind=kind)
+        reply = self._child.ask(question, self._timeout_s)
+        problems = ((("kind",), f"plugin {name!r} {reply.failed}", ""),) if reply.failed else reply.problems
+        return PluginTrunk(name, problems, reply.transport, reply.unasked)
 
     def box_problems(self, *, python: bool = True) -> list[Problem]:
         """What is wrong with ``plugins.enabled``; paths begin with the plugin's name.

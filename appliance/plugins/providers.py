@@ -1,4 +1,6 @@
-"""Engines of operators' plugins, for the processes that may import them: engine workers, and media where it is told to.
+"""What operators' plugins offer, for the processes that may import it: engines and kinds of trunk.
+
+Engine workers import engines. The box's own processes, media and control, import what ``plugins.media`` names.
 
 A plugin is imported only where what it is wanted for is not built in, so that nobody else pays for it.
 """
@@ -8,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from appliance.config.settings import Plugins
+from appliance.config.settings import Plugins, Settings
 from appliance.errors import EngineError, PluginError
 from appliance.plugins.discovery import find_sources
 from appliance.plugins.loading import load
 from appliance.plugins.registry import ProviderRegistry
+from appliance.plugins.streams import stream_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +42,35 @@ def with_own(
     missing = [name for name in wanted if name not in registry.offers(kind)]
     if not missing:
         return registry
+    try:
+        return registry.with_plugins(_having(settings, {f"{kind}_providers"}, only))
+    except PluginError as error:
+        raise EngineError(f"engines.{kind}.provider: {missing[0]!r}: {error}", retryable=False) from error
+
+
+def trunk_plugins(settings: Settings) -> list[tuple[str, object]]:
+    """The enabled plugins, as (name, plugin), that the trunks of kinds that are not built in may be of.
+
+    Only those that ``plugins.media`` names are imported; none where every kind is built in.
+
+    Raises:
+        PluginError: one cannot be imported.
+    """
+    builtin = stream_kinds()
+    if all(trunk.kind in builtin for trunk in settings.carrier_trunks.values()):
+        return []
+    return _having(settings.plugins, {"stream_providers", "carrier_providers"}, settings.plugins.media)
+
+
+def _having(settings: Plugins, hooks: Collection[str], only: Collection[str] | None) -> list[tuple[str, object]]:
+    """The enabled plugins that have one of the hooks, of those in ``only`` where it is given."""
     sources = find_sources(settings.paths)
     found: list[tuple[str, object]] = []
     for name in settings.chosen:
         source = sources.get(name)
         if source is None or not source.python or (only is not None and name not in only):
             continue
-        try:
-            plugin = load(source)
-        except PluginError as error:
-            raise EngineError(f"engines.{kind}.provider: {missing[0]!r}: {error}", retryable=False) from error
-        if f"{kind}_providers" in plugin.hooks:
+        plugin = load(source)
+        if not plugin.hooks.keys().isdisjoint(hooks):
             found.append((f"plugin:{name}", plugin.module))
-    return registry.with_plugins(found)
+    return found

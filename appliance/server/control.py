@@ -49,6 +49,7 @@ from appliance.media.client import MediaClient
 from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import Chosen, effective
+from appliance.plugins.providers import trunk_plugins
 from appliance.server.compiling import Plan, compiled
 from appliance.server.kept import KeptPlan
 from appliance.server.plan import ENGINE_KINDS
@@ -382,9 +383,9 @@ class Control:
         """The carriers of the trunks that are not SIP's.
 
         Raises:
-            ApplianceError: the settings of one are wrong.
+            ApplianceError: the settings of one are wrong, or its plugin cannot be imported.
         """
-        kinds = carrier_registry()
+        kinds = carrier_registry(trunk_plugins(self._settings))
         desk = StreamDesk(
             list(trunks),
             kinds.create_carrier,

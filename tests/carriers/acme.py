@@ -184,11 +184,11 @@ class AcmeCarrier(WebCarrier):
 # --- what makes it a kind of trunk ---
 
 
-class AcmePlugin:
-    @hookimpl
-    def appliance_stream_providers(self) -> StreamKinds:
-        return {"acme": StreamKind(open_stream, summary="Acme Voice")}
+@hookimpl
+def appliance_stream_providers() -> StreamKinds:
+    return {"acme": StreamKind(open_stream, summary="Acme Voice")}
 
-    @hookimpl
-    def appliance_carrier_providers(self) -> Providers:
-        return {"acme": Provider(AcmeCarrier, "Acme Voice", AcmeOptions)}
+
+@hookimpl
+def appliance_carrier_providers() -> Providers:
+    return {"acme": Provider(AcmeCarrier, "Acme Voice", AcmeOptions)}

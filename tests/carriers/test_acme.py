@@ -33,7 +33,7 @@ def test_the_page_shows_this_code() -> None:
 
 
 def test_it_is_a_kind_of_trunk() -> None:
-    registry = carrier_registry([("acme", acme.AcmePlugin())])
+    registry = carrier_registry([("acme", acme)])
     assert "acme" in registry.kinds
     assert registry.problems == []
     assert registry.mistakes("acme", {"api_key": KEY, "public_url": "https://voice.example.com"}) == []

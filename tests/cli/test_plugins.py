@@ -115,7 +115,8 @@ def test_new_writes_a_plugin_whose_test_passes(tmp_path: Path, capsys: pytest.Ca
     assert main(["plugins", "new", "hours", "--directory", str(where)]) == 0
     told = capsys.readouterr().out
     assert "enable it" in told
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(where / "test_hours.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "appliance.testing.plugin"]
+    command.append(str(where / "test_hours.py"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["plugins", "show", "hours", "--set", f"plugins.paths=[{where}]"]) == 0

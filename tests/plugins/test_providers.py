@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from appliance.cli.check import examine
+from appliance.config import load_settings
 from appliance.config.settings import Plugins
 from appliance.engines.builtin import provider_registry
-from appliance.errors import EngineError
-from appliance.plugins.providers import with_own
+from appliance.errors import EngineError, PluginError
+from appliance.plugins.providers import trunk_plugins, with_own
+from tests.carriers import acme
 
 ECHO = '''
 """Says back what it was told to."""
@@ -82,3 +85,54 @@ def test_check_knows_engines_of_plugins_and_their_options(folder: Path) -> None:
         "2: engines.asr.provider: there is no asr provider 'echo'"
     ]
     assert not [name for name in set(sys.modules) - before if name.startswith("appliance_plugin_")]
+
+
+# --- kinds of trunk -------------------------------------------------------------------------------------------------
+
+ACME = "plugins: {paths: [plugins], enabled: [acme], media: [acme]}\ntrunks:\n  a: {kind: acme, api_key: k, %s}\n"
+URL = "public_url: 'https://voice.example.com'"
+
+
+@pytest.fixture
+def acme_folder(folder: Path) -> Path:
+    shutil.copy(Path(acme.__file__), folder / "plugins" / "acme.py")
+    return folder
+
+
+def test_check_knows_kinds_of_trunk_of_plugins_and_their_keys(acme_folder: Path) -> None:
+    assert problems(acme_folder, ACME % URL) == []
+    assert problems(acme_folder, ACME % f"{URL}, api_ulr: x") == ["3: trunks.a.api_ulr: unknown key"]
+    assert problems(acme_folder, ACME % "max_calls: 3") == ["3: trunks.a.public_url: is missing"]
+    assert problems(acme_folder, (ACME % URL).replace("media: [acme]", "media: []")) == [
+        "3: trunks.a.kind: plugin 'acme' may not run beside the audio"
+    ]
+    assert problems(acme_folder, (ACME % URL).replace("enabled: [acme]", "enabled: []")) == [
+        "3: trunks.a.kind: there is no trunk kind 'acme'"
+    ]
+
+
+def test_check_says_where_a_kind_that_comes_by_tcp_has_no_socket(acme_folder: Path) -> None:
+    plugin = acme_folder / "plugins" / "acme.py"
+    plugin.write_text(plugin.read_text().replace("StreamKind(open_stream,", 'StreamKind(open_stream, "tcp", (), True,'))
+    assert problems(acme_folder, ACME % URL) == [
+        "3: trunks.a.allow: is empty: nobody's streams would be taken",
+        "3: trunks.a.kind: has no socket for its audio",
+    ]
+    listening = "listen: {streams: [{kind: acme, port: 9092}]}\n"
+    assert problems(acme_folder, ACME % f"{URL}, allow: 10.0.0.5" + listening) == []
+
+
+def test_a_kind_of_trunk_is_imported_where_a_trunk_is_of_it_and_it_is_trusted(
+    acme_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(acme_folder)
+    path = acme_folder / "appliance.yaml"
+    path.write_text(ACME % URL)
+    ((name, plugin),) = trunk_plugins(load_settings(path, []))
+    assert name == "plugin:acme"
+    assert plugin.appliance_stream_providers()["acme"].summary == "Acme Voice"  # type: ignore[attr-defined]
+    assert trunk_plugins(load_settings(path, ["plugins.media=[]"])) == []
+    (acme_folder / "plugins" / "acme.py").write_text("raise RuntimeError('imported')\n")
+    with pytest.raises(PluginError, match=r"'acme'.*RuntimeError: imported"):
+        trunk_plugins(load_settings(path, []))
+    assert trunk_plugins(load_settings(path, ["trunks={b: {kind: browser}}"])) == []

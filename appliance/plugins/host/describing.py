@@ -18,7 +18,7 @@ from appliance.plugins.discovery import Source
 from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.loading import Implementation, Plugin, load
 from appliance.plugins.plan import PluginInfo, revealed
-from appliance.plugins.registry import ProviderRegistry
+from appliance.plugins.registry import CarrierRegistry, ProviderRegistry
 
 _PROVIDERS = "_providers"
 
@@ -50,6 +50,8 @@ def _answer(question: Question, plugin: Plugin | PluginError) -> Reply:
         registry = ProviderRegistry([(plugin.name, plugin.module)])
         options = revealed(question.values)
         return Reply(wrong=tuple(registry.validate_options(question.kind, question.provider, options)))
+    if question.about == "trunk":
+        return _trunk(plugin, question)
     if question.about == "tools":
         return Reply(tools=_tools(plugin, question))
     return Reply(info=describe(plugin).info)
@@ -141,6 +143,16 @@ def _named(item: tuple[str, Any]) -> None:
 def _command(command: object) -> None:
     if not isinstance(command, Command):
         raise TypeError(f"{command!r} is not an appliance.api.Command")
+
+
+def _trunk(plugin: Plugin, question: Question) -> Reply:
+    registry = CarrierRegistry([(plugin.name, plugin.module)])
+    mistakes = registry.mistakes(question.kind, revealed(question.values))
+    problems = tuple(((key,), what, hint) for key, what, hint in mistakes)
+    offer = registry.streams.get(question.kind)
+    if offer is None:
+        return Reply(problems=problems)
+    return Reply(problems=problems, transport=offer.provider.transport, unasked=offer.provider.unasked)
 
 
 def _tools(plugin: Plugin, question: Question) -> tuple[str, ...]:
