@@ -29,6 +29,7 @@ from appliance.calls.storing import CallKeeping
 from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
+from appliance.conversation import manners
 from appliance.conversation.brain import Transfer, TransferFailed
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
@@ -39,6 +40,7 @@ from appliance.conversation.speculation import Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
+from appliance.dialplan.text import render
 from appliance.errors import MediaError, StoreError
 from appliance.events import (
     CallAnswered,
@@ -60,6 +62,8 @@ from appliance.signalling.routes import Attempt
 logger = logging.getLogger(__name__)
 
 _MAX_EARLY: Final = 8
+_GOODBYE_S: Final = 10.0
+"""A call that has taken as long as it may is ended so much later at most."""
 _STORED_TIMEOUT_S: Final = 30.0
 _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
@@ -173,21 +177,42 @@ class CallSession:
         self._recording.answered(self._media)
         conversation = asyncio.create_task(self._dialogue.run())
         try:
-            waiting: set[asyncio.Future[Any]] = {conversation, self._over}
-            done, _ = await asyncio.wait(
-                waiting, timeout=self._line.max_duration_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if conversation in done:
+            await self._until_over(conversation, self._dialogue)
+            if conversation.done():
                 ended: Ended = conversation.result()
-                outcome = Outcome(Disposition.COMPLETED, HangupBy.AGENT, 200, ended.reason)
-            elif self._over in done:
-                outcome = self._over.result()
-            else:
-                outcome = Outcome(Disposition.COMPLETED, HangupBy.BOX, 200, "maximum duration reached")
+                return Outcome(Disposition.COMPLETED, HangupBy.AGENT, 200, ended.reason)
+            if self._over.done():
+                return self._over.result()
         finally:
             conversation.cancel()
             await asyncio.gather(conversation, return_exceptions=True)
-        return outcome
+        await self._say_goodbye(self._dialogue)
+        return Outcome(Disposition.COMPLETED, HangupBy.BOX, 200, "maximum duration reached")
+
+    async def _until_over(self, conversation: asyncio.Task[Ended], dialogue: Dialogue) -> None:
+        """Until one of both has ended the call, or it has taken as long as it may; the caller is told in time."""
+        waiting: set[asyncio.Future[Any]] = {conversation, self._over}
+        left_s, warning = self._line.max_duration_s, self._line.max_duration_warning
+        if warning is not None:
+            early_s = max(0.0, left_s - warning.before_s)
+            done, _ = await asyncio.wait(waiting, timeout=early_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            left_s -= early_s
+            dialogue.announce(render(warning.text, self._values()))
+        await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _say_goodbye(self, dialogue: Dialogue) -> None:
+        """Tell the caller why the call is ended now, unless nobody is there to hear it."""
+        if self._away:
+            return
+        warning = self._line.max_duration_warning
+        text = render(warning.goodbye, self._values()) if warning is not None else ""
+        parting = asyncio.create_task(dialogue.part(text or manners.time_is_up(spoken_language(self._line))))
+        waiting: set[asyncio.Future[Any]] = {parting, self._over}
+        await asyncio.wait(waiting, timeout=_GOODBYE_S, return_when=asyncio.FIRST_COMPLETED)
+        parting.cancel()
+        await asyncio.gather(parting, return_exceptions=True)
 
     async def _wind_up(self, outcome: Outcome) -> None:
         """Whatever happened: the leg is down, the media slot is free, the record is complete."""

@@ -204,7 +204,7 @@ def box_phrases(line: Line) -> tuple[str, ...]:
     """What the box itself says on ``line``: when something fails, and when something takes long."""
     language = spoken_language(line)
     fillers = line.filler.texts or manners.fillers(language)
-    return (manners.apology(language), manners.farewell(language), *fillers)
+    return (manners.apology(language), manners.farewell(language), manners.time_is_up(language), *fillers)
 
 
 def _fixed_pieces(line: Line) -> Iterator[str]:

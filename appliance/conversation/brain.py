@@ -95,6 +95,13 @@ class GoTo:
     step: str
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something that the box has to tell the caller by itself, between two turns; never given to a brain."""
+
+    text: str
+
+
 Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo
 
 

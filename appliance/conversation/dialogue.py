@@ -20,6 +20,7 @@ from appliance.conversation.brain import (
     Key,
     KeysEnded,
     Listen,
+    Notice,
     Opening,
     Pace,
     Say,
@@ -123,6 +124,8 @@ class Dialogue:
         self._on_consent = on_consent
         self._on_private = on_private
         self._private = False
+        self._notice = ""
+        self._announcing = False
 
     def attach(self, listening: Listening, speaker: Speaker) -> None:
         """Ears and mouth; before :meth:`run`."""
@@ -140,6 +143,26 @@ class Dialogue:
             ended = await self._wait_for_reply()
             if ended is not None:
                 return ended
+            self._announce_now()
+
+    def announce(self, text: str) -> None:
+        """Say this once nobody speaks and nobody waits for the other; the caller may talk over it."""
+        self._notice = text
+        self._announce_now()
+
+    async def part(self, text: str) -> None:
+        """Break off whatever is going on, and say this to the end; after :meth:`run`, whose place it takes."""
+        if self._handing_on or self._speaker is None:
+            return
+        self._drafts.discard()
+        if self._reply is not None:
+            self._reply.cancel()
+            await asyncio.wait({self._reply})
+        if self._talking:
+            await self._stop_speaking()
+        self._finish_turn()
+        self._announcing = True
+        await self._say_alone(text, interruptible=False)
 
     async def close(self) -> None:
         """Stop everything and report the turn under way."""
@@ -153,7 +176,7 @@ class Dialogue:
                 await asyncio.gather(task, return_exceptions=True)
         if self._speaker is not None and self._speaker.speaking:
             await self._speaker.stop()  # the leg is still open, and says how much of it was heard
-            self.brain.was_heard(self._turn.heard_text)
+            self._was_heard()
         self._finish_turn()
         self._listening = self._speaker = self._reply = self._stopping = self._thinking = self._draft = None
 
@@ -210,6 +233,7 @@ class Dialogue:
         self._hearing = ""
         if self._replying and not self._replied:
             self._dead_air.begin()
+        self._announce_now()
         self._tell()
 
     def paused(self) -> None:
@@ -334,6 +358,7 @@ class Dialogue:
             self._key_timer.cancel()
             self._key_timer = None
         self._replied = False
+        self._announcing = isinstance(pending.value, Notice)
         if not isinstance(pending.value, Opening):
             self._dead_air.begin()
         if pending.continues(self._turn, self._now()):
@@ -364,13 +389,18 @@ class Dialogue:
         assert self._speaker is not None and self._listening is not None
         await self._speaker.stop()
         self._listening.machine.agent_speaking(False)
-        self.brain.was_heard(self._turn.heard_text)
+        self._was_heard()
         self._said.set()
         self._tell()
 
+    def _was_heard(self) -> None:
+        """What the dialogue has said by itself, and in a turn of its own, is no part of the brain's reply."""
+        if not self._announcing:
+            self.brain.was_heard(self._turn.heard_text)
+
     # --- replying -------------------------------------------------------------------------------------------------
 
-    async def _answer(self, value: Input) -> Ended | None:
+    async def _answer(self, value: Input | Notice) -> Ended | None:
         """Carry out one reply; an engine that fails is apologised for, twice in a row ends the call."""
         try:
             ended = await self._carry_out(value)
@@ -383,14 +413,25 @@ class Dialogue:
                 return Ended("the agent's engines failed")
             await self._say_alone(manners.apology(self._language))
             if not self._turn.interrupted:
-                self.brain.was_heard(self._turn.heard_text)
+                self._was_heard()
             self._listen()
             return None
         self._failures = 0
         return ended
 
-    async def _carry_out(self, value: Input) -> Ended | None:
+    def _announce_now(self) -> None:
+        """Put what is to be announced where the next input would be, if it is nobody's turn."""
+        caller = self._caller_speaks or self._caller_done or self._key_timer is not None or self._private
+        if self._notice and not (caller or self._replying or self._talking or self._inputs or self._handing_on):
+            self._inputs.put(Notice(self._notice))
+            self._notice = ""
+
+    async def _carry_out(self, value: Input | Notice) -> Ended | None:
         assert self._listening is not None
+        if isinstance(value, Notice):
+            await self._say_alone(value.text)
+            self._listen()
+            return None
         if isinstance(value, Heard) and value.instead is not None:
             return await self._carry_on(value, value.instead)
         ended = await self._speak_reply(value)
@@ -483,7 +524,7 @@ class Dialogue:
         if self._talking or utterance is not None:
             await self._until_said()
             if not self._turn.interrupted:
-                self.brain.was_heard(self._turn.heard_text)
+                self._was_heard()
         if utterance is not None and utterance.failed and not utterance.played:
             raise EngineError(utterance.failed)
         return ended if transfer is None else await self._transfer(transfer)
@@ -581,10 +622,10 @@ class Dialogue:
         self._speaker.finish(utterance)
         return True
 
-    async def _say_alone(self, text: str) -> None:
+    async def _say_alone(self, text: str, *, interruptible: bool = True) -> None:
         assert self._speaker is not None
         self._dead_air.end()
-        utterance = self._begin_utterance(True)
+        utterance = self._begin_utterance(interruptible)
         self._speaker.add(utterance, text)
         self._meant(utterance, text)
         self._speaker.finish(utterance)

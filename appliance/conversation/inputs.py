@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from appliance.conversation.brain import Heard, Input, Key, KeysEnded
+from appliance.conversation.brain import Heard, Input, Key, KeysEnded, Notice
 from appliance.conversation.listening import HeardTurn
 from appliance.conversation.turn_log import TurnLog
 from appliance.events import InputBy
@@ -23,7 +23,7 @@ KEPT_BACK: Final = "a plugin has kept back what the caller said"
 class Pending:
     """An input and what is known about how it came, at ``at`` (CLOCK_MONOTONIC). ``private``: without its words."""
 
-    value: Input
+    value: Input | Notice
     heard: HeardTurn | None = None
     at: float = 0.0
     private: bool = False
@@ -84,7 +84,7 @@ class Inputs:
         """Whether any waits."""
         return bool(self._waiting)
 
-    def put(self, value: Input, heard: HeardTurn | None = None, *, private: bool = False) -> None:
+    def put(self, value: Input | Notice, heard: HeardTurn | None = None, *, private: bool = False) -> None:
         """Add one that has come just now."""
         self._waiting.append(Pending(value, heard, self._now(), private))
         self._arrived.set()

@@ -140,6 +140,13 @@ _FAREWELLS: Final[Mapping[str, str]] = {
     "fr": "Je suis désolée, je ne peux pas vous aider pour le moment. Au revoir.",
     "es": "Lo siento, ahora mismo no puedo ayudarle. Adiós.",
 }
+_TIME_IS_UP: Final[Mapping[str, str]] = {
+    "en": "We have reached the longest time that a call may take. Goodbye.",
+    "de": "Die Höchstdauer für ein Gespräch ist erreicht. Auf Wiederhören.",
+    "fr": "La durée maximale d'un appel est atteinte. Au revoir.",
+    "es": "Hemos llegado a la duración máxima de una llamada. Adiós.",
+    "it": "Abbiamo raggiunto la durata massima di una chiamata. Arrivederci.",
+}
 _PHRASES: Final[Mapping[Request, tuple[str, ...]]] = {
     Request.REPEAT: ("could you repeat that", "please repeat that", "can you say that again", "what did you say"),
     Request.SLOWER: ("please speak slower", "speak more slowly", "you are speaking too fast"),
@@ -199,6 +206,11 @@ def not_understood(language: str) -> str:
 def farewell(language: str) -> str:
     """Said where replies fail again and again, before the call is ended."""
     return _FAREWELLS.get(_base(language), _FAREWELLS["en"])
+
+
+def time_is_up(language: str) -> str:
+    """Said where a call has taken as long as it may, before it is ended."""
+    return _TIME_IS_UP.get(_base(language), _TIME_IS_UP["en"])
 
 
 def changed(pace: float, request: Request) -> float:

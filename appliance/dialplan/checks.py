@@ -160,6 +160,9 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         if line.agent == "realtime" and line.record.enabled and line.record.consent == "ask":
             hint = "use announce; or set agent: llm"
             yield Problem(("record", "consent"), "a model that hears by itself cannot wait for consent", hint)
+    if line.max_duration_warning is not None and line.max_duration_warning.before_s >= line.max_duration_s:
+        hint = f"make it less than max_duration_s ({line.max_duration_s:g})"
+        yield Problem(("max_duration_warning", "before_s"), "is before the call begins", hint)
     if line.turn.by == "model" and line.agent != "realtime":
         yield Problem(("turn", "by"), f"there is no model that hears with agent: {line.agent}", "use box")
 
@@ -247,6 +250,9 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         if line.closed.transfer:
             yield ("closed", "transfer", "to"), line.closed.transfer.to
             yield ("closed", "transfer", "announce"), line.closed.transfer.announce
+    if warning := line.max_duration_warning:
+        yield ("max_duration_warning", "text"), warning.text
+        yield ("max_duration_warning", "goodbye"), warning.goodbye
     for key in ("announce", "ask", "refused"):
         if text := getattr(line.record, key):
             yield ("record", key), text

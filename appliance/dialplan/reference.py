@@ -10,6 +10,7 @@ from appliance.config.reference import section
 from appliance.dialplan.match import Match, NumbersFrom, Regex
 from appliance.dialplan.schema import (
     Closed,
+    DurationWarning,
     Fallback,
     Filler,
     Line,
@@ -57,6 +58,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("One of `transfers`", TransferChoice),
     ("`memory`", Memory),
     ("`filler`", Filler),
+    ("`max_duration_warning`", DurationWarning),
     ("`record`", Recording),
     ("One of `keys` of a line", Shortcut),
     ("A `say` step", SayStep),

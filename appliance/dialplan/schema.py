@@ -146,6 +146,20 @@ class Fallback(Section):
         return self
 
 
+class DurationWarning(Section):
+    """What the caller is told before a call is ended because it has taken too long."""
+
+    before_s: float = Field(
+        default=60.0, ge=5, le=3600, description="So long before `max_duration_s`, or as soon after as nobody speaks."
+    )
+    text: Text = Field(description="What is said then; the caller may talk over it, and the call goes on.")
+    goodbye: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = Field(
+        default="",
+        description="Said before the call is ended; unless given, a sentence in the line's language, as without any "
+        "warning.",
+    )
+
+
 @short_form({"type": "integer"})
 def _refusal(value: Any) -> Any:
     return {"status": value} if isinstance(value, int) and not isinstance(value, bool) else value
@@ -366,6 +380,9 @@ class Line(Section):
         "pressed, nor during a private question, nor where a question gives the key a meaning.",
     )
     max_duration_s: float = Field(default=1800.0, ge=1, le=86400, description="A call is ended after this long.")
+    max_duration_warning: DurationWarning | None = Field(
+        default=None, description="What the caller is told before that; without it, goodbye at the end."
+    )
     record: Annotated[Recording, BeforeValidator(_recording)] = Field(
         default=Recording(enabled=False), description="Whether calls are recorded: true, false, or a mapping."
     )
