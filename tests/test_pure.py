@@ -14,6 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[1] / "appliance"
 
 PURE = (
+    "campaigns/definition.py",
+    "campaigns/outcome.py",
+    "campaigns/pacing.py",
+    "campaigns/plan_next.py",
+    "campaigns/regions.py",
+    "campaigns/retries.py",
+    "campaigns/rules.py",
+    "campaigns/simulate.py",
+    "campaigns/windows.py",
     "sip",
     "rtp",
     "carriers",

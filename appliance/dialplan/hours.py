@@ -168,17 +168,16 @@ class Opening:
     def is_open(self, local: datetime) -> bool:
         """Whether it is open then. A span belongs to the day it begins on: Friday's is open on Saturday at 01:00."""
         today, minute = local.date(), local.hour * 60 + local.minute
-        return any(begin <= minute < end for begin, end in self._spans_of(today)) or any(
-            begin <= minute + _DAY_MIN < end
-            for begin, end in self._spans_of(today - timedelta(days=1))
-            if end > _DAY_MIN
+        return any(begin <= minute < end for begin, end in self.spans(today)) or any(
+            begin <= minute + _DAY_MIN < end for begin, end in self.spans(today - timedelta(days=1)) if end > _DAY_MIN
         )
 
     def day_off(self, day: date) -> str:
         """Why ``day`` is a holiday: its name, or how it was written; "" where it is none."""
         return _day_off(self.days_off, day)
 
-    def _spans_of(self, day: date) -> tuple[Span, ...]:
+    def spans(self, day: date) -> tuple[Span, ...]:
+        """The hours that begin on ``day``, which may be a holiday; earliest first."""
         if self.days_off and self.day_off(day):
             return self.week[_HOLIDAY] if self.week is not None else ()
         return self.week[day.weekday()] if self.week is not None else ((0, _DAY_MIN),)
