@@ -13,7 +13,7 @@ from tests.bench import lines, records
 from tests.bench.llm_failures import settings
 from tests.openai_sim.chat import Answer, ChatSim
 from tests.peers.test_yaml_plugins import one_question
-from tests.plugins.test_mcp_tools import KITCHEN
+from tests.plugins.shipped.test_mcp import KITCHEN
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
-from appliance.config.load import examine_settings
 from appliance.config.reference import sections
 from appliance.dialplan.loader import load_dialplans
 from appliance.plugins.declarative.reference import SECTIONS, TARGET, updated
@@ -40,7 +39,7 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
 
 
 def test_the_example_works_on_the_line_that_it_shows(tmp_path: Path) -> None:
-    plugin, line = (block for block in BLOCKS if "plugins:\n  mcp" not in block)
+    plugin, line = BLOCKS
     table = re.findall(r"```csv\n(.*?)```", PAGE, re.DOTALL)[0]
     files = TARGET.parents[1] / "examples" / "plugins"
     assert [(files / name).read_text() for name in ("shop.yaml", "prices.csv")] == [plugin, table]
@@ -56,17 +55,6 @@ def test_the_example_works_on_the_line_that_it_shows(tmp_path: Path) -> None:
     assert tools[1].confirm == "Shall I cancel order {number}?"
     (target,) = source.targets_of("orders", {"shop": values})
     assert target.url == "https://shop.example.com/api/calls"
-
-
-def test_the_settings_of_mcp_servers_are_right(tmp_path: Path) -> None:
-    (block,) = [block for block in BLOCKS if "plugins:\n  mcp" in block]
-    (tmp_path / "appliance.yaml").write_text(block)
-    settings, mistakes = examine_settings(
-        tmp_path / "appliance.yaml", [], environ={"APPLIANCE_SECRET_KITCHEN_KEY": "k"}
-    )
-    assert mistakes == []
-    assert settings is not None
-    assert settings.plugins.mcp["kitchen"].environment == {"KITCHEN_KEY": SecretStr("k")}
 
 
 def test_every_event_is_told_with_what_the_page_says() -> None:

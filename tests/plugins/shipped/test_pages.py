@@ -14,7 +14,7 @@ from appliance.plugins.loading import load
 ROOT = Path(__file__).parents[3]
 SHIPPED = {name: source for name, source in find_sources([], installed=False).items() if source.shipped}
 NAMES = {
-    "business_hours", "calendar_ics", "crm_http", "knowledge", "redact", "sms", "transfer", "voicemail",
+    "business_hours", "calendar_ics", "crm_http", "knowledge", "mcp", "redact", "sms", "transfer", "voicemail",
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def values_of(source: Source) -> type[BaseModel] | None:
 
 
 def test_these_plugins_come_with_the_appliance() -> None:
-    assert set(SHIPPED) - {"mcp"} == NAMES
+    assert set(SHIPPED) == NAMES
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -1,8 +1,9 @@
-"""The tools of a real MCP server in a real plugin host."""
+"""The plugin ``mcp``: the tools of a real MCP server in a real plugin host, and its page."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,19 +12,22 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
+from pydantic import SecretStr
 
 from appliance.cli.box import free_port
-from appliance.config import Settings
+from appliance.config import Settings, examine_settings
 from appliance.errors import ToolError
 from appliance.plugins.describe import PluginChecker
 from appliance.plugins.hook_table import ToolOffer
 from appliance.plugins.hooks import Hooks
+from appliance.plugins.mcp_tools import _ALIVE_EVERY_S, _LONGEST_PAUSE_S, _MAX_TEXT, Values
 from tests.config_files import load, mistakes
 from tests.plugins.declarative.server import FakeCall
 from tests.plugins.real_host import RealHost, call
 from tests.waiting import LIMIT_S
 
-ROOT = str(Path(__file__).parents[2])
+ROOT = str(Path(__file__).parents[3])
 COMMAND = [sys.executable, "-m", "tests.plugins.mcp_server"]
 KITCHEN: dict[str, Any] = {
     "command": COMMAND,
@@ -178,3 +182,18 @@ async def test_a_server_by_http_is_held_to_egress(tmp_path: Path, monkeypatch: p
         "plugins.mcp.kitchen.url: is at tools.example.com, which egress does not list"
         in mistakes(f"egress: []\n{text}")[0]
     )
+
+
+async def test_the_page_shows_settings_and_figures_that_are_right(tmp_path: Path) -> None:
+    page = (Path(ROOT) / "docs" / "plugins" / "mcp.md").read_text(encoding="utf-8")
+    box, line = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "appliance.yaml").write_text(box)
+    settings, wrong = examine_settings(tmp_path / "appliance.yaml", [], environ={"APPLIANCE_SECRET_KITCHEN_KEY": "k"})
+    assert wrong == []
+    assert settings is not None
+    assert settings.plugins.mcp["kitchen"].environment == {"KITCHEN_KEY": SecretStr("k")}
+    values = Values.model_validate(yaml.safe_load(line)["plugins"]["mcp"])
+    assert values.only == ("kitchen",)
+    assert f"cut at {_MAX_TEXT:,} characters" in page
+    assert f"every {_ALIVE_EVERY_S:.0f} s" in page
+    assert f"1 to {_LONGEST_PAUSE_S:.0f} s" in page
