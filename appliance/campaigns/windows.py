@@ -25,11 +25,8 @@ from appliance.dialplan.hours import Opening
 HORIZON: Final = timedelta(days=60)
 """How far ahead :meth:`Schedule.next_open` looks."""
 
-_DAY_MIN: Final = 24 * 60
 _MINUTE: Final = timedelta(minutes=1)
 _DAY: Final = timedelta(days=1)
-_LARGEST_SHIFT: Final = timedelta(hours=4)
-"""More than any change of clocks moves them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,23 +235,30 @@ def _opens_on(hours: Opening, zone: ZoneInfo, day: date, moment: datetime) -> da
     if not spans:
         return None
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    offsets = {_offset(zone, midnight + timedelta(hours=step)) for step in range(-24, 49, 6)}
-    if len(offsets) == 1:
-        offset = offsets.pop()
-        for begin, end in spans:
-            opens = midnight + timedelta(minutes=begin) - offset
-            if opens + timedelta(minutes=end - begin) > moment:
-                return max(opens, moment)
-        return None
-    # The clocks change about this day: every minute that it may have is looked at.
-    first = max(moment, midnight - max(offsets) - _LARGEST_SHIFT)
-    last = midnight + _DAY - min(offsets) + _LARGEST_SHIFT
-    while first <= last:
-        local = first.astimezone(zone)
+    samples = [midnight + timedelta(hours=hour) for hour in range(-24, 49, 6)]
+    offsets = [_offset(zone, sample) for sample in samples]
+    # It opens where a span begins, by any of the offsets there are about this day, or where a change of clocks jumps
+    # into one.
+    moments = {midnight + timedelta(minutes=begin) - offset for begin, _ in spans for offset in set(offsets)}
+    moments |= {
+        _change(zone, samples[index], samples[index + 1])
+        for index in range(len(samples) - 1)
+        if offsets[index] != offsets[index + 1]
+    }
+    for opens in sorted(max(found, moment) for found in moments):
+        local = opens.astimezone(zone)
         if local.date() == day and hours.is_open(local):
-            return first
-        first += _MINUTE
+            return opens
     return None
+
+
+def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The first minute, after ``before`` and up to ``after``, at which the offset is that of ``after``."""
+    offset = _offset(zone, after)
+    while after - before > _MINUTE:
+        middle = before + (after - before) // _MINUTE // 2 * _MINUTE
+        before, after = (before, middle) if _offset(zone, middle) == offset else (middle, after)
+    return after
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
