@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import os
-import signal
 import time
 import weakref
 from collections import Counter, deque
@@ -45,9 +42,9 @@ from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.hooks import Hooks, make_table
 from appliance.plugins.http_limits import parts
 from appliance.plugins.http_proxy import HttpProxy
-from appliance.plugins.marker import Mark, MarkerReader
+from appliance.plugins.liveness import Liveness
+from appliance.plugins.marker import Mark
 from appliance.plugins.plan import Manifest, PluginPlan
-from appliance.plugins.processor_time import Ran, of_thread, of_threads
 from appliance.plugins.tool_calls import NOT_AVAILABLE, ToolCalls
 from appliance.tool_types import OngoingCall
 
@@ -57,10 +54,6 @@ SOCKET: Final = "plugins.sock"
 _SLACK_S: Final = 0.1
 """What messages and a loaded machine may add to budgets."""
 _SET_UP_S: Final = 60.0
-_STARVED_S: Final = 10.0
-"""A host that gets no core has not hung, unless it goes on for so long."""
-_DYING_S: Final = 2.0
-"""A host that is still there so long after the connection to it was lost has not ended: it is connected to again."""
 _MAX_WAITING: Final = 2000
 _LOG_AGAIN_S: Final = 10.0
 _LEFT_OUT_S: Final = 60.0
@@ -92,6 +85,7 @@ class _Waiting:
     hook: str
     plugins: tuple[str, ...]
     call_id: str
+    line: str
     done: asyncio.Future[HookDone | None]
 
 
@@ -112,7 +106,6 @@ class PluginLink:
         self, runtime_dir: Path, hang_s: float, need: Callable[[], None], metrics: HookMetrics | None = None
     ) -> None:
         self._runtime_dir = runtime_dir
-        self._hang_s = hang_s
         self._need = need
         self._metrics = metrics
         self.on_trouble: Callable[[str, str, HookOutcome], None] = lambda call_id, hook, outcome: None
@@ -121,18 +114,15 @@ class PluginLink:
         self._plans: dict[int, _Plan] = {}
         self._plan_numbers = itertools.count(1)
         self._channel: Channel | None = None
-        self._marker: MarkerReader | None = None
-        self._pid = self._pidfd = -1
-        self._lost_at = 0.0
+        self.liveness = Liveness(runtime_dir, hang_s, lambda: self._send(Ping(next(self._numbers))))
         self._waiting: dict[int, _Waiting] = {}
+        self._late: dict[int, str] = {}
         self._tools = ToolCalls(self._send)
         self.http = HttpProxy(self._send, lambda: next(self._numbers))
         self._keeping: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
         self._pong = Pong(0)
-        self._pong_at = 0.0
-        self._blamed: Mark | None = None
-        self._killed = self._closing = False
+        self._closing = False
         self._said: dict[tuple[str, str, str], float] = {}
         self._ends: dict[str, deque[float]] = {}
         self._left_out: dict[str, float] = {}
@@ -245,7 +235,7 @@ class PluginLink:
         self, plan: int, hook: str, plugins: tuple[str, ...], call: HookCall | None, arguments: bytes
     ) -> HookDone | None:
         """See :class:`~appliance.plugins.hooks.HookHost`."""
-        call_id = "" if call is None else call.call_id
+        call_id, line = ("", "") if call is None else (call.call_id, call.line)
         if not self._can(plan) or len(self._waiting) >= _MAX_WAITING:
             self._unavailable(call_id, hook, plugins)
             return None
@@ -259,7 +249,7 @@ class PluginLink:
             self._unavailable(call_id, hook, plugins)
             return None
         loop = asyncio.get_running_loop()
-        waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, loop.create_future())
+        waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, line, loop.create_future())
         timer = loop.call_later(HOOKS[hook].budget_s * len(plugins) + _SLACK_S, self._too_late, number)
         try:
             return await waiting.done
@@ -315,29 +305,42 @@ class PluginLink:
         if waiting is None or waiting.done.done():
             return
         self._send(ForgetRun(number))
-        text = "the plugin host did not answer in time"
-        self.trouble(waiting.call_id, waiting.hook, HookOutcome(waiting.plugins[0], "over_budget", 0.0, text))
+        self.liveness.ask()
+        # Of several plugins it is the one that runs; where none does, another's hook holds up this one.
+        culprit = self.liveness.running(waiting.hook, waiting.plugins)
+        outcome = HookOutcome(
+            culprit or waiting.plugins[0], "over_budget", 0.0, "the plugin host did not answer in time"
+        )
+        self.trouble(waiting.call_id, waiting.hook, outcome)
+        if culprit:
+            self._count_failure(culprit, waiting.hook, waiting.line)
+            if len(self._late) < _MAX_WAITING:
+                self._late[number] = culprit
         waiting.done.set_result(None)
 
     def _hook_done(self, message: HookDone) -> None:
-        now = time.monotonic()
-        line = "" if HOOKS[message.hook].box_wide else message.line
+        late = self._late.pop(message.number, "") if self._late else ""
         for outcome in message.outcomes:
             if outcome.outcome == "ok":
                 self._count(message.hook, outcome)
                 if not self.breaker.quiet:
-                    self.breaker.worked(outcome.plugin, message.hook, line, now)
+                    line = "" if HOOKS[message.hook].box_wide else message.line
+                    self.breaker.worked(outcome.plugin, message.hook, line, time.monotonic())
                 continue
             self.trouble(message.call_id, message.hook, outcome)
-            if self.breaker.failed(outcome.plugin, message.hook, line, now):
-                where = f"on line {line}" if line else "for the whole box"
-                logger.error(
-                    "plugin %s: appliance_%s has failed too often %s and is left alone for a minute",
-                    outcome.plugin, message.hook, where,
-                )  # fmt: skip
+            if outcome.plugin != late:
+                self._count_failure(outcome.plugin, message.hook, message.line)
         waiting = self._waiting.pop(message.number, None)
         if waiting is not None and not waiting.done.done():
             waiting.done.set_result(message)
+
+    def _count_failure(self, plugin: str, hook: str, line: str) -> None:
+        line = "" if HOOKS[hook].box_wide else line
+        if self.breaker.failed(plugin, hook, line, time.monotonic()):
+            logger.error(
+                "plugin %s: appliance_%s has failed too often %s and is left alone for a minute",
+                plugin, hook, f"on line {line}" if line else "for the whole box",
+            )  # fmt: skip
 
     def _count(self, hook: str, outcome: HookOutcome) -> None:
         if self._metrics is not None:
@@ -363,102 +366,23 @@ class PluginLink:
                 )
             except ChannelClosed:
                 continue
-            if not self._attached(self._channel):
+            if not self.liveness.attach(self._channel):
                 self._channel.close()
                 await asyncio.sleep(_SLACK_S)
                 continue
             for plan in list(self._plans.values()):
                 self._send_plan(plan)
-            await self._watch()
-
-    def _attached(self, channel: Channel) -> bool:
-        """Take hold of the process at the other end: False where it is gone, or is the one that is just ending."""
-        self._pong_at = time.monotonic()
-        try:
-            if channel.peer_pid == self._pid and self._pong_at - self._lost_at < _DYING_S:
-                return False
-            self._pid = channel.peer_pid
-            self._pidfd = os.pidfd_open(self._pid)
-            self._marker = MarkerReader(self._runtime_dir)
-        except OSError:
-            return False
-        return True
-
-    async def _watch(self) -> None:
-        """Until the host is gone: kill it where it gives no sign of life."""
-        every_s = self._hang_s / 4
-        asked_at = woken_at = time.monotonic()
-        before: dict[int, Ran] | None = None
-        self._send(Ping(next(self._numbers)))
-        while not self._gone.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await self._gone.wait()
-            now = time.monotonic()
-            # What this process was itself late by is no silence of the host's: its answer may lie there unread.
-            asked_at += max(0.0, now - woken_at - 2 * every_s)
-            woken_at = now
-            if self._pong_at >= asked_at:
-                asked_at, before = now, None
-                self._send(Ping(next(self._numbers)))
-            elif before is None:
-                before = of_threads(self._pid)
-            elif now - asked_at > self._hang_s and self._hung(before, now - asked_at):
-                self._kill(self._who(), f"holds up the plugin host, for {now - asked_at:.1f} s now")
-                before = None
-
-    def _hung(self, before: Mapping[int, Ran], silent_s: float) -> bool:
-        """Whether a silent host has hung, or only waits for a core that others have."""
-        if silent_s > _STARVED_S:
-            return True
-        nothing = Ran(0.0, 0.0)
-        since = [
-            Ran(ran.on_core_s - was.on_core_s, ran.waiting_s - was.waiting_s)
-            for thread, ran in of_threads(self._pid).items()
-            for was in (before.get(thread, nothing),)
-        ]
-        computes = max((ran.on_core_s for ran in since), default=0.0) > 0.5 * self._hang_s
-        starved = max((ran.waiting_s for ran in since), default=0.0) > 0.25 * silent_s
-        return computes or not starved
-
-    def _who(self) -> Mark | None:
-        """Whose code runs: of several threads, the one that is on a core."""
-        marks = self._marker.marks() if self._marker is not None else []
-        if len(marks) < 2:
-            return marks[0] if marks else None
-        before = {mark.thread: of_thread(self._pid, mark.thread).on_core_s for mark in marks}
-        time.sleep(0.01)
-        return max(marks, key=lambda mark: of_thread(self._pid, mark.thread).on_core_s - before[mark.thread])
-
-    def _kill(self, mark: Mark | None, why: str) -> None:
-        self._blamed, self._killed = mark, True
-        if mark is not None:
-            logger.error("plugin %s: appliance_%s %s; the plugin host is killed", mark.plugin, mark.hook, why)
-        else:
-            logger.error("the plugin host is killed: something in it %s", why.replace("holds up", "holds"))
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._pong_at = time.monotonic() + _STARVED_S
+            await self._gone.wait()
 
     def _lost(self) -> None:
         """The host is gone: what it was at gets its default, and whoever ended it is left alone for a while."""
-        marks = self._marker.marks() if self._marker is not None else []
-        attached = self._marker is not None
-        how = "hung" if self._killed else "ended"
-        mark = self._blamed or (marks[0] if marks and not self._killed else None)
-        self._channel, self._blamed, self._killed = None, None, False
-        if self._marker is not None:
-            self._marker.close()
-            self._marker = None
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._channel = None
+        self._late.clear()
         for plan in self._plans.values():
             plan.there = False
-        if attached:
-            self._lost_at = time.monotonic()
-        if attached and not self._closing:
-            self._end_of_host(mark, how)
+        found = self.liveness.lost()
+        if found is not None and not self._closing:
+            self._end_of_host(*found)
         self._gone.set()
 
     def _end_of_host(self, mark: Mark | None, how: str) -> None:
@@ -503,6 +427,7 @@ class PluginLink:
         return self._channel is not None and self._channel.send(message)
 
     def _received(self, message: AnyMessage) -> None:
+        self.liveness.heard()
         match message:
             case HookDone():
                 self._hook_done(message)
@@ -511,7 +436,8 @@ class PluginLink:
             case UseCall():
                 self._tools.use(message)
             case Pong():
-                self._pong, self._pong_at = message, time.monotonic()
+                self._pong = message
+                self.liveness.ponged()
             case SetUpDone():
                 self._set_up_done(message)
             case HttpAnswered():
@@ -519,6 +445,6 @@ class PluginLink:
             case BodyPart():
                 self.http.part(message)
             case Blamed():
-                self._kill(Mark(0, 0.0, message.plugin, message.hook, message.line), message.text)
+                self.liveness.kill(Mark(0, 0.0, message.plugin, message.hook, message.line), message.text)
             case _:
                 logger.error("the plugin host sent %s", type(message).__name__)

@@ -17,6 +17,7 @@ from appliance.ipc.channel import Channel, Listener, connect, serve
 from appliance.ipc.hook_messages import (
     ForgetPlan,
     ForgetRun,
+    HookDone,
     HookOutcome,
     Ping,
     Pong,
@@ -25,11 +26,11 @@ from appliance.ipc.hook_messages import (
     SetUpDone,
 )
 from appliance.ipc.messages import AnyMessage
-from appliance.plugins import link as links
+from appliance.plugins import liveness
 from appliance.plugins.discovery import Source
 from appliance.plugins.hooks import Hooks
 from appliance.plugins.link import SOCKET, PluginLink
-from appliance.plugins.marker import MarkerPage
+from appliance.plugins.marker import MarkerPage, Slot, text_of
 from appliance.plugins.plan import Manifest, PluginInfo, PluginPlan, Set
 from tests.plugins.real_host import call
 from tests.waiting import eventually
@@ -46,6 +47,7 @@ class PlayedHost:
         self.messages: list[AnyMessage] = []
         self.channels: list[Channel] = []
         self.ready = True
+        self.answers = False
 
     def accept(self, sock: socket.socket) -> Channel:
         self.channels.append(Channel(sock, asyncio.get_running_loop(), self._received))
@@ -58,14 +60,18 @@ class PlayedHost:
         self.messages.append(message)
         if isinstance(message, Ping):
             self.channels[-1].send(Pong(message.number))
+        if isinstance(message, RunHook) and self.answers:
+            outcomes = tuple(HookOutcome(plugin, "ok", 0.0) for plugin in message.plugins)
+            nothing = msgspec.msgpack.encode(None)
+            self.channels[-1].send(HookDone(message.number, message.hook, "c1", "a", nothing, outcomes))
         if isinstance(message, SetUp) and self.ready:
             manifest = Manifest((PluginInfo(name="p", source=SOURCE, hooks=HOOKS_OF_IT),))
             self.channels[-1].send(SetUpDone(message.plan, msgspec.json.encode(manifest), more=False))
 
 
 class Played:
-    def __init__(self, host: PlayedHost, link: PluginLink, listener: Listener) -> None:
-        self.host, self.link, self.listener = host, link, listener
+    def __init__(self, host: PlayedHost, link: PluginLink, listener: Listener, slot: Slot) -> None:
+        self.host, self.link, self.listener, self.slot = host, link, listener, slot
         self.troubles: list[HookOutcome] = []
         link.on_trouble = lambda call_id, hook, outcome: self.troubles.append(outcome)
 
@@ -80,8 +86,8 @@ async def played() -> AsyncIterator[Played]:
         host = PlayedHost()
         page = MarkerPage(runtime_dir)
         listener = await serve(runtime_dir / SOCKET, host.accept)
-        link = PluginLink(runtime_dir, 600.0, lambda: None)
-        yield Played(host, link, listener)
+        link = PluginLink(runtime_dir, 60.0, lambda: None)
+        yield Played(host, link, listener, page.slot())
         await link.close()
         listener.close()
         del page
@@ -100,13 +106,37 @@ async def test_the_host_is_told_that_a_call_does_not_wait_any_more(played: Playe
 async def test_a_host_that_lost_the_connection_and_lives_is_connected_to_again(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "_DYING_S", 0.15)
+    monkeypatch.setattr(liveness, "_DYING_S", 0.15)
     hooks = await played.hooks()
     played.host.channels[0].close()
     await eventually(lambda: not played.link.up)
     assert await hooks.chain("final_transcript", call(), "hello") == "hello"
     await eventually(lambda: played.link.up)
     assert len(played.host.of(SetUp)) == 2
+
+
+async def test_who_is_too_late_again_and_again_is_left_alone_and_nobody_who_only_waits_for_it(played: Played) -> None:
+    hooks = await played.hooks()
+    for _ in range(6):
+        assert await hooks.chain("final_transcript", call(line="a"), "hello") == "hello"
+    assert played.link.closed("p", "final_transcript", "a"), "none of its code runs: it waits for somebody else's"
+    played.slot.set(text_of("p", "final_transcript", "a"))
+    for _ in range(5):
+        assert await hooks.chain("final_transcript", call(line="a"), "hello") == "hello"
+    assert not played.link.closed("p", "final_transcript", "a")
+    assert {one.outcome for one in played.troubles} == {"over_budget"}
+
+
+async def test_a_host_that_answers_hooks_is_not_pinged(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "_CALM_S", 0.02)
+    hooks = await played.hooks()
+    await eventually(lambda: len(played.host.of(Ping)) > 3, "a silent host is not pinged")
+    played.host.answers = True
+    monkeypatch.setattr(liveness, "_CALM_S", 1000.0)
+    before = len(played.host.of(Ping))
+    for _ in range(20):
+        await hooks.chain("final_transcript", call(), "hello")
+    assert len(played.host.of(Ping)) <= before + 1
 
 
 async def test_a_plan_that_nobody_waits_for_is_forgotten(played: Played) -> None:
