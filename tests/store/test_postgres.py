@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from appliance.store.calls import CallStore
+from tests.store.clusters import running_cluster
 from tests.store.facts import after, answered, ended, recorded, recording, ringing, started, turn
 from tests.store.old_record import upgrade_a_call_of_before
 from tests.store.test_webhooks import use_the_queue
@@ -27,36 +21,8 @@ pytestmark = pytest.mark.peer
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The URL of an empty database on a Unix socket."""
-    assert importlib.util.find_spec("asyncpg"), "asyncpg is not installed; make setup-dev installs it"
-    programs = {name: _find(name) for name in ("initdb", "pg_ctl")}
-    if not all(programs.values()):
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed (Debian: postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="appliance-pg-"))
-    # PostgreSQL refuses to run as root.
-    as_whom: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    if as_whom:
-        shutil.chown(folder, **as_whom)
-
-    def run(*command: str) -> None:
-        subprocess.run(
-            command, check=True, cwd=folder, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_whom
-        )
-
-    data = str(folder / "data")
-    run(str(programs["initdb"]), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-    run(str(programs["pg_ctl"]), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql+asyncpg://postgres@/postgres?host={folder}"
-    finally:
-        run(str(programs["pg_ctl"]), "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder)
-
-
-def _find(program: str) -> str | None:
-    found = shutil.which(program)
-    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
-    return found or (str(installed[-1]) if installed else None)
+    with running_cluster() as cluster:
+        yield cluster.url
 
 
 async def test_a_call_is_kept_as_in_sqlite(cluster: str) -> None:

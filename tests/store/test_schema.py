@@ -11,13 +11,14 @@ from sqlalchemy import Connection, create_engine, inspect, text
 
 from appliance.cli.calls import describe
 from appliance.errors import StoreError
-from appliance.store import schema
+from appliance.store import campaign_models, schema
 from appliance.store.calls import CallStore
 from appliance.store.models import Base
 from tests.store.old_record import upgrade_a_call_of_before
 
 
 def test_an_empty_database_gets_exactly_the_tables_of_the_models(tmp_path: Path) -> None:
+    assert campaign_models.Lead.__tablename__ in Base.metadata.tables
     engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
     with engine.begin() as connection:
         schema.upgrade(connection)
@@ -76,7 +77,7 @@ def test_a_database_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path
         connection.execute(text("update alembic_version set version_num = '9999'"))
     with (
         engine.connect() as connection,
-        pytest.raises(StoreError, match=r"newer version .* schema is 9999, this version knows up to 0006"),
+        pytest.raises(StoreError, match=r"newer version .* schema is 9999, this version knows up to 0007"),
     ):
         assert callable(step)
         step(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from appliance.store import campaign_models  # noqa: F401  (its tables belong to the metadata)
 from appliance.store.models import Base
 
 connection = context.config.attributes["connection"]
