@@ -142,12 +142,15 @@ class DialError(ApplianceError):
     """A call could not be placed.
 
     ``status`` is the SIP status that says why (403: not allowed, 404: no route, 486: busy ...); ``cause`` is a word
-    for the metrics; the message says how to fix it.
+    for the metrics; the message says how to fix it. ``code`` and ``text`` are what the one called has said, 0 and ""
+    where it is this side that knows why.
     """
 
-    def __init__(self, message: str, *, status: int, cause: str) -> None:
+    def __init__(self, message: str, *, status: int, cause: str, code: int = 0, text: str = "") -> None:
         self.status = status
         self.cause = cause
+        self.code = code
+        self.text = text
         super().__init__(message)
 
 

@@ -35,6 +35,10 @@ class CallInfo:
         offered: what dialplans may match on and the record keeps: the headers that the trunk's ``headers_in`` lists, by
             the name written there; of a carrier, what it says beside the call.
         can_transfer: whether the peer takes REFER, as far as it has said.
+        outbound: the box has placed the call: ``called`` is who is at the far end, and ``calling`` what is shown there.
+        known: of a call that the box has placed, what is known of the one called and of the call's purpose, by the name
+            that dialplans have for it: ``lead.NAME``, ``campaign.owner``.
+        zone: IANA name of the time zone of the far end; "" where it is not known.
     """
 
     leg_id: str
@@ -49,6 +53,14 @@ class CallInfo:
     about: CallHeaders = field(default_factory=CallHeaders)
     offered: Mapping[str, str] = field(default_factory=dict)
     can_transfer: bool = False
+    outbound: bool = False
+    known: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
+
+    @property
+    def person(self) -> str:
+        """The number or name of whoever is at the far end."""
+        return self.called if self.outbound else self.calling
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +220,16 @@ class PlacedCall(Protocol):
     Attributes:
         on_ringing: called with the status (SIP) of everything that says that it goes on: 180, 183.
         on_digits: keys that the far end sends beside the audio.
+        on_held: called with true when the far end puts us on hold, with false when it takes us off.
+        on_transfer: called when the far end asks for a transfer; without it every one is refused.
         trunk, uri: by which trunk and at which URI it was placed.
         needs_rtp: whether its media slot must have a port.
     """
 
     on_ringing: Callable[[int], None] | None
     on_digits: Callable[[str], None] | None
+    on_held: Callable[[bool], None] | None
+    on_transfer: Callable[[TransferRequest], None] | None
     trunk: str
     uri: str
     needs_rtp: bool
@@ -244,4 +260,34 @@ class PlacedCall(Protocol):
 
     def send_digits(self, digits: str) -> bool:
         """Send keys beside the audio; false where media has to send them."""
+        ...
+
+    @property
+    def protocol_call_id(self) -> str:
+        """What the far end calls it: the SIP Call-ID, the carrier's name of the call; "" while that is not known."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """ "address:port" of the signalling peer; "" where there is none."""
+        ...
+
+    @property
+    def can_transfer(self) -> bool:
+        """Whether the far end, or its carrier, takes :meth:`transfer`, as far as it has said."""
+        ...
+
+    async def settled(self, timeout_s: float = 4.0) -> None:
+        """As of a :class:`Leg`, and so are the following."""
+        ...
+
+    def hold(self) -> None: ...
+    def resume(self) -> None: ...
+    def transfer(
+        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]: ...
+    def reconnect(self) -> None: ...
+
+    def let_go(self) -> None:
+        """Its media slot is another call's now: it changes nothing there any more, and nobody hears of it."""
         ...

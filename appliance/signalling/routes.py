@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 NO_ROUTE: Final = 404
 FORBIDDEN: Final = 403
 NO_ROOM: Final = 503
+NO_ANSWER: Final = 408
+"""What a call comes to that has rung for as long as it may."""
 REFUSALS: Final = ("no_route", "malformed", "denied", "prefix", "premium", "shared_cost", "satellite", "emergency")
 """Causes for which a number is not dialled, as metrics name them."""
 
@@ -289,7 +291,8 @@ class Dial(Protocol):
 class Place(Protocol):
     """What has a carrier place one call.
 
-    ``values`` is what ``${...}`` stands for. Raises DialError where it cannot be placed.
+    ``values`` is what ``${...}`` stands for, ``caller_id`` the number shown to the one called. Raises DialError where
+    it cannot be placed.
     """
 
     async def __call__(
@@ -300,6 +303,7 @@ class Place(Protocol):
         values: Mapping[str, str],
         display_name: str,
         ring_timeout_s: float,
+        caller_id: str,
     ) -> PlacedCall: ...
 
 
@@ -333,6 +337,8 @@ class Dialler:
         display_name: str = "",
         ring_timeout_s: float = 60.0,
         on_ringing: Callable[[int], None] | None = None,
+        caller_id: str = "",
+        on_placed: Callable[[PlacedCall], None] | None = None,
     ) -> PlacedCall:
         """Try the attempts in order until one answers. Cancelled, it takes the call under way back.
 
@@ -341,6 +347,8 @@ class Dialler:
             media: where the answered call's audio goes; with a port if any of the attempts needs one.
             values: what ``${...}`` in the trunks' ``headers_out`` stands for.
             headers: further headers of the INVITE.
+            caller_id: number shown to the one called; "" for the trunk's own.
+            on_placed: told of each call that has been placed, before anything is heard of it.
 
         Raises:
             DialError: nobody answered; with the status of the last refusal.
@@ -355,7 +363,9 @@ class Dialler:
                 problem = DialError(f"no room: {full}", status=NO_ROOM, cause="no_room")
                 continue
             try:
-                outgoing = await self._begin(attempt, media, values or {}, headers, display_name, ring_timeout_s)
+                outgoing = await self._begin(
+                    attempt, media, values or {}, headers, display_name, ring_timeout_s, caller_id
+                )
             except DialError as error:
                 self._trunks.give_back(name)
                 logger.info("call not placed: %s by trunk %s: %s", attempt.number, name, error)
@@ -375,6 +385,8 @@ class Dialler:
             outgoing.trunk, outgoing.uri = name, attempt.uri
             rang = _Rang(on_ringing)
             outgoing.on_ringing = rang.progress
+            if on_placed is not None:
+                on_placed(outgoing)
             try:
                 answered = await outgoing.wait_answered()
             except BaseException:
@@ -384,7 +396,14 @@ class Dialler:
                 return outgoing
             cause = await outgoing.wait_ended()
             text = f"{attempt.number} by trunk {name}: {cause.code} {cause.text}".rstrip()
-            problem = DialError(text, status=cause.code if cause.code >= 300 else NO_ROOM, cause="failed")
+            told = cause.by == "agent" or (cause.by == "caller" and cause.code == NO_ANSWER)
+            problem = DialError(
+                text,
+                status=cause.code if cause.code >= 300 else NO_ROOM,
+                cause="failed",
+                code=cause.code if told else 0,
+                text=cause.text if told else "",
+            )
             logger.info("call not answered: %s", text)
             if not goes_on(cause, rang.rang):
                 break
@@ -398,17 +417,24 @@ class Dialler:
         headers: Sequence[tuple[str, str]],
         display_name: str,
         ring_timeout_s: float,
+        caller_id: str,
     ) -> PlacedCall:
         rule = attempt.trunk
+        caller_id = caller_id or rule.caller_id
         if rule.kind != SIP:
             if self._place is None:
                 what = f"trunk {rule.name!r} cannot be called: this process places no calls of kind {rule.kind!r}"
                 raise DialError(what, status=NO_ROOM, cause="unreachable")
             return await self._place(
-                attempt, media, values=values, display_name=display_name, ring_timeout_s=ring_timeout_s
+                attempt,
+                media,
+                values=values,
+                display_name=display_name,
+                ring_timeout_s=ring_timeout_s,
+                caller_id=caller_id,
             )
         host = next(iter(self._trunks.proxies(rule.name)), SipUri.parse(attempt.uri)).host
-        user = as_user(rule.caller_id) or "anonymous"
+        user = as_user(caller_id) or "anonymous"
         return await self._dial(
             attempt.uri,
             f"sip:{user}@{join_host_port(host, None)}",

@@ -456,6 +456,7 @@ class OutgoingCall(_SipSide):
         self.heir: SipLeg | None = None
         self.trunk = self.uri = ""
         self._given_up = False
+        self._gone = False
         self._answered: asyncio.Future[RtpParams | None] = asyncio.get_running_loop().create_future()
         self._ended: asyncio.Future[HangupCause] = asyncio.get_running_loop().create_future()
 
@@ -463,6 +464,21 @@ class OutgoingCall(_SipSide):
     def call(self) -> Call:
         """The INVITE under way, or answered."""
         return self._call
+
+    @property
+    def source(self) -> str:
+        """ "address:port" of the peer that the INVITE went to."""
+        return join_host_port(self._call.source.host, self._call.source.port)
+
+    @property
+    def can_transfer(self) -> bool:
+        """Whether the peer takes REFER, as far as it has said."""
+        return "REFER" in self._call.remote_allows
+
+    def let_go(self) -> None:
+        """Its media slot is another call's now: what the peer wants changed is refused, and nobody hears of it."""
+        self.on_digits = self.on_held = self.on_transfer = self.on_ringing = None
+        self._gone = True
 
     @property
     def given_up(self) -> bool:
@@ -500,6 +516,10 @@ class OutgoingCall(_SipSide):
         """Take an event of its call."""
         if isinstance(event, CallEnded) and event.call is self._call:
             self._on_end(event)
+        if self._gone:
+            if isinstance(event, Reoffered):
+                self._call.refuse_reoffer(488, self._driver.now())
+            return
         if self.heir is not None:
             self.heir.on_event(event)
         elif event.call is self._call and not self._on_common(event):

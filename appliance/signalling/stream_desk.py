@@ -204,6 +204,7 @@ class StreamDesk:
         *,
         values: Mapping[str, str],
         ring_timeout_s: float,
+        caller_id: str = "",
         **_: object,
     ) -> StreamCall:
         """Place a call through the carrier of the attempt's trunk.
@@ -226,7 +227,8 @@ class StreamDesk:
             trunk=rule.name,
             uri=attempt.uri,
         )
-        request = CallRequest(attempt.number, rule.caller_id, ring_timeout_s, call.new_stream(), key, call, values)
+        shown = caller_id or rule.caller_id
+        request = CallRequest(attempt.number, shown, ring_timeout_s, call.new_stream(), key, call, values)
         try:
             call.placed(await carrier.place(request))
         except BaseException:

@@ -49,6 +49,7 @@ class _StreamSide(ABC):
         self._pending = pending
         self.on_digits: Callable[[str], None] | None = None
         self.on_held: Callable[[bool], None] | None = None
+        self.on_transfer: Callable[[TransferRequest], None] | None = None
         self._kind = kind
         self._carrier = carrier
         self._call: CarrierCall | None = None
@@ -153,6 +154,63 @@ class _StreamSide(ABC):
         self._ask(lambda: call.send_digits(digits), "send keys")
         return True
 
+    def hold(self) -> None:  # noqa: B027 - there is nothing to do
+        """Media plays the music; the carrier knows nothing of it."""
+
+    def resume(self) -> None:  # noqa: B027 - the same
+        """See :meth:`hold`."""
+
+    @property
+    def can_transfer(self) -> bool:
+        """Whether the carrier can connect the far end with somebody else."""
+        return self._call is not None and self._call.can_transfer
+
+    def transfer(
+        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
+    ) -> asyncio.Future[TransferOutcome]:
+        """Have the carrier connect the far end with ``target``, or with ``replaces``, a call of the same carrier."""
+        done: asyncio.Future[TransferOutcome] = asyncio.get_running_loop().create_future()
+        other = replaces if isinstance(replaces, StreamCall) else None
+        if self._over or not self.can_transfer or (replaces is not None and other is None):
+            done.set_result(TransferOutcome(501, taken=False))
+            return done
+        self._leaves = True
+        if other is not None:
+            other._leaves = True
+        transferring = self._transferring(target.removeprefix("tel:"), other, ring_timeout_s)
+        task = asyncio.create_task(transferring, name=f"transfer {self.key}")
+
+        def tell(task: asyncio.Task[TransferOutcome]) -> None:
+            if not done.done() and not task.cancelled():
+                done.set_result(task.result())
+
+        task.add_done_callback(tell)
+        done.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
+        return done
+
+    async def _transferring(self, number: str, other: StreamCall | None, ring_timeout_s: float) -> TransferOutcome:
+        taken, status = True, 500
+        call = self._call
+        assert call is not None
+        try:
+            there = other.carrier_call if other is not None else None
+            status = await call.transfer(number, there, ring_timeout_s)
+        except ApplianceError as error:
+            taken = False
+            logger.warning("call %s could not be transferred: %s", self.key, error)
+        except Exception:
+            taken = False
+            logger.exception("call %s: a fault of ours in its transfer", self.key)
+        finally:
+            if not (taken and 200 <= status < 300):
+                self._stays()
+                if other is not None:
+                    other._stays()
+        return TransferOutcome(status, taken)
+
+    def reconnect(self) -> None:  # noqa: B027 - the same
+        """Nobody else has had the media slot: see :meth:`StreamLeg.become`."""
+
     @abstractmethod
     def _tell_over(self, status: int, reason: str, by: Literal["peer", "system", "self"]) -> None:
         """Tell whoever uses the leg that it has ended, and by whom."""
@@ -234,7 +292,6 @@ class StreamLeg(_StreamSide):
         super().__init__(info.protocol, carrier, info.leg_id, pending)
         self.info = info
         self.on_hangup: Callable[[HangupCause], None] | None = None
-        self.on_transfer: Callable[[TransferRequest], None] | None = None
         self._call: CarrierCall = call
         self._offer = offer
 
@@ -282,59 +339,9 @@ class StreamLeg(_StreamSide):
     def _stream_started(self) -> None:
         """The answer was given when the stream was asked for."""
 
-    def hold(self) -> None:
-        """Media plays the music; the carrier knows nothing of it."""
-
-    def resume(self) -> None:
-        """See :meth:`hold`."""
-
-    def transfer(
-        self, target: str, replaces: Any = None, ring_timeout_s: float = 30.0
-    ) -> asyncio.Future[TransferOutcome]:
-        """Have the carrier connect the caller with ``target``, or with ``replaces``, a call of the same carrier."""
-        done: asyncio.Future[TransferOutcome] = asyncio.get_running_loop().create_future()
-        other = replaces if isinstance(replaces, StreamCall) else None
-        if self._over or not self._call.can_transfer or (replaces is not None and other is None):
-            done.set_result(TransferOutcome(501, taken=False))
-            return done
-        self._leaves = True
-        if other is not None:
-            other._leaves = True
-        transferring = self._transferring(target.removeprefix("tel:"), other, ring_timeout_s)
-        task = asyncio.create_task(transferring, name=f"transfer {self.key}")
-
-        def tell(task: asyncio.Task[TransferOutcome]) -> None:
-            if not done.done() and not task.cancelled():
-                done.set_result(task.result())
-
-        task.add_done_callback(tell)
-        done.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
-        return done
-
-    async def _transferring(self, number: str, other: StreamCall | None, ring_timeout_s: float) -> TransferOutcome:
-        taken, status = True, 500
-        try:
-            there = other.carrier_call if other is not None else None
-            status = await self._call.transfer(number, there, ring_timeout_s)
-        except ApplianceError as error:
-            taken = False
-            logger.warning("call %s could not be transferred: %s", self.key, error)
-        except Exception:
-            taken = False
-            logger.exception("call %s: a fault of ours in its transfer", self.key)
-        finally:
-            if not (taken and 200 <= status < 300):
-                self._stays()
-                if other is not None:
-                    other._stays()
-        return TransferOutcome(status, taken)
-
     def become(self, outgoing: Any) -> None:
         """Nobody asks a carrier's call to become another: see :meth:`Transfers.follow`."""
         logger.error("call %s cannot become another call", self.key)
-
-    def reconnect(self) -> None:
-        """See :meth:`become`."""
 
     def _may_come_back(self) -> bool:
         return self._offer is None
@@ -376,6 +383,19 @@ class StreamCall(_StreamSide):
     @property
     def carrier_call(self) -> CarrierCall | None:
         return self._call
+
+    @property
+    def protocol_call_id(self) -> str:
+        """The carrier's name of the call; "" while it has none."""
+        return "" if self._call is None else printable(self._call.call_id, 256)
+
+    @property
+    def source(self) -> str:
+        """Carriers do not tell."""
+        return ""
+
+    def let_go(self) -> None:
+        """Never so: see :meth:`StreamLeg.become`."""
 
     def placed(self, call: CarrierCall) -> None:
         """The carrier has it. Where it was given up meanwhile, it is hung up."""

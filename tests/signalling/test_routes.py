@@ -493,7 +493,9 @@ def dial(
     ways = Router(trunks, (Route(trunks=tuple(rule.name for rule in rules)),))
     asked_for: list[Any] = []
 
-    async def place(attempt: Any, media: Any, *, values: Any, display_name: str, ring_timeout_s: float) -> Any:
+    async def place(
+        attempt: Any, media: Any, *, values: Any, display_name: str, ring_timeout_s: float, caller_id: str
+    ) -> Any:
         asked_for.append((attempt.trunk.name, attempt.number, dict(values), display_name, ring_timeout_s))
         outcome = placed.pop(0)
         if isinstance(outcome, Exception):
