@@ -28,6 +28,7 @@ from appliance.campaigns.windows import (
     zone_named,
 )
 from appliance.signalling import dial_policy
+from appliance.store.campaign_rows import AttemptLimits
 
 LAST_MOMENTS: Final = timedelta(seconds=15)
 """No call is begun so shortly before the calling hours end: it would ring after them."""
@@ -116,14 +117,14 @@ class Allowed:
     Attributes:
         caller_id: the number to show.
         day: the called party's day, ``2026-11-22``; where several zones come into question, the earliest one.
-        gap_s: least time since the last call of the number: 0 for a callback that was agreed on.
         per_day: calls of the number on that day, this one included, that may be.
+        agreed: it is a callback that was agreed on, for which no gap holds.
     """
 
     caller_id: str
     day: str
-    gap_s: float
     per_day: int
+    agreed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +171,9 @@ class Rules:
             surroundings: what the lead does not tell.
             now: aware.
         """
-        never = self._never(lead, contact, surroundings, now)
-        if never is not None:
-            return never
+        refused = self._listed(lead, surroundings) or self.unfit(lead, now) or self._used_up(lead, contact)
+        if refused is not None:
+            return refused
         if surroundings.state != "running":
             return NotNow("state", f"the campaign is {surroundings.state}", None)
         if surroundings.listed is None:
@@ -183,7 +184,7 @@ class Rules:
         if not caller_id:
             shown = ", ".join(self.definition.caller_ids)
             return NotNow("caller_id", f"no trunk owns {shown}; list it under trunks.NAME.caller_ids", None)
-        return self._when(lead, contact, caller_id, now)
+        return self.when(lead, contact, caller_id, now)
 
     def caller_id(self, lead: LeadLike, owned: AbstractSet[str], now: datetime) -> str:
         """The number to show to the lead today: another one each day, another one to each; "" where none is owned."""
@@ -198,12 +199,22 @@ class Rules:
         days = local_days(self.schedule(lead).zones(), now)
         return min(days).isoformat() if days else ""
 
-    def _never(
-        self, lead: LeadLike, contact: ContactLike | None, surroundings: Surroundings, now: datetime
-    ) -> Never | NotNow | None:
-        if surroundings.listed:
-            lists = ", ".join(surroundings.listed)
-            return Never("do_not_call", f"{lead.number} is on a do-not-call list: {lists}", Disposition.OPTED_OUT)
+    def limits(self, allowed: Allowed, spacing_s: float = 0.0) -> AttemptLimits:
+        """What must still hold in the transaction that begins the call; ``spacing_s`` as the gate's distance."""
+        attempts = self.definition.attempts
+        return AttemptLimits(
+            day=allowed.day,
+            gap_s=attempts.gap_s,
+            per_day=allowed.per_day,
+            per_number=attempts.per_number_total,
+            per_lead=attempts.per_lead,
+            max_calls=self.definition.pacing.max_calls,
+            spacing_s=spacing_s,
+            agreed=allowed.agreed,
+        )
+
+    def unfit(self, lead: LeadLike, now: datetime) -> Never | NotNow | None:
+        """Why the lead is not to be called for what it is, at whatever time; None where nothing speaks against it."""
         if not country_of_number(lead.number):
             why = f"{lead.number} is no valid number of a country; write +, country code, number"
             return Never("number", why, Disposition.INVALID)
@@ -214,15 +225,27 @@ class Rules:
             return refused
         if why := self.schedule(lead).unknown:
             return Never("zone", f"{why}, so that nobody knows what time it is there", Disposition.NOT_ALLOWED)
+        return None
+
+    def _listed(self, lead: LeadLike, surroundings: Surroundings) -> Never | None:
+        if not surroundings.listed:
+            return None
+        lists = ", ".join(surroundings.listed)
+        return Never("do_not_call", f"{lead.number} is on a do-not-call list: {lists}", Disposition.OPTED_OUT)
+
+    def _used_up(self, lead: LeadLike, contact: ContactLike | None) -> Never | None:
         attempts = self.definition.attempts
         if lead.attempts >= attempts.per_lead:
             return Never("per_lead", f"called {lead.attempts} times; attempts.per_lead is {attempts.per_lead}", "")
         if contact is not None and contact.total_attempts >= attempts.per_number_total:
             why = f"called {contact.total_attempts} times by all campaigns; attempts.per_number_total is"
-            return Never("total", f"{why} {attempts.per_number_total}", "" if lead.attempts else _NOT_ALLOWED)
+            return Never(
+                "total", f"{why} {attempts.per_number_total}", "" if lead.attempts else Disposition.NOT_ALLOWED
+            )
         return None
 
-    def _when(self, lead: LeadLike, contact: ContactLike | None, caller_id: str, now: datetime) -> Decision:
+    def when(self, lead: LeadLike, contact: ContactLike | None, caller_id: str, now: datetime) -> Decision:
+        """Whether it is the time to call a lead against which nothing else speaks; arguments as of :meth:`may_dial`."""
         hours = self.schedule(lead)
         attempts = self.definition.attempts
         last = _latest(lead.last_at, contact.last_started_at if contact is not None else None)
@@ -251,8 +274,8 @@ class Rules:
                 return Allowed(
                     caller_id,
                     self.day(lead, now),
-                    0.0 if called_back else attempts.gap_s,
                     max(attempts.per_number_per_day, today + 1) if called_back else attempts.per_number_per_day,
+                    called_back,
                 )
         until = hours.next_open(earliest)
         if until is not None and not hours.is_open(until + LAST_MOMENTS):
@@ -262,9 +285,6 @@ class Rules:
             why = f"the calling hours of {zones} have no time in common within {HORIZON.days} days"
             return Never("window", why, "" if lead.attempts else Disposition.NOT_ALLOWED)
         return NotNow(cause, why or _closed(hours, now), until)
-
-
-_NOT_ALLOWED: Final = Disposition.NOT_ALLOWED
 
 
 @lru_cache(maxsize=8192)

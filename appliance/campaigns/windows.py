@@ -123,7 +123,6 @@ class Schedule:
         return tuple(dict.fromkeys(zone.key for _, zone in self.constraints))
 
 
-@lru_cache(maxsize=8192)
 def schedule(
     windows: CallingWindows, number: str, zones: tuple[str, ...], address_zones: tuple[str, ...] = (), region: str = ""
 ) -> Schedule:
@@ -137,13 +136,19 @@ def schedule(
         region: of the address, ``US-FL`` or ``US``; "" where it is not known. In the country of the number it says
             which part of it the number is in.
     """
-    country = country_of_number(number)
+    return _schedule(windows, country_of_number(number), zones, address_zones, region)
+
+
+@lru_cache(maxsize=8192)
+def _schedule(
+    windows: CallingWindows, country: str, zones: tuple[str, ...], address_zones: tuple[str, ...], region: str
+) -> Schedule:
     if not country:
-        return Schedule((), f"the country of {number} is not known")
+        return Schedule((), "the country of the number is not known")
     if region and not is_subdivision(region):
         return Schedule((), f"the region {region!r} is not known; write a country as US, or a part of one as US-FL")
     if not zones:
-        return Schedule((), f"the time zone of {number} is not known")
+        return Schedule((), "the time zone of the number is not known")
     at_number = region if region.partition("-")[0] == country else country
     sides = [(zone, windows.of(at_number)) for zone in zones]
     sides += [(zone, windows.of(region or country)) for zone in address_zones]
@@ -168,7 +173,7 @@ def zones_of_number(number: str) -> tuple[str, ...]:
     return names if all(zone_named(name) is not None for name in names) else ()
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def country_of_number(number: str) -> str:
     """The country of a valid E.164 number, as ``US``; "" for an invalid number and for one of no country."""
     parsed = _parsed(number)

@@ -28,13 +28,13 @@ def decide(
 
 
 def test_a_lead_of_whom_everything_is_known_is_called() -> None:
-    assert decide() == Allowed("+12025550100", "2026-11-23", 14400.0, 1)
+    assert decide() == Allowed("+12025550100", "2026-11-23", 1)
 
 
 @pytest.mark.parametrize(
     ("lead", "cause", "disposition", "words"),
     [
-        (Lead(zones=()), "zone", "not_allowed", "the time zone of +12125550142 is not known"),
+        (Lead(zones=()), "zone", "not_allowed", "the time zone of the number is not known"),
         (Lead(zones=("Etc/Unknown",)), "zone", "not_allowed", "'Etc/Unknown' is not known"),
         (Lead(zones=("America/New_York", "Nowhere/None")), "zone", "not_allowed", "'Nowhere/None'"),
         (Lead(address_zone="Mars/Olympus"), "zone", "not_allowed", "'Mars/Olympus'"),
@@ -161,7 +161,7 @@ def test_the_total_of_all_campaigns_is_final() -> None:
 def test_a_callback_overrides_gap_and_day_and_nothing_else() -> None:
     called = Contact(NOON - timedelta(minutes=30), 1, 1)
     lead = Lead(callback_at=NOON, attempts=1, last_at=called.last_started_at, next_at=NOON)
-    assert decide(lead, called) == Allowed("+12025550100", "2026-11-23", 0.0, 2)
+    assert decide(lead, called) == Allowed("+12025550100", "2026-11-23", 2, agreed=True)
     assert isinstance(decide(lead, called, replace(AROUND, listed=("global",))), Never)
     night = NOON + timedelta(hours=12)
     decided = decide(replace(lead, callback_at=night), called, now=night)
