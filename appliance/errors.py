@@ -18,7 +18,9 @@
     ├── ModelFileError           a model file is missing, corrupt or cannot be fetched
     ├── MediaError               no RTP port, no free slot
     ├── DialError                a number may not be dialled, or the call did not come about; ``status`` as SIP says it
-    └── StoreError               the record could not be written or read
+    ├── StoreError               the record could not be written or read
+    └── CampaignError            a campaign cannot do what was asked, or there is none of that name
+        └── LeadFileError        a file of leads or numbers is refused as a whole; nothing of it was taken
 
 Messages say how to fix what is wrong, in the operator's words.
 """
@@ -156,3 +158,11 @@ class DialError(ApplianceError):
 
 class StoreError(ApplianceError):
     """The call record could not be written or read."""
+
+
+class CampaignError(ApplianceError):
+    """A campaign cannot do what was asked, or there is none of that name."""
+
+
+class LeadFileError(CampaignError):
+    """A file of leads, or of numbers not to be called, is refused as a whole; nothing of it was taken."""

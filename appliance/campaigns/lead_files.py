@@ -1,0 +1,599 @@
+"""Reading a file of leads, CSV or JSON Lines, in bounded memory, whatever the file holds.
+
+A file is read twice. The first time the whole of it is looked at as a file: its encoding, the lengths of its lines and
+fields, whether its quotes are closed and whether it breaks off. What is wrong there refuses the file before any of it
+has been taken. The second time its records are given one by one; what is wrong with one of them is that one's problem.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
+
+from charset_normalizer import from_bytes
+
+from appliance.errors import LeadFileError
+
+MAX_FIELD: Final = 64 * 1024
+"""Characters of one field."""
+MAX_LINE: Final = 1024 * 1024
+"""Characters of one record, all its lines together where quotes hold line breaks."""
+MAX_COLUMNS: Final = 200
+MAX_ROWS: Final = 2_000_000
+MAX_BYTES: Final = 4 * 1024**3
+
+ERROR_COLUMNS: Final = ("error_line", "error")
+"""What a file of errors has beside the columns of the file it is about; ignored when that is read in its turn."""
+
+Format: TypeAlias = Literal["csv", "jsonl"]
+Seen: TypeAlias = Callable[[int, int], None]
+"""Told of progress: bytes read, bytes of the whole file."""
+
+_CHUNK: Final = 256 * 1024
+_SAMPLE: Final = 64 * 1024
+_DELIMITERS: Final = ",;\t|"
+_BOMS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_MAGIC: Final = (
+    (b"\x1f\x8b", "is compressed (gzip)", "unpack it first: gunzip FILE"),
+    (b"PK\x03\x04", "is a ZIP archive or a spreadsheet (.xlsx)", "save the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "is a spreadsheet (.xls)", "save the sheet as CSV"),
+    (b"BZh", "is compressed (bzip2)", "unpack it first: bunzip2 FILE"),
+    (b"\xfd7zXZ", "is compressed (xz)", "unpack it first: unxz FILE"),
+    (b"\x28\xb5\x2f\xfd", "is compressed (zstd)", "unpack it first: unzstd FILE"),
+    (b"%PDF", "is a PDF", "save the list as CSV"),
+    (b"SQLite format 3", "is a database", "export its table as CSV"),
+)
+_LEGACY: Final = [
+    "cp1252",
+    "cp1250",
+    "cp1251",
+    "cp1253",
+    "cp1254",
+    "cp1257",
+    "iso8859_2",
+    "iso8859_15",
+    "koi8_r",
+    "mac_roman",
+    "cp850",
+    "shift_jis",
+    "euc_jp",
+    "gb18030",
+    "big5",
+    "euc_kr",
+]
+"""What lists are written in that are not UTF-8, as far as they can be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it was written.
+
+    Attributes:
+        line: where it begins; lines count from 1.
+        values: column to text; empty where there is a problem.
+        problem: why it cannot be read; "" where it can.
+        raw: its cells, or where it could not be read its text alone.
+    """
+
+    line: int
+    values: dict[str, str]
+    problem: str = ""
+    raw: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a CSV file is written."""
+
+    delimiter: str = ","
+    quote: str = '"'
+
+
+@dataclass(frozen=True)
+class LeadFile:
+    """A file that has been looked at and can be read.
+
+    Attributes:
+        path: where it is.
+        format: CSV or JSON Lines.
+        encoding: Python's name of it.
+        guessed: whether the encoding is a guess.
+        dialect: of CSV.
+        header: the columns in order; of JSON Lines the keys that were seen.
+        rows: how many records there are, header not included.
+        size: bytes.
+        notes: what an operator should know about how it is read.
+    """
+
+    path: Path
+    format: Format
+    encoding: str
+    guessed: bool
+    dialect: Dialect
+    header: tuple[str, ...]
+    rows: int
+    size: int
+    notes: tuple[str, ...] = field(default=())
+
+    def records(self, seen: Seen | None = None) -> Iterator[Record]:
+        """Every record in order.
+
+        Raises:
+            LeadFileError: the file has changed since, and is refused.
+        """
+        with _opened(self.path) as file:
+            if self.format == "jsonl":
+                yield from _json_records(_Lines(file, self.encoding, self.path, seen, self.size))
+            else:
+                lines = _Lines(file, self.encoding, self.path, seen, self.size)
+                yield from _csv_records(lines, self.dialect, self.header)
+
+
+def examine(
+    path: Path,
+    *,
+    encoding: str = "",
+    delimiter: str = "",
+    format: Format | None = None,  # noqa: A002 - what it is called on the command line
+    seen: Seen | None = None,
+) -> LeadFile:
+    """Look at the whole of a file.
+
+    Args:
+        path: of a regular file.
+        encoding: as the operator promises it; "" finds it out.
+        delimiter: between the fields of CSV; "" finds it out.
+        format: None finds it out.
+        seen: told of progress.
+
+    Raises:
+        LeadFileError: it cannot be read as a list of leads; the message says why, where, and what would be right.
+    """
+    size = _size(path)
+    with _opened(path) as file:
+        head = file.read(_SAMPLE)
+        _refuse_other_kinds(path, head)
+        named, guessed = _encoding(path, file, head, encoding)
+        text = _beginning(path, head, named)
+        chosen = format or _format(path, text)
+        notes = [f"it is not UTF-8, and read as {named}; --encoding names another"] if guessed else []
+        file.seek(0)
+        lines = _Lines(file, named, path, seen, size)
+        if chosen == "jsonl":
+            if text.lstrip("\ufeff \t\r\n").startswith("["):
+                hint = "write one object per line (JSON Lines), without brackets and commas around them"
+                raise refused(path, "is one JSON array", hint)
+            return _looked_at_json(path, named, guessed, lines, size, notes)
+        dialect = _dialect(path, text, delimiter)
+        return _looked_at_csv(path, named, guessed, dialect, lines, size, notes)
+
+
+def refused(path: Path | str, what: str, hint: str = "", line: int = 0) -> LeadFileError:
+    """The exception: ``file:line: what is wrong; what would be right``."""
+    where = f"{path}:{line}" if line else str(path)
+    return LeadFileError(f"{where}: {what}" + (f"; {hint}" if hint else ""))
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def _size(path: Path) -> int:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise refused(path, f"cannot be read: {(error.strerror or 'unreadable').lower()}", "check its path") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise refused(path, "is a folder", "name a file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise refused(path, "is no file on a disk", "write what it gives to a file first")
+    if not found.st_size:
+        raise refused(path, "is empty", "it has to begin with a row that names the columns")
+    if found.st_size > MAX_BYTES:
+        raise refused(path, f"is larger than {MAX_BYTES // 1024**3} GiB", "split it")
+    return found.st_size
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        what = f"cannot be read: {(error.strerror or 'unreadable').lower()}"
+        raise refused(path, what, "check its permissions") from None
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    for magic, what, hint in _MAGIC:
+        if head.startswith(magic):
+            raise refused(path, what, hint)
+
+
+def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str) -> tuple[str, bool]:
+    """The encoding of the whole file, and whether it is a guess."""
+    if promised:
+        name = _known(path, promised)
+        _check_all(path, file, name, f"is not {promised}, as was promised")
+        return name, False
+    for mark, name in _BOMS:
+        if head.startswith(mark):
+            _check_all(path, file, name, f"begins as {name.removesuffix('-sig').upper()}, and is not")
+            return name, False
+    if head.count(0) * 8 > len(head):
+        hint = "save it as UTF-8, or name its encoding: --encoding utf-16-le"
+        raise refused(path, "looks like UTF-16 without its mark, or is no text", hint)
+    sample = _not_utf8(file)
+    if not sample:
+        return "utf-8", False
+    best = from_bytes(sample, cp_isolation=_LEGACY, threshold=0.4, enable_fallback=False).best()
+    name = best.encoding if best is not None else "cp1252"
+    _check_all(path, file, name, f"is neither UTF-8 nor {name}, as it seemed")
+    return name, True
+
+
+def _known(path: Path, promised: str) -> str:
+    try:
+        found = codecs.lookup(promised)
+    except (LookupError, ValueError):
+        raise refused(path, f"{promised!r} is not an encoding", "write utf-8, cp1252, utf-16 ...") from None
+    if not getattr(found, "_is_text_encoding", True) or found.name in ("idna", "punycode", "unicode_escape"):
+        raise refused(path, f"{promised!r} is not an encoding of text", "write utf-8, cp1252, utf-16 ...")
+    return "utf-8-sig" if found.name == "utf-8" else found.name
+
+
+def _check_all(path: Path, file: BinaryIO, encoding: str, what: str) -> None:
+    """Decode all of it, and keep nothing."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    file.seek(0)
+    line = 1
+    while True:
+        chunk = file.read(_CHUNK)
+        try:
+            line += decoder.decode(chunk, final=not chunk).count("\n")
+        except UnicodeError as error:
+            if isinstance(error, UnicodeDecodeError):
+                line += error.object[: error.start].count(b"\n")
+            hint = "name its encoding with --encoding, or save it as UTF-8"
+            raise refused(path, what, hint, line) from None
+        if not chunk:
+            return
+
+
+def _not_utf8(file: BinaryIO) -> bytes:
+    """The lines that are not UTF-8, up to a sample; nothing where all of it is."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    file.seek(0)
+    while chunk := file.read(_CHUNK):
+        try:
+            decoder.decode(chunk)
+        except UnicodeDecodeError:
+            break
+    else:
+        try:
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return chunk or b"\xff"
+        return b""
+    sample = bytearray()
+    while chunk and len(sample) < _SAMPLE:
+        for line in chunk.splitlines(keepends=True):
+            if not line.isascii() and len(sample) < _SAMPLE:
+                sample += line[: _SAMPLE - len(sample)]
+        chunk = file.read(_CHUNK)
+    return bytes(sample)
+
+
+def _beginning(path: Path, head: bytes, encoding: str) -> str:
+    """The beginning as text; a character that is cut off at its end is left out."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeError:
+        raise refused(path, f"is not {encoding}", "name its encoding with --encoding", 1) from None
+
+
+def _format(path: Path, text: str) -> Format:
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return "jsonl"
+    return "jsonl" if suffix not in (".csv", ".tsv", ".txt") and text.lstrip("\ufeff \t\r\n")[:1] == "{" else "csv"
+
+
+class _Lines:
+    """Lines of bounded length, with their numbers, for :mod:`csv`; keeps those of the record that is being read."""
+
+    def __init__(self, file: BinaryIO, encoding: str, path: Path, seen: Seen | None, size: int) -> None:
+        self._file = file
+        self._text = io.TextIOWrapper(file, encoding=encoding, newline="")
+        self.path = path
+        self._seen = seen
+        self._size = size
+        self._told = 0
+        self._length = 0
+        self.number = 0
+        """Of the line that was given last."""
+        self.begun_at = 1
+        """The line on which the record that is being read began."""
+        self.kept: list[str] = []
+        """The lines of the record that is being read."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = self._text.readline(MAX_LINE + 1)
+        except UnicodeError:
+            raise refused(self.path, "is not text in its encoding", "save it as UTF-8", self.number + 1) from None
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._length += len(line)
+        if not self.number % 1000:
+            self._tell()
+        if self._length > MAX_LINE:
+            if len(self.kept) > 1:
+                what = f"a quote that is opened here is not closed within {MAX_LINE // 1024} KiB"
+                raise refused(self.path, what, "close it, or remove it", self.begun_at)
+            what = f"a line is longer than {MAX_LINE // 1024} KiB"
+            raise refused(self.path, what, "a lead needs no more; check that it is the right file", self.number)
+        self.kept.append(line)
+        return line
+
+    def next_record(self) -> None:
+        """What comes now belongs to another record."""
+        self.begun_at = self.number + 1
+        self._length = 0
+        self.kept.clear()
+
+    @property
+    def raw(self) -> str:
+        """The record that is being read, as it was written."""
+        return "".join(self.kept).rstrip("\r\n")
+
+    @property
+    def ends_within_a_line(self) -> bool:
+        """Whether the line given last had no end; at the end of a file that may mean that something is missing."""
+        return bool(self.kept) and not self.kept[-1].endswith(("\n", "\r"))
+
+    def _tell(self) -> None:
+        if self._seen is None:
+            return
+        at = self._file.tell()
+        if at != self._told:
+            self._told = at
+            self._seen(min(at, self._size), self._size)
+
+
+# --- CSV ----------------------------------------------------------------------------------------------------------
+
+
+def _dialect(path: Path, text: str, delimiter: str) -> Dialect:
+    """The delimiter with which most of the beginning has as many fields as the first row, and more than one."""
+    first = text.lstrip("\ufeff").split("\n", maxsplit=1)[0].strip("\r")
+    if first.lower().startswith("sep=") and len(first) == 5:
+        delimiter = delimiter or first[4]
+    names = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", r"\t": "\t"}
+    delimiter = names.get(delimiter.lower(), delimiter)
+    if delimiter:
+        if len(delimiter) != 1 or delimiter in "\"'\r\n":
+            raise refused(path, f"{delimiter!r} cannot stand between fields", "write ',', ';', 'tab' or '|'")
+        return Dialect(delimiter, _quote(first, delimiter))
+    lines = text.splitlines(keepends=True)
+    lines = lines[: max(1, len(lines) - 1)][:200]  # the last one may be cut off
+    best, most = ",", (0.0, 0)
+    for candidate in _DELIMITERS:
+        widths = [len(row) for row in _parsed(lines, candidate) if row]
+        if not widths or widths[0] < 2:
+            continue
+        score = (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+        if score > most:
+            best, most = candidate, score
+    return Dialect(best, _quote(first, best))
+
+
+def _parsed(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines, delimiter=delimiter)
+    except csv.Error:
+        return
+
+
+def _quote(first: str, delimiter: str) -> str:
+    cells = [cell.strip() for cell in first.split(delimiter)]
+    single = sum(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in cells)
+    return "'" if single * 2 > len(cells) else '"'
+
+
+def _looked_at_csv(
+    path: Path, encoding: str, guessed: bool, dialect: Dialect, lines: _Lines, size: int, notes: list[str]
+) -> LeadFile:
+    rows = 0
+    header: tuple[str, ...] | None = None
+    last: tuple[int, int, str] = (0, 0, "")
+    for _, cells, problem in _rows(lines, dialect):
+        if header is None:
+            if problem:
+                raise refused(path, problem, "mend the row that names the columns", lines.begun_at)
+            header = _header(path, cells, lines.begun_at)
+            continue
+        rows += 1
+        last = (lines.begun_at, len(cells), problem)
+        if rows > MAX_ROWS:
+            raise refused(path, f"has more than {MAX_ROWS:,} rows", "split it")
+    if header is None:
+        raise refused(path, "is empty", "it has to begin with a row that names the columns")
+    if lines.ends_within_a_line and rows and not last[2] and last[1] < len(header):
+        what = f"breaks off in the middle of a row: the last one has {last[1]} of {len(header)} columns, and no end"
+        raise refused(path, what, "copy the whole file again", last[0])
+    if not rows:
+        notes.append("it names columns, and has no row below them")
+    return LeadFile(path, "csv", encoding, guessed, dialect, header, rows, size, tuple(notes))
+
+
+def _rows(lines: _Lines, dialect: Dialect) -> Iterator[tuple[int, list[str], str]]:
+    """(line, cells, problem) of each row that is not blank; the file's ``lines`` are at that row while it is had.
+
+    Raises:
+        LeadFileError: a quote is never closed, or a field or line is too long.
+    """
+    reader = csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+    while True:
+        lines.next_record()
+        try:
+            cells, problem = next(reader), ""
+        except StopIteration:
+            return
+        except csv.Error as error:
+            words = str(error)
+            if "field larger" in words:
+                what = f"a field is longer than {MAX_FIELD // 1024} KiB"
+                raise refused(lines.path, what, "is a quote not closed?", lines.begun_at) from None
+            if "unexpected end" in words:
+                what = "the file breaks off: a quote that is opened here is never closed"
+                raise refused(lines.path, what, "close it, or copy the whole file again", lines.begun_at) from None
+            cells, problem = [lines.raw], "its quotes do not fit: after a closing quote stands something else"
+        if any(len(cell) > MAX_FIELD for cell in cells):
+            what = f"a field is longer than {MAX_FIELD // 1024} KiB"
+            raise refused(lines.path, what, "is a quote not closed?", lines.begun_at)
+        if not any(cell and not cell.isspace() for cell in cells):
+            continue
+        if lines.begun_at == 1 and cells[0].lower().lstrip("\ufeff").startswith("sep=") and len(lines.raw) <= 6:
+            continue
+        yield lines.begun_at, cells, problem
+
+
+def _header(path: Path, cells: list[str], line: int) -> tuple[str, ...]:
+    if len(cells) > MAX_COLUMNS:
+        raise refused(path, f"has {len(cells):,} columns", f"keep those that are needed, {MAX_COLUMNS} at most", line)
+    if any("\0" in cell for cell in cells):
+        raise refused(path, "its first row holds NUL characters", "save it as UTF-8 text", line)
+    names = [" ".join(cell.lstrip("\ufeff").split())[:200] for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    looks_like_data = [name for name in names if sum(char.isdigit() for char in name) >= 7]
+    if looks_like_data:
+        what = f"its first row names no columns: {looks_like_data[0]!r} looks like a number"
+        raise refused(path, what, "put a row above it that names them, such as number,name", line)
+    found: list[str] = []
+    for index, name in enumerate(names, 1):
+        plain = name or f"column {index}"
+        unique, copy = plain, 2
+        while unique in found:
+            unique, copy = f"{plain} {copy}", copy + 1
+        found.append(unique)
+    return tuple(found)
+
+
+def _csv_records(lines: _Lines, dialect: Dialect, header: tuple[str, ...]) -> Iterator[Record]:
+    begun = False
+    width = len(header)
+    for line, cells, problem in _rows(lines, dialect):
+        if not begun:
+            begun = True
+            continue
+        raw = tuple(cells)
+        if not problem and len(cells) > width:
+            if any(cell and not cell.isspace() for cell in cells[width:]):
+                problem = f"has {len(cells)} columns, and the first row names {width}; is a text with a "
+                problem += f"{_spoken(dialect.delimiter)} not in quotes?"
+        elif not problem and len(cells) < width:
+            problem = f"has {len(cells)} columns, and the first row names {width}"
+        if problem:
+            yield Record(line, {}, problem, raw)
+        else:
+            yield Record(line, dict(zip(header, cells, strict=False)), "", raw)
+
+
+def _spoken(delimiter: str) -> str:
+    return {",": "comma", ";": "semicolon", "\t": "tab"}.get(delimiter, repr(delimiter))
+
+
+# --- JSON Lines ---------------------------------------------------------------------------------------------------
+
+
+def _looked_at_json(
+    path: Path, encoding: str, guessed: bool, lines: _Lines, size: int, notes: list[str]
+) -> LeadFile:
+    keys: dict[str, None] = {}
+    rows = wrong = 0
+    for record in _json_records(lines):
+        rows += 1
+        wrong += bool(record.problem)
+        if rows > MAX_ROWS:
+            raise refused(path, f"has more than {MAX_ROWS:,} rows", "split it")
+        if record.problem and lines.ends_within_a_line:
+            what = "breaks off in the middle of an object: the last line is not whole"
+            raise refused(path, what, "copy the whole file again", record.line)
+        keys.update(dict.fromkeys(record.values))
+        if len(keys) > MAX_COLUMNS:
+            what = f"its objects have more than {MAX_COLUMNS} different keys"
+            raise refused(path, what, "keep those that are needed", record.line)
+        if rows == wrong == 20:
+            raise refused(path, f"is not JSON Lines: {record.problem}", "write one object per line", record.line)
+    if not rows:
+        raise refused(path, "is empty", "write one object per line")
+    header = tuple(key for key in keys if key not in ERROR_COLUMNS)
+    return LeadFile(path, "jsonl", encoding, guessed, Dialect(), header, rows, size, tuple(notes))
+
+
+def _json_records(lines: _Lines) -> Iterator[Record]:
+    while True:
+        lines.next_record()
+        text = next(lines, None)
+        if text is None:
+            return
+        plain = text.strip().lstrip("\ufeff")
+        if plain:
+            values, problem = _json_values(plain)
+            yield Record(lines.number, values, problem, (plain,))
+
+
+def _json_values(text: str) -> tuple[dict[str, str], str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        return {}, f"is not JSON{where}"
+    if not isinstance(found, dict):
+        return {}, "is not a JSON object"
+    values: dict[str, str] = {}
+    for key, value in _flat(found.items()):
+        text_of = _plain(value)
+        if text_of is None:
+            return {}, f"{key[:60]!r} holds a list or an object"
+        if len(text_of) > MAX_FIELD:
+            return {}, f"{key[:60]!r} is longer than {MAX_FIELD // 1024} KiB"
+        values[key[:200]] = text_of
+    return values, ""
+
+
+def _flat(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """``consent: {source: web}`` as ``consent_source``, and what ``variables`` holds beside the rest."""
+    for key, value in items:
+        if key == "consent" and isinstance(value, dict):
+            yield from ((f"consent_{name}", inner) for name, inner in value.items())
+        elif key == "variables" and isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield key, value
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else None

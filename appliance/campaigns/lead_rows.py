@@ -1,0 +1,240 @@
+"""One row of a list as a lead: its number, where it is, its consent and its variables; or what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import phonenumbers
+from phonenumbers import PhoneNumber, PhoneNumberType
+
+from appliance.campaigns.columns import NUMBER, Columns
+from appliance.campaigns.places import country_of, region_of_number, state_of_zip, zones_of_country, zones_of_number
+from appliance.campaigns.regions import subdivision, subdivisions_of, zones_of
+
+MAX_VALUE: Final = 2048
+"""Characters of a variable."""
+MAX_REFERENCE: Final = 200
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_SHORTENED: Final = re.compile(r"[+-]?\d+([.,]\d+)?[eE]\+?\d+")
+_BARRED: Final = {
+    PhoneNumberType.PREMIUM_RATE: "a premium-rate number",
+    PhoneNumberType.SHARED_COST: "a shared-cost number",
+    PhoneNumberType.PAGER: "a pager",
+    PhoneNumberType.VOICEMAIL: "a voicemail access number",
+}
+_WHY: Final = {
+    phonenumbers.ValidationResult.TOO_SHORT: "too short",
+    phonenumbers.ValidationResult.TOO_LONG: "too long",
+    phonenumbers.ValidationResult.INVALID_COUNTRY_CODE: "of no country",
+    phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "without its area code",
+    phonenumbers.ValidationResult.INVALID_LENGTH: "of no length that is used there",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LeadRow:
+    """A lead as it is to be kept.
+
+    Attributes:
+        row: the line of the operator's file.
+        reference: the operator's own name for it.
+        number: E.164.
+        zones: every IANA zone that the called party may be in, by number and address; never empty.
+        address_zone: the zone of the address; "" where there is none, or where the address has several (which are
+            then among ``zones``).
+        region: ``US-FL`` or ``FR``.
+        variables: name to text.
+        consent: ``source``, ``text`` and ``at`` (ISO 8601); None where there is no evidence.
+    """
+
+    row: int
+    reference: str
+    number: str
+    zones: tuple[str, ...]
+    address_zone: str
+    region: str
+    variables: Mapping[str, str]
+    consent: Mapping[str, str] | None
+
+
+class RowError(ValueError):
+    """What is wrong with a row, in the operator's words."""
+
+
+class RowReader:
+    """Makes leads of rows.
+
+    Args:
+        columns: what the columns mean.
+        region: country of numbers that have no country code.
+        consent_required: whether a row without evidence of consent is wrong.
+        now: consent cannot be later.
+    """
+
+    def __init__(self, columns: Columns, region: str, *, consent_required: bool, now: datetime) -> None:
+        self._columns = columns
+        self._region = region
+        self._consent_required = consent_required
+        self._now = now
+
+    def lead(self, line: int, values: Mapping[str, str]) -> LeadRow:
+        """
+        Raises:
+            RowError: the row is wrong.
+        """
+        cells = {target: _clean(column, values.get(column, "")) for target, column in self._columns.of.items()}
+        variables = {
+            name: _limited(column, _clean(column, values.get(column, "")))
+            for name, column in self._columns.variables.items()
+        }
+        home = self._country(cells.get("country", ""))
+        number = parsed_number(cells[NUMBER], home or self._region)
+        zones = zones_of_number(number)
+        if not zones:
+            raise RowError(f"no time zone is known for {cells[NUMBER]}")
+        region = region_of_number(number)
+        zones, address_zone, region = _placed(cells, home, number, zones, region)
+        return LeadRow(
+            row=line,
+            reference=cells.get("reference", "")[:MAX_REFERENCE],
+            number=phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164),
+            zones=zones,
+            address_zone=address_zone,
+            region=region,
+            variables=variables,
+            consent=self._consent(cells),
+        )
+
+    def _country(self, written: str) -> str:
+        if not written:
+            return ""
+        country = country_of(written)
+        if not country:
+            raise RowError(f"{written[:40]!r} is not a country; write its two letters, such as US")
+        return country
+
+    def _consent(self, cells: Mapping[str, str]) -> Mapping[str, str] | None:
+        source, text, at = (cells.get(f"consent_{name}", "") for name in ("source", "text", "at"))
+        if not (source or text or at):
+            if self._consent_required:
+                raise RowError("no consent: consent_source, consent_text and consent_at are needed")
+            return None
+        missing = [name for name, value in (("source", source), ("text", text), ("at", at)) if not value]
+        if missing:
+            if self._consent_required:
+                raise RowError(f"the consent has no {' and no '.join(missing)}")
+            return None
+        when = _time(at)
+        if when is None:
+            raise RowError(f"consent_at {at[:40]!r} is not a time; write it as 2026-03-01T14:30:00+01:00")
+        if when > self._now:
+            raise RowError(f"consent_at {at[:40]} is in the future")
+        return {"source": _limited("consent_source", source), "text": _limited("consent_text", text)} | {
+            "at": when.isoformat()
+        }
+
+
+def parsed_number(written: str, region: str) -> PhoneNumber:
+    """A number that can be called.
+
+    Args:
+        written: as in the file.
+        region: its country, where it has no country code.
+
+    Raises:
+        RowError: it is none, or one that costs the caller more.
+    """
+    text = written.strip().removeprefix("'").removeprefix("=").strip('"').strip()
+    if not text:
+        raise RowError("there is no number")
+    shown = repr(written[:40])
+    if _SHORTENED.fullmatch(text):
+        raise RowError(f"{shown} was shortened by a spreadsheet; make its column text, and export the list again")
+    try:
+        number = phonenumbers.parse(text[:250], region)
+    except phonenumbers.NumberParseException:
+        raise RowError(f"{shown} is not a telephone number") from None
+    if not phonenumbers.is_valid_number(number):
+        why = _WHY.get(phonenumbers.is_possible_number_with_reason(number), "")
+        raise RowError(f"{shown} is {why}" if why else f"{shown} is no number that is in use")
+    if number.extension:
+        raise RowError(f"{shown} has an extension, which cannot be dialled")
+    barred = _BARRED.get(phonenumbers.number_type(number))
+    if barred:
+        raise RowError(f"{shown} is {barred}")
+    return number
+
+
+def _placed(
+    cells: Mapping[str, str], home: str, number: PhoneNumber, zones: tuple[str, ...], region: str
+) -> tuple[tuple[str, ...], str, str]:
+    """(zones, address zone, region) of number and address together; the address says the region where it can."""
+    address: tuple[str, ...] = ()
+    country = home
+    state, postcode, zone = (cells.get(name, "") for name in ("state", "postcode", "zone"))
+    if not country and (state or postcode):
+        country = region.partition("-")[0]
+    part = ""
+    if state:
+        part = subdivision(country, state)
+        if not part and subdivisions_of(country):
+            raise RowError(f"{country} has no part {state[:40]!r}, so its time zone is not known")
+    elif postcode and country == "US":
+        part = state_of_zip(postcode.zfill(5) if postcode.isdecimal() else postcode)
+        if not part:
+            raise RowError(f"{postcode[:20]!r} is no postal code of a state, so its time zone is not known")
+    if part and subdivisions_of(country):
+        address, region = zones_of(f"{country}-{part}"), f"{country}-{part}"
+    elif home and home != region.partition("-")[0]:
+        address, region = zones_of_country(home), home
+        if not address:
+            raise RowError(f"no time zone is known for {home}")
+    if zone:
+        if not _is_zone(zone):
+            raise RowError(f"{zone[:40]!r} is not a time zone; write one such as America/New_York")
+        return (zones if zone in address else _together(zones, address)), zone, region
+    if len(address) == 1:
+        return zones, address[0], region
+    return _together(zones, address), "", region
+
+
+def _together(zones: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*zones, *others)))
+
+
+@lru_cache(maxsize=1024)
+def _is_zone(name: str) -> bool:
+    if "/" not in name or name.startswith("Etc/"):
+        return False
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
+    except ValueError:
+        return None
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def _clean(column: str, value: str) -> str:
+    if not value.isprintable() and _UNPRINTABLE.search(value):
+        raise RowError(f"{column!r} holds a control character")
+    return value.strip()
+
+
+def _limited(column: str, value: str) -> str:
+    if len(value) > MAX_VALUE:
+        raise RowError(f"{column!r} has {len(value):,} characters; {MAX_VALUE:,} are kept at most")
+    return value
