@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.campaigns.lead_files import ERROR_COLUMNS
+from appliance.campaigns.lead_lines import ERROR_COLUMNS
 from appliance.config.validation import nearest
 from appliance.errors import LeadFileError
 
@@ -19,8 +19,8 @@ MAX_VARIABLES: Final = 50
 NUMBER: Final = "number"
 
 _SYNONYMS: Final[Mapping[str, str]] = {
-    NUMBER: "number phone_number phonenumber phone telephone_number telephone tel mobile_number mobile mobile_phone cell "
-    "cell_phone cellphone phone_1 primary_phone msisdn e164 telefon telefonnummer rufnummer handy mobil telefono "
+    NUMBER: "number phone_number phonenumber phone telephone_number telephone tel mobile_number mobile mobile_phone "
+    "cell cell_phone cellphone phone_1 primary_phone msisdn e164 telefon telefonnummer rufnummer handy mobil telefono "
     "numero_de_telefono numero telephone_mobile numero_de_telephone portable cellulare",
     "reference": "reference ref external_id customer_id customer_number lead_id contact_id id kundennummer",
     "country": "country country_code land pays pais paese",
@@ -145,7 +145,9 @@ def _assignments(said: Sequence[str], known: Mapping[str, str]) -> Iterator[tupl
         parts: list[str] = []
         for part in text.split(","):
             # The comma may be one of a column's name.
-            if "=" in part and (not parts or _folded(parts[-1].partition("=")[2]) in known or "=" in part.split(" ")[0]):
+            if "=" in part and (
+                not parts or _folded(parts[-1].partition("=")[2]) in known or "=" in part.split(" ")[0]
+            ):
                 parts.append(part)
             elif parts:
                 parts[-1] += f",{part}"

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
-import json
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 
 from charset_normalizer import from_bytes
 
-from appliance.errors import LeadFileError
+from appliance.campaigns.lead_lines import (
+    ERROR_COLUMNS,
+    MAX_COLUMNS,
+    Dialect,
+    Lines,
+    Record,
+    Seen,
+    csv_records,
+    csv_rows,
+    json_records,
+    refused,
+)
 
-MAX_FIELD: Final = 64 * 1024
-"""Characters of one field."""
-MAX_LINE: Final = 1024 * 1024
-"""Characters of one record, all its lines together where quotes hold line breaks."""
-MAX_COLUMNS: Final = 200
 MAX_ROWS: Final = 2_000_000
 MAX_BYTES: Final = 4 * 1024**3
 
-ERROR_COLUMNS: Final = ("error_line", "error")
-"""What a file of errors has beside the columns of the file it is about; ignored when that is read in its turn."""
-
 Format: TypeAlias = Literal["csv", "jsonl"]
-Seen: TypeAlias = Callable[[int, int], None]
-"""Told of progress: bytes read, bytes of the whole file."""
-
 _CHUNK: Final = 256 * 1024
 _SAMPLE: Final = 64 * 1024
 _DELIMITERS: Final = ",;\t|"
@@ -75,31 +73,18 @@ _LEGACY: Final = [
     "euc_kr",
 ]
 """What lists are written in that are not UTF-8, as far as they can be told apart."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as it was written.
-
-    Attributes:
-        line: where it begins; lines count from 1.
-        values: column to text; empty where there is a problem.
-        problem: why it cannot be read; "" where it can.
-        raw: its cells, or where it could not be read its text alone.
-    """
-
-    line: int
-    values: dict[str, str]
-    problem: str = ""
-    raw: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How a CSV file is written."""
-
-    delimiter: str = ","
-    quote: str = '"'
+_USUAL: Final = {
+    "cp1250": "BA CZ HR HU PL RO SI SK".split(),  # noqa: SIM905 - as one reads it
+    "cp1251": "BG BY KZ MK RS RU UA".split(),  # noqa: SIM905
+    "cp1253": ["GR"],
+    "cp1254": ["TR"],
+    "cp1257": ["EE", "LT", "LV"],
+    "shift_jis": ["JP"],
+    "gb18030": ["CN"],
+    "big5": ["HK", "TW"],
+    "euc_kr": ["KR"],
+}
+"""What they are most likely written in, by country; cp1252 elsewhere. By itself, a short list does not tell."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +101,7 @@ class LeadFile:
         rows: how many records there are, header not included.
         size: bytes.
         notes: what an operator should know about how it is read.
+        headless: whether its first row is a record.
     """
 
     path: Path
@@ -127,6 +113,7 @@ class LeadFile:
     rows: int
     size: int
     notes: tuple[str, ...] = field(default=())
+    headless: bool = False
 
     def records(self, seen: Seen | None = None) -> Iterator[Record]:
         """Every record in order.
@@ -134,20 +121,21 @@ class LeadFile:
         Raises:
             LeadFileError: the file has changed since, and is refused.
         """
-        with _opened(self.path) as file:
+        with Lines(_opened(self.path), self.encoding, self.path, seen, self.size) as lines:
             if self.format == "jsonl":
-                yield from _json_records(_Lines(file, self.encoding, self.path, seen, self.size))
+                yield from json_records(lines)
             else:
-                lines = _Lines(file, self.encoding, self.path, seen, self.size)
-                yield from _csv_records(lines, self.dialect, self.header)
+                yield from csv_records(lines, self.dialect, self.header, self.headless)
 
 
 def examine(
     path: Path,
     *,
     encoding: str = "",
+    region: str = "",
     delimiter: str = "",
     format: Format | None = None,  # noqa: A002 - what it is called on the command line
+    headless: bool = False,
     seen: Seen | None = None,
 ) -> LeadFile:
     """Look at the whole of a file.
@@ -155,8 +143,10 @@ def examine(
     Args:
         path: of a regular file.
         encoding: as the operator promises it; "" finds it out.
+        region: the country it comes from, which tells something of the encoding; "" where nobody knows.
         delimiter: between the fields of CSV; "" finds it out.
         format: None finds it out.
+        headless: whether the first row may be a record already; its first column is then called ``number``.
         seen: told of progress.
 
     Raises:
@@ -166,25 +156,18 @@ def examine(
     with _opened(path) as file:
         head = file.read(_SAMPLE)
         _refuse_other_kinds(path, head)
-        named, guessed = _encoding(path, file, head, encoding)
+        named, guessed = _encoding(path, file, head, encoding, region)
         text = _beginning(path, head, named)
         chosen = format or _format(path, text)
-        notes = [f"it is not UTF-8, and read as {named}; --encoding names another"] if guessed else []
-        file.seek(0)
-        lines = _Lines(file, named, path, seen, size)
+        notes = [f"it is not UTF-8, and is read as {named}; --encoding names another"] if guessed else []
+    with Lines(_opened(path), named, path, seen, size) as lines:
         if chosen == "jsonl":
             if text.lstrip("\ufeff \t\r\n").startswith("["):
                 hint = "write one object per line (JSON Lines), without brackets and commas around them"
                 raise refused(path, "is one JSON array", hint)
             return _looked_at_json(path, named, guessed, lines, size, notes)
         dialect = _dialect(path, text, delimiter)
-        return _looked_at_csv(path, named, guessed, dialect, lines, size, notes)
-
-
-def refused(path: Path | str, what: str, hint: str = "", line: int = 0) -> LeadFileError:
-    """The exception: ``file:line: what is wrong; what would be right``."""
-    where = f"{path}:{line}" if line else str(path)
-    return LeadFileError(f"{where}: {what}" + (f"; {hint}" if hint else ""))
+        return _looked_at_csv(path, named, guessed, dialect, lines, size, notes, headless)
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
@@ -220,7 +203,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
             raise refused(path, what, hint)
 
 
-def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str) -> tuple[str, bool]:
+def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str, region: str) -> tuple[str, bool]:
     """The encoding of the whole file, and whether it is a guess."""
     if promised:
         name = _known(path, promised)
@@ -236,8 +219,11 @@ def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str) -> tuple[s
     sample = _not_utf8(file)
     if not sample:
         return "utf-8", False
-    best = from_bytes(sample, cp_isolation=_LEGACY, threshold=0.4, enable_fallback=False).best()
-    name = best.encoding if best is not None else "cp1252"
+    usual = next((name for name, countries in _USUAL.items() if region in countries), "cp1252")
+    found = from_bytes(sample, cp_isolation=[usual], threshold=0.1, enable_fallback=False).best()
+    if found is None:
+        found = from_bytes(sample, cp_isolation=_LEGACY, threshold=0.4, enable_fallback=False).best()
+    name = found.encoding if found is not None else usual
     _check_all(path, file, name, f"is neither UTF-8 nor {name}, as it seemed")
     return name, True
 
@@ -309,72 +295,6 @@ def _format(path: Path, text: str) -> Format:
     return "jsonl" if suffix not in (".csv", ".tsv", ".txt") and text.lstrip("\ufeff \t\r\n")[:1] == "{" else "csv"
 
 
-class _Lines:
-    """Lines of bounded length, with their numbers, for :mod:`csv`; keeps those of the record that is being read."""
-
-    def __init__(self, file: BinaryIO, encoding: str, path: Path, seen: Seen | None, size: int) -> None:
-        self._file = file
-        self._text = io.TextIOWrapper(file, encoding=encoding, newline="")
-        self.path = path
-        self._seen = seen
-        self._size = size
-        self._told = 0
-        self._length = 0
-        self.number = 0
-        """Of the line that was given last."""
-        self.begun_at = 1
-        """The line on which the record that is being read began."""
-        self.kept: list[str] = []
-        """The lines of the record that is being read."""
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            line = self._text.readline(MAX_LINE + 1)
-        except UnicodeError:
-            raise refused(self.path, "is not text in its encoding", "save it as UTF-8", self.number + 1) from None
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self._length += len(line)
-        if not self.number % 1000:
-            self._tell()
-        if self._length > MAX_LINE:
-            if len(self.kept) > 1:
-                what = f"a quote that is opened here is not closed within {MAX_LINE // 1024} KiB"
-                raise refused(self.path, what, "close it, or remove it", self.begun_at)
-            what = f"a line is longer than {MAX_LINE // 1024} KiB"
-            raise refused(self.path, what, "a lead needs no more; check that it is the right file", self.number)
-        self.kept.append(line)
-        return line
-
-    def next_record(self) -> None:
-        """What comes now belongs to another record."""
-        self.begun_at = self.number + 1
-        self._length = 0
-        self.kept.clear()
-
-    @property
-    def raw(self) -> str:
-        """The record that is being read, as it was written."""
-        return "".join(self.kept).rstrip("\r\n")
-
-    @property
-    def ends_within_a_line(self) -> bool:
-        """Whether the line given last had no end; at the end of a file that may mean that something is missing."""
-        return bool(self.kept) and not self.kept[-1].endswith(("\n", "\r"))
-
-    def _tell(self) -> None:
-        if self._seen is None:
-            return
-        at = self._file.tell()
-        if at != self._told:
-            self._told = at
-            self._seen(min(at, self._size), self._size)
-
-
 # --- CSV ----------------------------------------------------------------------------------------------------------
 
 
@@ -416,17 +336,27 @@ def _quote(first: str, delimiter: str) -> str:
 
 
 def _looked_at_csv(
-    path: Path, encoding: str, guessed: bool, dialect: Dialect, lines: _Lines, size: int, notes: list[str]
+    path: Path,
+    encoding: str,
+    guessed: bool,
+    dialect: Dialect,
+    lines: Lines,
+    size: int,
+    notes: list[str],
+    headless: bool,
 ) -> LeadFile:
     rows = 0
+    begins_at_once = False
     header: tuple[str, ...] | None = None
     last: tuple[int, int, str] = (0, 0, "")
-    for _, cells, problem in _rows(lines, dialect):
+    for _, cells, problem in csv_rows(lines, dialect):
         if header is None:
             if problem:
                 raise refused(path, problem, "mend the row that names the columns", lines.begun_at)
-            header = _header(path, cells, lines.begun_at)
-            continue
+            begins_at_once = headless and bool(_numbers_in(cells))
+            header = _header(path, cells, lines.begun_at, begins_at_once)
+            if not begins_at_once:
+                continue
         rows += 1
         last = (lines.begun_at, len(cells), problem)
         if rows > MAX_ROWS:
@@ -438,42 +368,15 @@ def _looked_at_csv(
         raise refused(path, what, "copy the whole file again", last[0])
     if not rows:
         notes.append("it names columns, and has no row below them")
-    return LeadFile(path, "csv", encoding, guessed, dialect, header, rows, size, tuple(notes))
+    return LeadFile(path, "csv", encoding, guessed, dialect, header, rows, size, tuple(notes), begins_at_once)
 
 
-def _rows(lines: _Lines, dialect: Dialect) -> Iterator[tuple[int, list[str], str]]:
-    """(line, cells, problem) of each row that is not blank; the file's ``lines`` are at that row while it is had.
-
-    Raises:
-        LeadFileError: a quote is never closed, or a field or line is too long.
-    """
-    reader = csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
-    while True:
-        lines.next_record()
-        try:
-            cells, problem = next(reader), ""
-        except StopIteration:
-            return
-        except csv.Error as error:
-            words = str(error)
-            if "field larger" in words:
-                what = f"a field is longer than {MAX_FIELD // 1024} KiB"
-                raise refused(lines.path, what, "is a quote not closed?", lines.begun_at) from None
-            if "unexpected end" in words:
-                what = "the file breaks off: a quote that is opened here is never closed"
-                raise refused(lines.path, what, "close it, or copy the whole file again", lines.begun_at) from None
-            cells, problem = [lines.raw], "its quotes do not fit: after a closing quote stands something else"
-        if any(len(cell) > MAX_FIELD for cell in cells):
-            what = f"a field is longer than {MAX_FIELD // 1024} KiB"
-            raise refused(lines.path, what, "is a quote not closed?", lines.begun_at)
-        if not any(cell and not cell.isspace() for cell in cells):
-            continue
-        if lines.begun_at == 1 and cells[0].lower().lstrip("\ufeff").startswith("sep=") and len(lines.raw) <= 6:
-            continue
-        yield lines.begun_at, cells, problem
+def _numbers_in(cells: Sequence[str]) -> list[str]:
+    """The cells that look like telephone numbers."""
+    return [cell for cell in cells if sum(char.isdigit() for char in cell) >= 7]
 
 
-def _header(path: Path, cells: list[str], line: int) -> tuple[str, ...]:
+def _header(path: Path, cells: list[str], line: int, begins_at_once: bool) -> tuple[str, ...]:
     if len(cells) > MAX_COLUMNS:
         raise refused(path, f"has {len(cells):,} columns", f"keep those that are needed, {MAX_COLUMNS} at most", line)
     if any("\0" in cell for cell in cells):
@@ -481,8 +384,9 @@ def _header(path: Path, cells: list[str], line: int) -> tuple[str, ...]:
     names = [" ".join(cell.lstrip("\ufeff").split())[:200] for cell in cells]
     while names and not names[-1]:
         names.pop()
-    looks_like_data = [name for name in names if sum(char.isdigit() for char in name) >= 7]
-    if looks_like_data:
+    if begins_at_once:
+        return ("number", *(f"column {index}" for index in range(2, len(names) + 1)))
+    if looks_like_data := _numbers_in(names):
         what = f"its first row names no columns: {looks_like_data[0]!r} looks like a number"
         raise refused(path, what, "put a row above it that names them, such as number,name", line)
     found: list[str] = []
@@ -495,39 +399,13 @@ def _header(path: Path, cells: list[str], line: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _csv_records(lines: _Lines, dialect: Dialect, header: tuple[str, ...]) -> Iterator[Record]:
-    begun = False
-    width = len(header)
-    for line, cells, problem in _rows(lines, dialect):
-        if not begun:
-            begun = True
-            continue
-        raw = tuple(cells)
-        if not problem and len(cells) > width:
-            if any(cell and not cell.isspace() for cell in cells[width:]):
-                problem = f"has {len(cells)} columns, and the first row names {width}; is a text with a "
-                problem += f"{_spoken(dialect.delimiter)} not in quotes?"
-        elif not problem and len(cells) < width:
-            problem = f"has {len(cells)} columns, and the first row names {width}"
-        if problem:
-            yield Record(line, {}, problem, raw)
-        else:
-            yield Record(line, dict(zip(header, cells, strict=False)), "", raw)
-
-
-def _spoken(delimiter: str) -> str:
-    return {",": "comma", ";": "semicolon", "\t": "tab"}.get(delimiter, repr(delimiter))
-
-
 # --- JSON Lines ---------------------------------------------------------------------------------------------------
 
 
-def _looked_at_json(
-    path: Path, encoding: str, guessed: bool, lines: _Lines, size: int, notes: list[str]
-) -> LeadFile:
+def _looked_at_json(path: Path, encoding: str, guessed: bool, lines: Lines, size: int, notes: list[str]) -> LeadFile:
     keys: dict[str, None] = {}
     rows = wrong = 0
-    for record in _json_records(lines):
+    for record in json_records(lines):
         rows += 1
         wrong += bool(record.problem)
         if rows > MAX_ROWS:
@@ -545,55 +423,3 @@ def _looked_at_json(
         raise refused(path, "is empty", "write one object per line")
     header = tuple(key for key in keys if key not in ERROR_COLUMNS)
     return LeadFile(path, "jsonl", encoding, guessed, Dialect(), header, rows, size, tuple(notes))
-
-
-def _json_records(lines: _Lines) -> Iterator[Record]:
-    while True:
-        lines.next_record()
-        text = next(lines, None)
-        if text is None:
-            return
-        plain = text.strip().lstrip("\ufeff")
-        if plain:
-            values, problem = _json_values(plain)
-            yield Record(lines.number, values, problem, (plain,))
-
-
-def _json_values(text: str) -> tuple[dict[str, str], str]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        return {}, f"is not JSON{where}"
-    if not isinstance(found, dict):
-        return {}, "is not a JSON object"
-    values: dict[str, str] = {}
-    for key, value in _flat(found.items()):
-        text_of = _plain(value)
-        if text_of is None:
-            return {}, f"{key[:60]!r} holds a list or an object"
-        if len(text_of) > MAX_FIELD:
-            return {}, f"{key[:60]!r} is longer than {MAX_FIELD // 1024} KiB"
-        values[key[:200]] = text_of
-    return values, ""
-
-
-def _flat(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """``consent: {source: web}`` as ``consent_source``, and what ``variables`` holds beside the rest."""
-    for key, value in items:
-        if key == "consent" and isinstance(value, dict):
-            yield from ((f"consent_{name}", inner) for name, inner in value.items())
-        elif key == "variables" and isinstance(value, dict):
-            yield from value.items()
-        else:
-            yield key, value
-
-
-def _plain(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else None

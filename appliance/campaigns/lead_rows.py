@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
 
 from appliance.campaigns.columns import NUMBER, Columns
-from appliance.campaigns.places import country_of, region_of_number, state_of_zip, zones_of_country, zones_of_number
+from appliance.campaigns.places import country_of, country_of_number, state_of_zip, zones_of_country, zones_of_number
 from appliance.campaigns.regions import subdivision, subdivisions_of, zones_of
 
 MAX_VALUE: Final = 2048
 """Characters of a variable."""
 MAX_REFERENCE: Final = 200
+
+Kind: TypeAlias = Literal["columns", "number", "zone", "consent", "value", "duplicate", "do_not_call"]
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SHORTENED: Final = re.compile(r"[+-]?\d+([.,]\d+)?[eE]\+?\d+")
@@ -46,9 +48,8 @@ class LeadRow:
         row: the line of the operator's file.
         reference: the operator's own name for it.
         number: E.164.
-        zones: every IANA zone that the called party may be in, by number and address; never empty.
-        address_zone: the zone of the address; "" where there is none, or where the address has several (which are
-            then among ``zones``).
+        zones: every IANA zone that the number may be in; never empty.
+        address_zone: the zones that the address may be in, with blanks between; "" where it says nothing.
         region: ``US-FL`` or ``FR``.
         variables: name to text.
         consent: ``source``, ``text`` and ``at`` (ISO 8601); None where there is no evidence.
@@ -65,7 +66,11 @@ class LeadRow:
 
 
 class RowError(ValueError):
-    """What is wrong with a row, in the operator's words."""
+    """What is wrong with a row, in the operator's words; ``kind`` is a word for it, to count by."""
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        self.kind: Kind = kind
+        super().__init__(text)
 
 
 class RowReader:
@@ -96,17 +101,16 @@ class RowReader:
         }
         home = self._country(cells.get("country", ""))
         number = parsed_number(cells[NUMBER], home or self._region)
-        zones = zones_of_number(number)
-        if not zones:
-            raise RowError(f"no time zone is known for {cells[NUMBER]}")
-        region = region_of_number(number)
-        zones, address_zone, region = _placed(cells, home, number, zones, region)
+        country, zones = country_of_number(number), zones_of_number(number)
+        if not zones or not country:
+            raise RowError("zone", f"no time zone is known for {cells[NUMBER]}")
+        region, address = _address(cells, home, country)
         return LeadRow(
             row=line,
             reference=cells.get("reference", "")[:MAX_REFERENCE],
             number=phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164),
             zones=zones,
-            address_zone=address_zone,
+            address_zone=" ".join(address),
             region=region,
             variables=variables,
             consent=self._consent(cells),
@@ -117,25 +121,25 @@ class RowReader:
             return ""
         country = country_of(written)
         if not country:
-            raise RowError(f"{written[:40]!r} is not a country; write its two letters, such as US")
+            raise RowError("zone", f"{written[:40]!r} is not a country; write its two letters, such as US")
         return country
 
     def _consent(self, cells: Mapping[str, str]) -> Mapping[str, str] | None:
         source, text, at = (cells.get(f"consent_{name}", "") for name in ("source", "text", "at"))
         if not (source or text or at):
             if self._consent_required:
-                raise RowError("no consent: consent_source, consent_text and consent_at are needed")
+                raise RowError("consent", "no consent: consent_source, consent_text and consent_at are needed")
             return None
         missing = [name for name, value in (("source", source), ("text", text), ("at", at)) if not value]
         if missing:
             if self._consent_required:
-                raise RowError(f"the consent has no {' and no '.join(missing)}")
+                raise RowError("consent", f"the consent has no {' and no '.join(missing)}")
             return None
         when = _time(at)
         if when is None:
-            raise RowError(f"consent_at {at[:40]!r} is not a time; write it as 2026-03-01T14:30:00+01:00")
+            raise RowError("consent", f"consent_at {at[:40]!r} is not a time; write it as 2026-03-01T14:30:00+01:00")
         if when > self._now:
-            raise RowError(f"consent_at {at[:40]} is in the future")
+            raise RowError("consent", f"consent_at {at[:40]} is in the future")
         return {"source": _limited("consent_source", source), "text": _limited("consent_text", text)} | {
             "at": when.isoformat()
         }
@@ -153,60 +157,55 @@ def parsed_number(written: str, region: str) -> PhoneNumber:
     """
     text = written.strip().removeprefix("'").removeprefix("=").strip('"').strip()
     if not text:
-        raise RowError("there is no number")
+        raise RowError("number", "there is no number")
     shown = repr(written[:40])
     if _SHORTENED.fullmatch(text):
-        raise RowError(f"{shown} was shortened by a spreadsheet; make its column text, and export the list again")
+        raise RowError("number", f"{shown} was shortened by a spreadsheet; make its column text and export it again")
     try:
         number = phonenumbers.parse(text[:250], region)
     except phonenumbers.NumberParseException:
-        raise RowError(f"{shown} is not a telephone number") from None
+        raise RowError("number", f"{shown} is not a telephone number") from None
     if not phonenumbers.is_valid_number(number):
         why = _WHY.get(phonenumbers.is_possible_number_with_reason(number), "")
-        raise RowError(f"{shown} is {why}" if why else f"{shown} is no number that is in use")
+        raise RowError("number", f"{shown} is {why}" if why else f"{shown} is no number that is in use")
     if number.extension:
-        raise RowError(f"{shown} has an extension, which cannot be dialled")
+        raise RowError("number", f"{shown} has an extension, which cannot be dialled")
     barred = _BARRED.get(phonenumbers.number_type(number))
     if barred:
-        raise RowError(f"{shown} is {barred}")
+        raise RowError("number", f"{shown} is {barred}")
     return number
 
 
-def _placed(
-    cells: Mapping[str, str], home: str, number: PhoneNumber, zones: tuple[str, ...], region: str
-) -> tuple[tuple[str, ...], str, str]:
-    """(zones, address zone, region) of number and address together; the address says the region where it can."""
-    address: tuple[str, ...] = ()
-    country = home
+def _address(cells: Mapping[str, str], home: str, country: str) -> tuple[str, tuple[str, ...]]:
+    """(region, zones) of the address; where it says nothing, the country of the number, and no zones.
+
+    Args:
+        cells: of the row.
+        home: country of the address; "" where it has none.
+        country: of the number.
+    """
     state, postcode, zone = (cells.get(name, "") for name in ("state", "postcode", "zone"))
-    if not country and (state or postcode):
-        country = region.partition("-")[0]
+    at = home or country
     part = ""
     if state:
-        part = subdivision(country, state)
-        if not part and subdivisions_of(country):
-            raise RowError(f"{country} has no part {state[:40]!r}, so its time zone is not known")
-    elif postcode and country == "US":
+        part = subdivision(at, state)
+        if not part and subdivisions_of(at):
+            raise RowError("zone", f"{at} has no part {state[:40]!r}, so its time zone is not known")
+    elif postcode and at == "US":
         part = state_of_zip(postcode.zfill(5) if postcode.isdecimal() else postcode)
         if not part:
-            raise RowError(f"{postcode[:20]!r} is no postal code of a state, so its time zone is not known")
-    if part and subdivisions_of(country):
-        address, region = zones_of(f"{country}-{part}"), f"{country}-{part}"
-    elif home and home != region.partition("-")[0]:
-        address, region = zones_of_country(home), home
-        if not address:
-            raise RowError(f"no time zone is known for {home}")
+            raise RowError("zone", f"{postcode[:20]!r} is the postal code of no state, so its time zone is not known")
+    region = f"{at}-{part}" if part else at
+    zones = zones_of(region) if part else ()
+    if not zones and home not in ("", country):
+        zones = zones_of_country(home)
+        if not zones:
+            raise RowError("zone", f"no time zone is known for {home}")
     if zone:
         if not _is_zone(zone):
-            raise RowError(f"{zone[:40]!r} is not a time zone; write one such as America/New_York")
-        return (zones if zone in address else _together(zones, address)), zone, region
-    if len(address) == 1:
-        return zones, address[0], region
-    return _together(zones, address), "", region
-
-
-def _together(zones: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*zones, *others)))
+            raise RowError("zone", f"{zone[:40]!r} is not a time zone; write one such as America/New_York")
+        zones = (zone,) if not zones or zone in zones else tuple(dict.fromkeys((zone, *zones)))
+    return region, zones
 
 
 @lru_cache(maxsize=1024)
@@ -230,11 +229,11 @@ def _time(text: str) -> datetime | None:
 
 def _clean(column: str, value: str) -> str:
     if not value.isprintable() and _UNPRINTABLE.search(value):
-        raise RowError(f"{column!r} holds a control character")
+        raise RowError("value", f"{column!r} holds a control character")
     return value.strip()
 
 
 def _limited(column: str, value: str) -> str:
     if len(value) > MAX_VALUE:
-        raise RowError(f"{column!r} has {len(value):,} characters; {MAX_VALUE:,} are kept at most")
+        raise RowError("value", f"{column!r} has {len(value):,} characters; {MAX_VALUE:,} are kept at most")
     return value

@@ -10,8 +10,6 @@ import phonenumbers
 from phonenumbers import PhoneNumber
 from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
 
-from appliance.campaigns.regions import subdivision, subdivisions_of
-
 _ZIP: Final = """
     005 NY, 006-007 PR, 008 VI, 009 PR, 010-027 MA, 028-029 RI, 030-038 NH, 039-049 ME, 050-054 VT, 055 MA, 056-059 VT,
     060-069 CT, 070-089 NJ, 100-149 NY, 150-196 PA, 197-199 DE, 200 DC, 201 VA, 202-205 DC, 206-219 MD, 220-246 VA,
@@ -72,26 +70,10 @@ def zones_of_country(country: str) -> tuple[str, ...]:
     return tuple(row[2] for row in rows if row[0] == country)
 
 
-def region_of_number(number: PhoneNumber) -> str:
-    """``US-FL`` or ``FR``: the country of a number, and the part where its parts are known here; "" for none."""
+def country_of_number(number: PhoneNumber) -> str:
+    """``US``; "" for a number of no country."""
     country = phonenumbers.region_code_for_number(number) or ""
-    if country not in phonenumbers.SUPPORTED_REGIONS:
-        return ""
-    if not subdivisions_of(country):
-        return country
-    digits = f"+{number.country_code}{phonenumbers.national_significant_number(number)}"
-    part = _part_of_prefix(country, digits[:8], len(digits))
-    return f"{country}-{part}" if part else country
-
-
-@lru_cache(maxsize=65536)
-def _part_of_prefix(country: str, prefix: str, length: int) -> str:
-    # Only now: its tables take 100 MB.
-    from phonenumbers import geocoder
-
-    number = phonenumbers.parse(prefix.ljust(length, "5"))
-    place = geocoder.description_for_valid_number(number, "en")
-    return subdivision(country, place) or subdivision(country, place.rpartition(", ")[2])
+    return country if country in phonenumbers.SUPPORTED_REGIONS else ""
 
 
 def state_of_zip(postcode: str) -> str:
