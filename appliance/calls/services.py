@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from appliance.calls.warm_up import WarmUp
 from appliance.clock import Clock
 from appliance.conversation.budget import VerdictBudget
 from appliance.conversation.speculation import SpeculationBudget
+from appliance.dialplan.schema import Line
 from appliance.engines.client import EnginePool
 from appliance.events import CallEvent, CallStarted
 from appliance.ipc.messages import LegClosed
@@ -24,6 +26,8 @@ from appliance.media.client import MediaClient
 from appliance.plugins.hooks import NO_HOOKS, Hooks
 from appliance.signalling.trunks import TrunkTable
 from appliance.store.callers import CallerStore
+
+logger = logging.getLogger(__name__)
 
 
 class CallLog(Protocol):
@@ -50,8 +54,17 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
+class NamedEngine:
+    """The workers of an engine that lines name; of a synthesiser, what keeps their caches warm, too."""
+
+    pool: EnginePool
+    timeout_s: float
+    warm_up: WarmUp | None = None
+
+
+@dataclass(frozen=True)
 class Services:
-    """What every call uses; made once by the control process."""
+    """What every call uses; made once by the control process. ``named`` are engines, by kind and name."""
 
     clock: Clock
     rings: AudioRings
@@ -75,3 +88,19 @@ class Services:
     hooks: Hooks = NO_HOOKS
     tools: ToolSources = BUILTIN_TOOLS
     records: Records | None = None
+    named: Mapping[tuple[str, str], NamedEngine] = field(default_factory=dict)
+
+    def on(self, line: Line) -> Services:
+        """As calls on ``line`` use them: with the engines that it names."""
+        wanted = line.engines
+        changes: dict[str, Any] = {}
+        for kind, name in (("asr", wanted.asr), ("llm", wanted.llm), ("tts", wanted.tts)):
+            if not name:
+                continue
+            engine = self.named.get((kind, name))
+            if engine is None:  # the check of dialplans lets none through
+                logger.error("line %s wants engines.named.%s.%s, which there is not", line.name, kind, name)
+                continue
+            changes[kind] = engine.pool
+            changes |= {"warm_up": engine.warm_up} if kind == "tts" else {f"{kind}_timeout_s": engine.timeout_s}
+        return replace(self, **changes) if changes else self

@@ -90,7 +90,7 @@ class CallSession:
         self.trunk = leg.info.trunk
         self._leg = leg
         self._line = line
-        self._services = services
+        self._services = services = services.on(line)
         self._hooks = HooksOfCall(services.hooks, hook_call(leg.info, number_of(leg.info), line))
         self._log = CallKeeping(services.log, self._hooks)
         self._audit = ToolAudit()

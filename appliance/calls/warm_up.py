@@ -50,11 +50,13 @@ class WarmUp:
         tts: the workers; each has a cache of its own.
         lines: of the dialplan; none where there are no caches. They are gone through one by one, with room for others
             in between.
+        engine: name of the synthesiser; what lines say that name another is left to that.
     """
 
-    def __init__(self, tts: EnginePool, lines: Sequence[Line]) -> None:
+    def __init__(self, tts: EnginePool, lines: Sequence[Line], engine: str = "") -> None:
         self._tts = tts
         self._lines = lines
+        self._engine = engine
         self._caches = len(lines) > 0
         self._prepared: dict[int, set[_Key]] = {}
         """What the cache of each worker has had put into it."""
@@ -87,7 +89,7 @@ class WarmUp:
                 worker = await self._cold.get()
                 if of_lines is not self._lines:
                     of_lines = self._lines
-                    phrases = await _phrases(of_lines)
+                    phrases = await _phrases(of_lines, self._engine)
                 if worker in preparing:
                     preparing[worker].cancel()
                 preparing[worker] = asyncio.create_task(self._prepare(worker, phrases))
@@ -171,12 +173,14 @@ class WarmUp:
         return task
 
 
-async def _phrases(lines: Iterable[Line]) -> dict[_Key, _Phrase]:
-    """All that is said in fixed words, the most urgent first, each once."""
+async def _phrases(lines: Iterable[Line], engine: str) -> dict[_Key, _Phrase]:
+    """All that ``engine`` says in fixed words, the most urgent first, each once."""
     found: tuple[dict[_Key, _Phrase], ...] = ({}, {}, {})
     characters = 0
     for line in _in_all_hours(lines):
         await asyncio.sleep(0)
+        if line.engines.tts != engine:
+            continue
         voice = voice_of(line)
         fixed = not _has_variables(line.disclosure, line.greeting.text if line.greeting else None)
         said = (box_phrases(line), opening_of(line, _NOBODY) if fixed else (), _fixed_pieces(line))

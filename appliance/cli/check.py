@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.config import Settings, examine_settings
 from appliance.config.load import secrets_of
@@ -87,9 +87,11 @@ def _engine_mistakes(settings: Settings, plugins: PluginChecker) -> list[Mistake
     """Providers that do not exist, and options that they do not take."""
     registry = provider_registry()
     found = []
-    fallback = settings.engines.tts.fallback
-    chosen = [(f"engines.{kind}", kind, getattr(settings.engines, kind)) for kind in KINDS]
-    for where, kind, engine in (*chosen, ("engines.tts.fallback", "tts", fallback)):
+    chosen: list[tuple[str, str, Any]] = [(f"engines.{kind}", kind, getattr(settings.engines, kind)) for kind in KINDS]
+    for kind, name in settings.engines.all_named():
+        chosen.append((f"engines.named.{kind}.{name}", kind, settings.engines.of(kind, name)))
+    chosen += [(f"{where}.fallback", kind, engine.fallback) for where, kind, engine in chosen if kind == "tts"]
+    for where, kind, engine in chosen:
         problems = registry.validate_options(kind, engine.provider, engine.options)
         if engine.provider not in registry.offers(kind) and (owner := plugins.provides(kind, engine.provider)):
             problems = plugins.option_problems(owner, kind, engine.provider, engine.options)

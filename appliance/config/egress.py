@@ -149,18 +149,18 @@ def _is_public(address: IpAddress) -> bool:
 
 
 def engine_mistakes(
-    engines: Mapping[str, Any], egress: Iterable[str] | None
+    engines: Mapping[tuple[str, ...], Any], egress: Iterable[str] | None
 ) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
     """Addresses in the options of engines that ``egress`` does not list: (path, what, hint) each.
 
     Args:
-        engines: kind to the settings of the engine.
+        engines: key below ``engines`` to the settings of the engine.
         egress: the setting; None for any host.
     """
-    for kind, engine in engines.items():
-        yield from address_mistakes(dict(_urls(engine.options, ("engines", kind, "options"))), egress)
+    for key, engine in engines.items():
+        yield from address_mistakes(dict(_urls(engine.options, ("engines", *key, "options"))), egress)
         if (fallback := getattr(engine, "fallback", None)) is not None:
-            path = ("engines", kind, "fallback", "options")
+            path = ("engines", *key, "fallback", "options")
             yield from address_mistakes(dict(_urls(fallback.options, path)), egress)
 
 

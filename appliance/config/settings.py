@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StringConstraints, model_validator
 
 from appliance.config.egress import HostPattern, address_mistakes, engine_mistakes
 from appliance.config.fields import (
@@ -169,6 +169,17 @@ class SpeechEngine(Engine):
     )
 
 
+EngineName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,24}$")]
+
+
+class NamedEngines(Section):
+    """Engines beside those that all lines have, for lines that name them (`engines` of a line); each has workers."""
+
+    asr: dict[EngineName, Engine] = Field(default={}, max_length=8, description="Speech recognition, by name.")
+    llm: dict[EngineName, Engine] = Field(default={}, max_length=8, description="Language models, by name.")
+    tts: dict[EngineName, SpeechEngine] = Field(default={}, max_length=8, description="Speech synthesis, by name.")
+
+
 class Engines(Section):
     """Who does what with speech and language."""
 
@@ -185,6 +196,28 @@ class Engines(Section):
         description="Hears and speaks by itself, for lines with `agent: realtime`. Has no use for `timeout_s`.",
     )
     tts: SpeechEngine = Field(default=SpeechEngine(provider="espeak"), description="Speech synthesis.")
+    named: NamedEngines = Field(
+        default=NamedEngines(), description="Others, for lines that name them: `named: {llm: {clever: {...}}}`."
+    )
+
+    def of(self, kind: str, name: str = "") -> Engine:
+        """The engine of that kind and name; "" for the one that all lines have that name none.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        chosen: Engine = getattr(self.named, kind)[name] if name else getattr(self, kind)
+        return chosen
+
+    def voice(self, name: str = "") -> SpeechEngine:
+        """:meth:`of` the synthesisers."""
+        return self.named.tts[name] if name else self.tts
+
+    def all_named(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of each that has a name."""
+        for kind in NamedEngines.model_fields:
+            for name in getattr(self.named, kind):
+                yield kind, name
 
 
 class Store(Section):
@@ -431,7 +464,14 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
     if settings.engines.tts.provider == "none":
         found.append((("engines", "tts", "provider"), "is none: nothing could be said", "set one, espeak for instance"))
     found += _unreachable_audio(settings)
-    found += engine_mistakes(dict(settings.engines), settings.egress)
+    engines: dict[tuple[str, ...], Engine] = {
+        (kind,): engine for kind, engine in settings.engines if isinstance(engine, Engine)
+    }
+    engines |= {("named", *one): settings.engines.of(*one) for one in settings.engines.all_named()}
+    for key, engine in engines.items():
+        if key[0] == "named" and engine.provider == "none":
+            found.append((("engines", *key, "provider"), "is none: a line that names it has nobody", "set one"))
+    found += engine_mistakes(engines, settings.egress)
     urls: dict[tuple[str | int, ...], str] = {
         ("plugins", "mcp", name, "url"): server.url for name, server in settings.plugins.mcp.items() if server.url
     }

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from appliance.config import Settings
 from appliance.config.load import display_name, read_document, secrets_of, shown_files
 from appliance.config.marks import Document
+from appliance.config.settings import SpeechEngine
 from appliance.config.validation import locate, nearest, validate
 from appliance.dialplan.checks import Draft, Problem, problems
 from appliance.dialplan.extends import OWN_KEYS, Family, Inherited, Piece, Whole
@@ -26,7 +27,7 @@ from appliance.dialplan.routing import Routing, RoutingIndex
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.shadows import shadows
 from appliance.dialplan.steps import NAME_PATTERN
-from appliance.dialplan.surroundings import Surroundings, misfits, trunk_misfits
+from appliance.dialplan.surroundings import Recogniser, Surroundings, misfits, trunk_misfits
 from appliance.engines.lexicon import Lexicon
 from appliance.errors import ConfigError, Mistake
 from appliance.plugins.describe import PluginChecker
@@ -295,7 +296,7 @@ class _Reader:
             what = f"line {line.name!r} never answers: {self._catch_all!r} above it matches every call"
             hint = "move the line that matches all to the end"
             self._unmatched.append((line.name, whole.mistake(("match",), what, hint)))
-        if line.agent == "llm" and not self._around.open_vocabulary:
+        if line.agent == "llm" and not self._around.of(line).open_vocabulary:
             what = "the recogniser understands expected phrases only, and a model's line expects none"
             hint = "name another engines.asr.provider in appliance.yaml"
             self._warnings.append(whole.mistake(("agent",), what, hint))
@@ -377,7 +378,7 @@ class _Reader:
         return checked.value if named else None
 
     def _problems(self, draft: Draft, whole: Whole) -> list[Problem]:
-        found = problems(draft, self._around.missing_words)
+        found = problems(draft, self._around.of(draft.line).missing_words)
         return [*found, *misfits(draft.line, whole.data, self._around)]
 
     def _by_itself(self, name: str, base: Piece) -> None:
@@ -419,29 +420,40 @@ def surroundings_of(settings: Settings, plugins: PluginChecker | None = None) ->
     Raises:
         ModelFileError: the recogniser's dictionary is missing.
     """
-    embedded = settings.engines.asr.provider == "pocketsphinx"
+    engines = settings.engines
+    usual = _recogniser(engines.asr.provider)
     secrets = secrets_of(settings)
     checker = plugins or PluginChecker(settings.plugins, secrets=secrets)
     return Surroundings(
-        missing_words=Lexicon().missing if embedded else None,
+        missing_words=usual.missing_words,
         trunks=tuple(settings.trunks),
-        languages=("en",) if embedded else None,
-        llm=settings.engines.llm.provider != "none",
-        speech=settings.engines.speech.provider != "none",
+        languages=usual.languages,
+        llm=engines.llm.provider != "none",
+        speech=engines.speech.provider != "none",
         routes=bool(settings.routes),
-        open_vocabulary=not embedded,
+        open_vocabulary=usual.open_vocabulary,
         secrets=secrets,
-        voice=lru_cache(maxsize=1000)(partial(_voice_problem, settings)),
+        voice=lru_cache(maxsize=1000)(partial(_voice_problem, engines.tts)),
         tools=lambda line: checker.tools_of(line.name, line.plugins),
         checks=(partial(_plugin_problems, checker), partial(_tool_clashes, checker)),
+        recognisers={name: _recogniser(engine.provider) for name, engine in engines.named.asr.items()},
+        voices={
+            name: lru_cache(maxsize=1000)(partial(_voice_problem, engine)) for name, engine in engines.named.tts.items()
+        },
+        models=tuple(engines.named.llm),
     )
 
 
-def _voice_problem(settings: Settings, name: str, language: str) -> str:
+def _recogniser(provider: str) -> Recogniser:
+    if provider != "pocketsphinx":
+        return Recogniser()
+    return Recogniser(Lexicon().missing, languages=("en",), open_vocabulary=False)
+
+
+def _voice_problem(tts: SpeechEngine, name: str, language: str) -> str:
     # Only now: few lines say anything about the voice, and it takes a third of a second to import.
     from appliance.engines.builtin import provider_registry
 
-    tts = settings.engines.tts
     problem = provider_registry().voice_problem(tts.provider, tts.options)
     return problem(name, language) if problem is not None else ""
 

@@ -160,6 +160,18 @@ class DurationWarning(Section):
     )
 
 
+class LineEngines(Section):
+    """Engines of `engines.named` in appliance.yaml; what is not given is the one that all lines have."""
+
+    asr: Annotated[str, StringConstraints(max_length=24)] = Field(default="", description="Understands the caller.")
+    llm: Annotated[str, StringConstraints(max_length=24)] = Field(
+        default="", description="Thinks, with `agent: llm` or `converse`."
+    )
+    tts: Annotated[str, StringConstraints(max_length=24)] = Field(
+        default="", description="Speaks; `voice` says in which of its voices."
+    )
+
+
 @short_form({"type": "integer"})
 def _refusal(value: Any) -> Any:
     return {"status": value} if isinstance(value, int) and not isinstance(value, bool) else value
@@ -371,6 +383,9 @@ class Line(Section):
         description="Noise suppression: `webrtc`, `rnnoise` or `off`; empty takes the box's `engines.denoise`.",
     )
     barge_in: bool = Field(default=True, description="Whether the caller can cut the agent short by speaking.")
+    engines: LineEngines = Field(
+        default=LineEngines(), description="Other engines than all lines have: `{llm: clever}`, by `engines.named`."
+    )
     turn: Turn = Field(default=Turn(), description="When the caller has finished.")
     no_input: NoInput = Field(default=NoInput(), description="When the caller says nothing.")
     no_match: NoMatch = Field(default=NoMatch(), description="When the caller says something unexpected.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +22,15 @@ NamesFor: TypeAlias = Callable[[Line], Collection[str] | None]
 
 
 @dataclass(frozen=True)
+class Recogniser:
+    """What a recogniser understands: ``missing_words``, ``languages`` and ``open_vocabulary`` of the surroundings."""
+
+    missing_words: MissingWords | None = None
+    languages: Collection[str] | None = None
+    open_vocabulary: bool = True
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What there is beside the dialplans. What is left out is not checked.
 
@@ -37,6 +46,9 @@ class Surroundings:
         open_vocabulary: whether the recogniser understands more than what is expected.
         secrets: looks up ``!secret NAME``; None where dialplans may hold none.
         checks: what else a line must fulfil, the values of its plugins for one.
+        recognisers: those that lines can name.
+        voices: as ``voice``, of the synthesisers that lines can name.
+        models: names of language models that lines can name.
     """
 
     missing_words: MissingWords | None = None
@@ -50,6 +62,22 @@ class Surroundings:
     open_vocabulary: bool = True
     secrets: Secrets | None = None
     checks: tuple[LineCheck, ...] = ()
+    recognisers: Mapping[str, Recogniser] | None = None
+    voices: Mapping[str, Callable[[str, str], str]] | None = None
+    models: Collection[str] | None = None
+
+    def of(self, line: Line) -> Surroundings:
+        """What there is for a line that names engines."""
+        changes: dict[str, Any] = {}
+        recogniser = (self.recognisers or {}).get(line.engines.asr)
+        if recogniser is not None:
+            changes |= {field.name: getattr(recogniser, field.name) for field in fields(Recogniser)}
+        voice = (self.voices or {}).get(line.engines.tts)
+        if voice is not None:
+            changes["voice"] = voice
+        if line.engines.llm:
+            changes["llm"] = True
+        return replace(self, **changes) if changes else self
 
 
 def misfits(line: Line, written: Mapping[str, Any], around: Surroundings) -> list[Problem]:
@@ -60,7 +88,8 @@ def misfits(line: Line, written: Mapping[str, Any], around: Surroundings) -> lis
         written: as it was written.
         around: what there is.
     """
-    found = [*trunk_misfits(line, around), *_targets(line, around), *_engines(line, around), *_tools(line, around)]
+    found = [*trunk_misfits(line, around), *_targets(line, around), *_named_engines(line, around)]
+    found += [*_engines(line, around.of(line)), *_tools(line, around)]
     if line.timezone is not None and not _is_zone(line.timezone):
         what = f"{line.timezone!r} is not a time zone"
         found.append(Problem(("timezone",), what, "write one such as Europe/Berlin"))
@@ -119,6 +148,22 @@ def _engines(line: Line, around: Surroundings) -> Iterator[Problem]:
         hint = "set engines.llm.provider in appliance.yaml, or ask"
         yield Problem(("flow", name, "converse"), "there is no language model", hint)
     yield from _voice(line, around)
+
+
+def _named_engines(line: Line, around: Surroundings) -> Iterator[Problem]:
+    there: dict[str, Collection[str] | None] = {
+        "asr": around.recognisers, "llm": around.models, "tts": around.voices
+    }  # fmt: skip
+    for kind, known in there.items():
+        name = getattr(line.engines, kind)
+        if name and known is not None and name not in known:
+            hint = nearest(name, known) or f"add it to engines.named.{kind} in appliance.yaml"
+            yield Problem(("engines", kind), f"there is no engine {name!r}", hint)
+    if line.engines.llm and line.agent == "realtime":
+        hint = "remove it, or set agent: llm"
+        yield Problem(("engines", "llm"), "has no effect with agent: realtime", hint)
+    elif line.engines.llm and line.agent == "flow" and not line.converses:
+        yield Problem(("engines", "llm"), "has no effect without a language model", "remove it, or set agent: llm")
 
 
 def _voice(line: Line, around: Surroundings) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ import uvloop
 
 from appliance.api import Shaping
 from appliance.config import Settings
+from appliance.config.settings import SpeechEngine
 from appliance.engines.answers import Client, Job, RunContext
 from appliance.engines.batcher import Batch, Batcher, BatchPolicy, Request
 from appliance.engines.builtin import provider_registry
@@ -328,19 +329,19 @@ class Worker:
             self._pump()
 
 
-def make_engine(settings: Settings, kind: str) -> Engine:
-    """The engine that the settings name for ``kind``, not loaded yet.
+def make_engine(settings: Settings, kind: str, name: str = "") -> Engine:
+    """The engine of ``kind`` that the settings have under ``name``, "" for the one of all lines; not loaded yet.
 
     Raises:
         EngineError: unknown provider or wrong options.
         ModelFileError: a model file is missing or corrupt.
     """
-    chosen = getattr(settings.engines, kind)
+    chosen = settings.engines.of(kind, name)
     resources = ModelStore(model_directory(settings.models_dir))
-    wanted = [chosen.provider, *([settings.engines.tts.fallback.provider] if kind == "tts" else [])]
+    wanted = [chosen.provider, *([chosen.fallback.provider] if isinstance(chosen, SpeechEngine) else [])]
     registry = with_own(provider_registry(), settings.plugins, kind, wanted)
-    if kind == "tts":
-        return shared_speech(settings.engines.tts, registry, resources)
+    if isinstance(chosen, SpeechEngine):
+        return shared_speech(chosen, registry, resources)
     engine = registry.create(kind, chosen.provider, chosen.options, resources)
     return check_engine(engine, kind, chosen.provider)
 
@@ -400,6 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="appliance-engine", description="Started by `appliance serve`.")
     parser.add_argument("--name", required=True)
     parser.add_argument("--kind", required=True, choices=sorted(SCHEDULING))
+    parser.add_argument("--engine", default="", metavar="NAME", help="one of engines.named; without, that of all lines")
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("--rings-fd", type=int, required=True)
     parser.add_argument("--capacity", type=int, required=True)
@@ -412,12 +414,12 @@ def main() -> None:
     if arguments.cpus:
         os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
     try:
-        engine = make_engine(settings, arguments.kind)
+        engine = make_engine(settings, arguments.kind, arguments.engine)
         default = SCHEDULING[arguments.kind] if engine.cpu_bound else "normal"
         applied = apply_scheduling(arguments.scheduling or default)
         logger.info("%s serves %s, %s", type(engine).__name__, arguments.kind, applied)
         rings = AudioRings.attach(arguments.rings_fd, arguments.capacity)
-        timeout_s = getattr(settings.engines, arguments.kind).timeout_s
+        timeout_s = settings.engines.of(arguments.kind, arguments.engine).timeout_s
         uvloop.run(serve_engine(arguments.name, engine, rings, settings.runtime_dir, timeout_s))
     except ChannelClosed as error:
         sys.exit(f"{arguments.name}: {error}")

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from appliance.calls.builtin_tools import BuiltinTools
 from appliance.calls.declarative_tools import DeclarativeTools
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
-from appliance.calls.services import Services
+from appliance.calls.services import NamedEngine, Services
 from appliance.calls.tool_sources import ToolSources
 from appliance.calls.traces import CallTraces
 from appliance.calls.transfer import Transfers
@@ -52,7 +53,7 @@ from appliance.plugins.plan import Chosen, effective
 from appliance.plugins.providers import trunk_plugins
 from appliance.server.compiling import Plan, compiled
 from appliance.server.kept import KeptPlan
-from appliance.server.plan import ENGINE_KINDS
+from appliance.server.plan import pool_name, pool_of
 from appliance.server.reload import Commit, Outcome, Reloader, listen, stamps, watch
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
@@ -159,7 +160,11 @@ class Control:
         self._metrics.watch_plugins(plugins.switched_off, lambda: plugins.pong)
         hooks = await plugins.set_up(plan.plugins)
         self._code = stamps(Path(source.where) for source in plan.plugins.sources)
-        warm_up = WarmUp(tts, plan.lines.distinct if settings.engines.tts.cache_mb else ())
+        voices = {"": tts} | {name: pools[pool_name("tts", name)] for name in settings.engines.named.tts}
+        warm_ups = {
+            name: WarmUp(voice, plan.lines.distinct if settings.engines.voice(name).cache_mb else (), name)
+            for name, voice in voices.items()
+        }
         trunks = TrunkTable(TrunkRule.of(name, trunk) for name, trunk in settings.trunks.items())
         router = Router(trunks, settings.routes)
         dialler = Dialler(router, trunks, self._dial, self._clock.monotonic, self._place)
@@ -189,7 +194,13 @@ class Control:
             callers=store.callers,
             trunks=trunks,
             transfers=Transfers(dialler, trunks, media, self._metrics.leg_closed),
-            warm_up=warm_up,
+            warm_up=warm_ups[""],
+            named={
+                (kind, name): NamedEngine(
+                    pools[pool_name(kind, name)], settings.engines.of(kind, name).timeout_s, warm_ups.get(name)
+                )
+                for kind, name in settings.engines.all_named()
+            },
             hooks=hooks,
             records=store,
             tools=ToolSources(
@@ -224,12 +235,12 @@ class Control:
             keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
         )
         tidying = asyncio.create_task(_keep_tidy(), name="memory")
-        warming = asyncio.create_task(warm_up.run(), name="warm-up")
+        warming = [asyncio.create_task(one.run(), name="warm-up") for one in warm_ups.values()]
         telling = asyncio.create_task(webhooks.run(), name="webhooks")
         reloader = Reloader(
             plan,
             partial(compiled, settings),
-            [partial(self._other_plan, registry, plugins, declarative, warm_up), self._keep],
+            [partial(self._other_plan, registry, plugins, declarative, [*warm_ups.values()]), self._keep],
             self._reloaded,
         )
         orders = await listen(settings.runtime_dir, reloader.reload)
@@ -242,10 +253,12 @@ class Control:
         await registry.end_all("the appliance is stopping")
         forgetting.cancel()
         tidying.cancel()
-        warming.cancel()
+        for task in warming:
+            task.cancel()
         telling.cancel()
         watching.cancel()
-        await asyncio.gather(forgetting, tidying, warming, telling, watching, warm_up.close(), return_exceptions=True)
+        await asyncio.gather(forgetting, tidying, *warming, telling, watching, return_exceptions=True)
+        await asyncio.gather(*(one.close() for one in warm_ups.values()))
         await declarative.close()
         await endpoint.stop()
         log.traces.close()
@@ -294,7 +307,12 @@ class Control:
         )
 
     async def _other_plan(
-        self, registry: CallRegistry, plugins: PluginLink, declarative: Declarative, warm_up: WarmUp, plan: Plan
+        self,
+        registry: CallRegistry,
+        plugins: PluginLink,
+        declarative: Declarative,
+        warm_ups: Sequence[WarmUp],
+        plan: Plan,
     ) -> Commit:
         """Make everything ready that goes with a dialplan.
 
@@ -312,7 +330,8 @@ class Control:
             self._plan = plan
             registry.take_over(plan.routing, hooks)
             self._retiring = asyncio.gather(*(client.retire() for client in declarative.take(plan.yaml)))
-            warm_up.take_over(plan.lines.distinct)
+            for warm_up in warm_ups:
+                warm_up.take_over(plan.lines.distinct)
 
         return commit
 
@@ -336,22 +355,22 @@ class Control:
         return effective(self._settings.plugins.chosen, found.plugins if found is not None else {})
 
     def _pools(self) -> dict[str, EnginePool]:
-        registry, asr = provider_registry(), self._settings.engines.asr
+        registry, engines = provider_registry(), self._settings.engines
         pools: dict[str, EnginePool] = {}
-        for kind in ENGINE_KINDS:
-            names = [name for name in self._workers if name.rpartition("-")[0] == kind]
-            if not names:
-                continue
-            pools[kind] = EnginePool(
+        for pool in dict.fromkeys(map(pool_of, self._workers)):
+            names = [name for name in self._workers if pool_of(name) == pool]
+            kind, _, engine_name = pool.partition(".")
+            engine = engines.of(kind, engine_name)
+            pools[pool] = EnginePool(
                 kind,
                 names,
                 self._settings.runtime_dir,
                 sticky=kind == "tts",
                 partials=kind == "asr"
-                and asr.provider in registry.offers(kind)  # of a plugin's, control knows no more than the name
-                and registry.partials(kind, asr.provider, asr.options),
+                and engine.provider in registry.offers(kind)  # of a plugin's, control knows no more than the name
+                and registry.partials(kind, engine.provider, engine.options),
             )
-            pools[kind].on_stats = self._metrics.worker_stats
+            pools[pool].on_stats = self._metrics.worker_stats
         return pools
 
     async def _dial(self, target_uri: str, from_uri: str, media: MediaSlot, **how: Any) -> OutgoingCall:

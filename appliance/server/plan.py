@@ -59,13 +59,11 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
         ProcessSpec("recorder", "appliance.store.process", cores=others),
     ]
     for kind in ENGINE_KINDS:
-        engine = getattr(settings.engines, kind)
-        if engine.provider == "none":
+        if settings.engines.of(kind).provider == "none":
             continue
-        specs.extend(
-            ProcessSpec(name, WORKER_MODULE, ("--name", name, "--kind", kind), cores=cores, idle=True)
-            for name in worker_names(kind, settings, len(cores))
-        )
+        specs += _workers(kind, "", cores, settings)
+    for kind, name in settings.engines.all_named():
+        specs += _workers(kind, name, cores, settings)
     specs.append(
         ProcessSpec(
             "plugins",
@@ -94,12 +92,30 @@ def plan(cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
     return specs
 
 
-def worker_names(kind: str, settings: Settings, core_count: int) -> list[str]:
-    """Names of the workers of an engine kind: as many as configured, else one that serves all calls together; of an
-    engine that takes one request at a time, one per core up to four."""
-    engine = getattr(settings.engines, kind)
+def pool_name(kind: str, name: str) -> str:
+    """What the workers of an engine are called, before their number: ``llm``, or ``llm.clever`` of one with a name."""
+    return f"{kind}.{name}" if name else kind
+
+
+def pool_of(worker: str) -> str:
+    """The :func:`pool_name` of a worker."""
+    return worker.rpartition("-")[0]
+
+
+def worker_names(kind: str, settings: Settings, core_count: int, name: str = "") -> list[str]:
+    """Names of the workers of an engine: as many as configured, else one that serves all calls together; of an engine
+    that takes one request at a time, one per core up to four. ``name`` is the engine's, "" for the one of all lines."""
+    engine = settings.engines.of(kind, name)
     count = engine.workers or (min(core_count, 4) if engine.provider in _ONE_AT_A_TIME else 1)
-    return [f"{kind}-{number}" for number in range(count)]
+    return [f"{pool_name(kind, name)}-{number}" for number in range(count)]
+
+
+def _workers(kind: str, name: str, cores: frozenset[int], settings: Settings) -> list[ProcessSpec]:
+    engine = ("--kind", kind, "--engine", name) if name else ("--kind", kind)
+    return [
+        ProcessSpec(worker, WORKER_MODULE, ("--name", worker, *engine), cores=cores, idle=True)
+        for worker in worker_names(kind, settings, len(cores), name)
+    ]
 
 
 def _plugin_arguments(settings: Settings) -> tuple[str, ...]:

@@ -66,6 +66,8 @@ def _models(settings: Settings) -> Iterator[str]:
     store = ModelStore(model_directory(settings.models_dir))
     chosen = [(kind, getattr(settings.engines, kind).provider) for kind in KINDS]
     chosen.append(("tts", settings.engines.tts.fallback.provider))
+    chosen += [(kind, settings.engines.of(kind, name).provider) for kind, name in settings.engines.all_named()]
+    chosen += [("tts", engine.fallback.provider) for engine in settings.engines.named.tts.values()]
     for kind, chosen_name in chosen:
         if chosen_name not in registry.offers(kind):
             continue  # a plugin's: what it reads is not known here
