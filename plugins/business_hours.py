@@ -5,23 +5,19 @@ Pages: docs/plugins/business_hours.md.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
-import holidays as calendars
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from appliance.api import Arguments, Call, Denied, ModelRequest, OngoingCall, PluginValues, Tool, ToolError, hookimpl
+from appliance.api.hours import Days, Holiday, Opening, Spans, TimeZone
 
 API = 1
 SUMMARY = "Tells when the business is open, and hands nobody on while it is closed."
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_NAMES = dict(zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), _DAYS, strict=True))
-_SPAN = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})")
 _LOOK_AHEAD_DAYS = 60
 
 
@@ -31,43 +27,19 @@ class Values(PluginValues):
     Attributes:
         timezone: where the business is, such as `Europe/Berlin`.
         hours: days to spans of hours, `{mon-fri: "09:00-12:30, 13:30-17:00", sat: "10:00-13:00"}`; a day that is not
-            named is closed. A span that ends before it begins ends on the next day.
-        holidays: days on which it is closed: public holidays of a country or a part of one (`DE`, `DE-BE`), days
-            (`2026-12-24`), or days of every year (`12-24`).
+            named is closed. A span that ends before it begins ends on the next day. `holidays` has hours of its own.
+        holidays: days on which it is closed, or has those hours: public holidays of a country or a part of one (`DE`,
+            `DE-BE`), days (`2026-12-24`), days of every year (`12-24`), or from one to another (`12-24..01-02`).
         closed_line: the line that answers while it is closed, whatever the dialplan says. Only where the plugin is
             enabled for the whole box.
         refuse_transfers: whether nobody is put through while it is closed.
     """
 
-    timezone: str
-    hours: dict[str, str] = Field(min_length=1)
-    holidays: tuple[str, ...] = ()
+    timezone: TimeZone
+    hours: dict[Days, Spans] = Field(min_length=1)
+    holidays: tuple[Holiday, ...] = ()
     closed_line: str = ""
     refuse_transfers: bool = True
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (OSError, KeyError, ValueError):
-            raise ValueError(f"{name!r} is not a time zone; write one such as Europe/Berlin") from None
-        return name
-
-    @field_validator("hours")
-    @classmethod
-    def _are_hours(cls, hours: dict[str, str]) -> dict[str, str]:
-        for days, spans in hours.items():
-            list(_days(days))
-            _spans(spans)
-        return hours
-
-    @field_validator("holidays")
-    @classmethod
-    def _are_holidays(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            _holiday(name)
-        return names
 
     @cached_property
     def week(self) -> Week:
@@ -80,21 +52,11 @@ class Week:
 
     def __init__(self, values: Values) -> None:
         self.zone = ZoneInfo(values.timezone)
-        self._spans: dict[int, list[tuple[time, time]]] = {}
-        for days, spans in values.hours.items():
-            for day in _days(days):
-                self._spans.setdefault(day, []).extend(_spans(spans))
-        self._holidays = [_holiday(name) for name in values.holidays]
+        self._opening = Opening.of({days: [spans] for days, spans in values.hours.items()}, values.holidays)
 
     def of(self, day: date) -> list[tuple[datetime, datetime]]:
         """When it is open on ``day``, from and to, in order."""
-        if any(day in holiday or f"{day:%m-%d}" in holiday for holiday in self._holidays):
-            return []
-        found = []
-        for begin, end in sorted(self._spans.get(day.weekday(), [])):
-            last = day if end > begin else day + timedelta(days=1)
-            found.append((datetime.combine(day, begin, self.zone), datetime.combine(last, end, self.zone)))
-        return found
+        return self._opening.times(day, self.zone)
 
     def open_until(self, now: datetime) -> datetime | None:
         """When it closes; None if it is closed."""
@@ -169,44 +131,3 @@ def appliance_transfer_requested(call: Call, target: str) -> Denied | None:
     if not call.values.refuse_transfers or call.values.week.open_until(now()) is not None:
         return None
     return Denied(f"nobody is there now: {call.values.week.state(now())}")
-
-
-def _days(text: str) -> Iterator[int]:
-    """Numbers of the days of ``mon-fri`` or ``sat, sun``; Monday is 0."""
-    for part in text.lower().split(","):
-        first, _, last = (_NAMES.get(name.strip(), name.strip()) for name in part.partition("-"))
-        for name in (first, last or first):
-            if name not in _DAYS:
-                raise ValueError(f"{text!r} does not name days; write them as mon-fri, or sat, sun")
-        begin, end = _DAYS.index(first), _DAYS.index(last or first)
-        yield from range(begin, end + 1) if end >= begin else (*range(begin, 7), *range(end + 1))
-
-
-def _spans(text: str) -> list[tuple[time, time]]:
-    found = []
-    for part in text.split(","):
-        match = _SPAN.fullmatch(part.strip())
-        try:
-            if match is None:
-                raise ValueError
-            hours = [int(number) for number in match.groups()]
-            begin = time(hours[0], hours[1])
-            end = time(0, 0) if (hours[2], hours[3]) == (24, 0) else time(hours[2], hours[3])
-        except ValueError:
-            raise ValueError(f"{part.strip()!r} is not a span of hours; write it as 09:00-17:30") from None
-        found.append((begin, end))
-    return found
-
-
-def _holiday(name: str) -> Sequence[str] | calendars.HolidayBase:
-    """Something that a day is in, or its month and day as text."""
-    if re.fullmatch(r"\d{2}-\d{2}", name):
-        return (name,)
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", name):
-        return (f"{date.fromisoformat(name):%Y-%m-%d}",)
-    country, _, part = name.partition("-")
-    try:
-        return calendars.country_holidays(country, subdiv=part or None)
-    except NotImplementedError:
-        what = f"{name!r} is neither a country nor a day"
-        raise ValueError(f"{what}; write DE or DE-BE, 2026-12-24, or 12-24 for every year") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,14 +19,14 @@ import recurring_ical_events
 from pydantic import Field, field_validator, model_validator
 
 from appliance.api import Arguments, Call, OngoingCall, PluginValues, Tool, ToolError, hookimpl
+from appliance.api.hours import Days, Holiday, Opening, Spans, TimeZone
 
 API = 1
 SUMMARY = "Tells which appointments are free in an iCalendar file, and books them."
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_NAMES = dict(zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), _DAYS, strict=True))
 _MOST_TIMES = 12
 _MAX_FILE_BYTES = 10_000_000
+_DAY_MIN = 24 * 60
 
 
 class Values(PluginValues):
@@ -36,7 +35,9 @@ class Values(PluginValues):
     Attributes:
         file: the calendar, `*.ics`; made when the first appointment is booked. What repeats in it is understood.
         timezone: where the appointments are, such as `Europe/Berlin`.
-        hours: when there are appointments: days to one span each, `{mon-fri: "09:00-17:00"}`.
+        hours: when there are appointments: days to spans of hours, `{mon-fri: "09:00-12:30, 13:30-17:00"}`; they end
+            on the day they begin on. `holidays` has hours of its own.
+        holidays: days without appointments, or with those hours: `DE`, `DE-BE`, `2026-12-24`, `12-24`.
         minutes: how long an appointment takes.
         days_ahead: how far ahead appointments can be made.
         notice_minutes: how soon at the earliest.
@@ -45,29 +46,27 @@ class Values(PluginValues):
     """
 
     file: Path
-    timezone: str
-    hours: dict[str, str] = Field(default={"mon-fri": "09:00-17:00"}, min_length=1)
+    timezone: TimeZone
+    hours: dict[Days, Spans] = Field(default={"mon-fri": "09:00-17:00"}, min_length=1)
+    holidays: tuple[Holiday, ...] = ()
     minutes: int = Field(default=30, ge=5, le=480)
     days_ahead: int = Field(default=30, ge=1, le=365)
     notice_minutes: int = Field(default=60, ge=0, le=10080)
     confirm: str = "Shall I book {start} for you?"
     title: str = "{name}: {about}"
 
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (OSError, KeyError, ValueError):
-            raise ValueError(f"{name!r} is not a time zone; write one such as Europe/Berlin") from None
-        return name
+    @property
+    def opening(self) -> Opening:
+        """The hours, ready to be asked."""
+        return Opening.of({days: [spans] for days, spans in self.hours.items()}, self.holidays)
 
     @field_validator("hours")
     @classmethod
-    def _are_hours(cls, hours: dict[str, str]) -> dict[str, str]:
-        for days, span in hours.items():
-            _days(days)
-            _span(span)
+    def _end_on_their_day(cls, hours: dict[str, str]) -> dict[str, str]:
+        for days, spans in hours.items():
+            week = Opening.of({days: [spans]}, ()).week or ()
+            if any(end > _DAY_MIN for day in week for _, end in day):
+                raise ValueError(f"{spans!r} ends before it begins; write it as 09:00-17:00")
         return hours
 
     @model_validator(mode="after")
@@ -88,21 +87,21 @@ class Diary:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._zone = ZoneInfo(values.timezone)
+        self._opening = values.opening
 
     def free(self, day: date) -> list[datetime]:
         """When appointments of that day can begin, in the calendar's time zone."""
-        span = next((_span(text) for days, text in self._values.hours.items() if day.weekday() in _days(days)), None)
-        if span is None or day > now().astimezone(self._zone).date() + timedelta(days=self._values.days_ahead):
+        if day > now().astimezone(self._zone).date() + timedelta(days=self._values.days_ahead):
             return []
         length = timedelta(minutes=self._values.minutes)
         earliest = now() + timedelta(minutes=self._values.notice_minutes)
-        begin, end = (datetime.combine(day, at, self._zone) for at in span)
-        taken = self._taken(begin, end)
         found = []
-        while begin + length <= end:
-            if begin >= earliest and not any(first < begin + length and begin < last for first, last in taken):
-                found.append(begin)
-            begin += length
+        for begin, end in self._opening.times(day, self._zone):
+            taken = self._taken(begin, end)
+            for number in range((end - begin) // length):
+                at = begin + number * length
+                if at >= earliest and not any(first < at + length and at < last for first, last in taken):
+                    found.append(at)
         return found
 
     def book(self, start: datetime, title: str, text: str, key: str) -> str:
@@ -270,30 +269,3 @@ def _start_of(text: str, zone: ZoneInfo) -> datetime:
         return datetime.fromisoformat(text).replace(tzinfo=zone)
     except ValueError:
         raise ToolError(f"{text!r} is not a time; write it as 2026-12-24T14:30") from None
-
-
-def _days(text: str) -> tuple[int, ...]:
-    """Numbers of the days of ``mon-fri`` or ``sat, sun``; Monday is 0."""
-    found: list[int] = []
-    for part in text.lower().split(","):
-        first, _, last = (_NAMES.get(name.strip(), name.strip()) for name in part.partition("-"))
-        for name in (first, last or first):
-            if name not in _DAYS:
-                raise ValueError(f"{text!r} does not name days; write them as mon-fri, or sat, sun")
-        begin, end = _DAYS.index(first), _DAYS.index(last or first)
-        found += range(begin, end + 1) if end >= begin else (*range(begin, 7), *range(end + 1))
-    return tuple(found)
-
-
-def _span(text: str) -> tuple[time, time]:
-    match = re.fullmatch(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})", text.strip())
-    try:
-        if match is None:
-            raise ValueError
-        hours = [int(number) for number in match.groups()]
-        begin, end = time(hours[0], hours[1]), time(hours[2], hours[3])
-        if begin >= end:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"{text!r} is not a span of hours; write it as 09:00-17:30") from None
-    return begin, end

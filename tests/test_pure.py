@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "appliance"
 
 PURE = (
+    "api/hours.py",
     "campaigns/definition.py",
     "campaigns/outcome.py",
     "campaigns/pacing.py",

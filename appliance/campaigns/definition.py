@@ -19,11 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from appliance.api.hours import ON_HOLIDAYS, day_key, holiday, time_spans
 from appliance.campaigns.regions import is_subdivision, subdivisions_of
 from appliance.config.fields import Name, Region, WholeNumber
 from appliance.config.trunks import one_or_many
 from appliance.config.validation import Section, fault, nearest, short_form
-from appliance.dialplan.hours import ON_HOLIDAYS, day_key, holiday, time_spans
 
 ON_MACHINE: Final = ("hang_up", "message", "talk")
 RETRIED: Final = ("busy", "no_answer", "machine", "rejected", "failed", "interrupted")

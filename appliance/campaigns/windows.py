@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 
 import phonenumbers
 
+from appliance.api.hours import Opening
 from appliance.campaigns.definition import CallingWindow, Windows
 from appliance.campaigns.regions import is_subdivision
-from appliance.dialplan.hours import Opening
 
 HORIZON: Final = timedelta(days=60)
 """How far ahead :meth:`Schedule.next_open` looks."""

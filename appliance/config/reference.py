@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,13 @@ def sections(model: type[BaseModel], title: str, prefix: str = "") -> Iterator[t
                 seen.add(inner)
                 of_kind = getattr(inner, "KIND", "")
                 yield from sections(inner, f"`{suffix}`, `kind: {of_kind}`" if of_kind else f"`{suffix}`", f"{suffix}.")
+
+
+def with_keys(page: str, begin: str, models: Iterable[tuple[str, type[BaseModel]]]) -> str:
+    """``page`` with all from the line ``begin`` on made anew: a section for each of ``models``, as (title, model)."""
+    prose = page.partition(begin)[0].rstrip()
+    keys = "\n".join(section(title, model, level=3) for title, model in models)
+    return f"{prose}\n\n{begin}\n\n{keys}"
 
 
 def section(title: str, model: type[BaseModel], *, level: int) -> str:

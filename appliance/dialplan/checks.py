@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from appliance.api.hours import ON_HOLIDAYS
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
 from appliance.dialplan.extends import CLOSING_KEYS, OWN_KEYS
-from appliance.dialplan.hours import ON_HOLIDAYS
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.steps import (
     AskStep,

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import re2
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from appliance.api.hours import ON_HOLIDAYS, Days, Holiday, Spans
 from appliance.config.fields import Language
 from appliance.config.validation import ITEM, Section, fault, short_form
-from appliance.dialplan.hours import ON_HOLIDAYS, day_key, holiday, time_spans
 
 MAX_REGEX = 500
 MAX_PATTERNS = 10_000
@@ -123,9 +123,8 @@ Patterns: TypeAlias = Annotated[
     tuple[_TaggedPattern, ...], BeforeValidator(_patterns), Field(min_length=1, max_length=MAX_PATTERNS)
 ]
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(one_or_many), Field(min_length=1)]
-Spans: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(time_spans)], ...], BeforeValidator(one_or_many)]
-HoursKey: TypeAlias = dict[Annotated[str, AfterValidator(day_key)], Spans] | None
-HolidaysKey: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(holiday)], ...], BeforeValidator(one_or_many)]
+HoursKey: TypeAlias = dict[Days, Annotated[tuple[Spans, ...], BeforeValidator(one_or_many)]] | None
+HolidaysKey: TypeAlias = Annotated[tuple[Holiday, ...], BeforeValidator(one_or_many)]
 
 
 class Match(Section):

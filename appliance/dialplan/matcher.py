@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
-from appliance.dialplan.hours import Opening
+from appliance.api.hours import Opening
 from appliance.dialplan.languages import preferred, speaks, spoken_in
 from appliance.dialplan.match import NumbersFrom, Pattern, Program, Regex
 from appliance.dialplan.numbers import NumberSet, plain_number, region_of, spellings

@@ -15,8 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from appliance.api.hours import calendar
 from appliance.dialplan.closing import Closing
-from appliance.dialplan.hours import calendar
 from appliance.dialplan.match import Pattern, Program, Regex
 from appliance.dialplan.matcher import Arrival, Criterion, Facts, Lists, Rule
 from appliance.dialplan.numbers import plain_number

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from appliance.config.reference import section
+from appliance.config.reference import with_keys
 from appliance.plugins.declarative.schema import HttpTool, PluginFile, Response, Table, ValueSpec, Webhook
 
 TARGET = Path(__file__).parents[3] / "docs" / "plugins" / "yaml.md"
@@ -28,9 +28,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def updated(page: str) -> str:
     """``page`` with its part about the keys made anew."""
-    prose = page.partition(_BEGIN)[0].rstrip()
-    keys = "\n".join(section(title, model, level=3) for title, model in SECTIONS)
-    return f"{prose}\n\n{_BEGIN}\n\n{keys}"
+    return with_keys(page, _BEGIN, SECTIONS)
 
 
 if __name__ == "__main__":

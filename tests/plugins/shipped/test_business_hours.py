@@ -86,10 +86,10 @@ def test_the_hours_of_a_week() -> None:
     ("change", "message"),
     [
         ({"timezone": "Berlin"}, "not a time zone"),
-        ({"hours": {"monday to friday": "9-5"}}, "does not name days"),
-        ({"hours": {"mon": "9 to 5"}}, "not a span of hours"),
-        ({"hours": {"mon": "09:00-25:00"}}, "not a span of hours"),
-        ({"holidays": ["XX"]}, "neither a country nor a day"),
+        ({"hours": {"monday to friday": "9-5"}}, "is not a day of the week"),
+        ({"hours": {"mon": "9 to 5"}}, "is not a span of time"),
+        ({"hours": {"mon": "09:00-25:00"}}, "is not a span of time"),
+        ({"holidays": ["XX"]}, "no calendar of holidays"),
     ],
 )
 def test_wrong_values_are_refused_in_words(change: dict[str, Any], message: str) -> None:

@@ -93,6 +93,10 @@ def test_a_repetition_books_once_and_a_new_file_is_made(tmp_path: Path) -> None:
             assert start not in diary.free(NOW.date())
             assert diary.free(date(2026, 11, 21)) == []
             assert diary.free(date(2027, 11, 18)) == []
+            spans = {"hours": {"monday-fri": "09:00-09:45, 10-11"}, "holidays": ["2026-11-19"]}
+            diary = plugin.Diary(plugin.Values(**{**values(tmp_path), **spans}))
+            assert [f"{one:%H:%M}" for one in diary.free(date(2026, 11, 20))] == ["09:00", "10:00", "10:30"]
+            assert diary.free(date(2026, 11, 19)) == []
 
     run_virtual(book())
 
@@ -101,7 +105,7 @@ def test_a_repetition_books_once_and_a_new_file_is_made(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"timezone": "Mars"}, "not a time zone"),
-        ({"hours": {"mon": "17:00-09:00"}}, "not a span"),
+        ({"hours": {"mon": "17:00-09:00"}}, "ends before it begins"),
         ({"file": "/nowhere/at/all.ics"}, "does not exist"),
     ],
 )

@@ -1,7 +1,7 @@
-"""When a line is open: hours of the week, holidays, single days. PURE.
+"""When somebody is there: hours of the week, holidays, single days, as dialplans write them. PURE.
 
-What an operator writes is checked by :func:`day_key`, :func:`time_spans` and :func:`holiday`, which raise what the
-schema reports; :class:`Opening` is made of what they let through.
+What an operator writes is checked by the types :data:`Days`, :data:`Spans`, :data:`Holiday` and :data:`TimeZone` of a
+pydantic model; :class:`Opening` is made of what they let through.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator
 
 from appliance.config.validation import fault, nearest
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LONG: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_NAMES: Final = dict(zip(_LONG, DAYS, strict=True))
 ON_HOLIDAYS: Final = "holidays"
 """The key of the hours that hold on holidays."""
 
@@ -45,6 +50,7 @@ def _days(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
+        first, last = _NAMES.get(first, first), _NAMES.get(last, last)
         for name in (first, last) if dash else (first,):
             if name not in DAYS:
                 known = (*DAYS, ON_HOLIDAYS)
@@ -124,6 +130,29 @@ def _day(text: str) -> tuple[int | None, int, int]:
     return year, int(found[2]), int(found[3])
 
 
+def time_zone(value: str) -> str:
+    """A name such as ``Europe/Berlin``.
+
+    Raises:
+        PydanticCustomError: there is no such zone.
+    """
+    try:
+        ZoneInfo(value)
+    except (OSError, KeyError, ValueError):
+        raise fault(f"{value!r} is not a time zone", "write one such as Europe/Berlin") from None
+    return value
+
+
+Days: TypeAlias = Annotated[str, AfterValidator(day_key)]
+"""``mon-fri``, ``sat``, ``sat, sun`` or ``holidays``."""
+Spans: TypeAlias = Annotated[str, AfterValidator(time_spans)]
+"""``09:00-17:00``, or several with commas between."""
+Holiday: TypeAlias = Annotated[str, AfterValidator(holiday)]
+"""``DE``, ``DE-BE``, ``2026-12-24``, ``12-24`` or ``FIRST..LAST``."""
+TimeZone: TypeAlias = Annotated[str, AfterValidator(time_zone)]
+"""``Europe/Berlin``."""
+
+
 @lru_cache(maxsize=1)
 def _calendars() -> dict[str, list[str]]:
     import holidays  # takes 0.1 s, and few dialplans need it
@@ -156,7 +185,7 @@ class Opening:
 
     @classmethod
     def of(cls, hours: Mapping[str, Sequence[str]] | None, days_off: Sequence[str]) -> Opening:
-        """Of the keys ``hours`` and ``holidays`` as the schema has let them through."""
+        """Of hours (:data:`Days` to :data:`Spans`) and :data:`Holiday` as a model has let them through."""
         if hours is None:
             return cls(None, tuple(days_off))
         week: list[list[Span]] = [[] for _ in range(len(DAYS) + 1)]
@@ -164,6 +193,13 @@ class Opening:
             for day in _days(days):
                 week[day] += [span for text in texts for span in _spans(text)]
         return cls(tuple(tuple(sorted(spans)) for spans in week), tuple(days_off))
+
+    def times(self, day: date, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
+        """The hours that begin on ``day``, from and to, by the clock in ``zone``; earliest first."""
+        midnight = datetime.combine(day, time(), zone)
+        return [
+            (midnight + timedelta(minutes=begin), midnight + timedelta(minutes=end)) for begin, end in self.spans(day)
+        ]
 
     def is_open(self, local: datetime) -> bool:
         """Whether it is open then. A span belongs to the day it begins on: Friday's is open on Saturday at 01:00."""
