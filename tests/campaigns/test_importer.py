@@ -313,7 +313,7 @@ def test_a_mapping_that_cannot_be_is_refused(header: list[str], said: list[str],
 def test_the_encoding_is_found(tmp_path: Path, data: bytes, encoding: str, guessed: bool) -> None:
     file = examine(written(tmp_path, data))
     assert (file.encoding, file.guessed) == (encoding, guessed)
-    assert list(file.records())[0].values["name"] == data.decode(encoding).splitlines()[1].partition(",")[2]
+    assert next(iter(file.records())).values["name"] == data.decode(encoding).splitlines()[1].partition(",")[2]
     assert bool(file.notes) == guessed
 
 
