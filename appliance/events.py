@@ -58,6 +58,7 @@ class HangupBy(StrEnum):
     """Which side ended the call."""
 
     CALLER = "caller"
+    """The far end: whoever has called, or was called by the box."""
     AGENT = "agent"
     """The dialplan or the model said goodbye."""
     BOX = "box"
@@ -137,6 +138,16 @@ class CallStarted:
     called: str
     calling: str
     calling_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlaced:
+    """A call of ours has been placed by ``trunk``; again where another one is tried. See :class:`CallStarted`."""
+
+    call_id: str
+    protocol: str
+    protocol_call_id: str
+    trunk: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,6 +450,7 @@ class CallTraced:
 
 CallEvent: TypeAlias = (
     CallStarted
+    | CallPlaced
     | CallRinging
     | CallAnswered
     | RecordingConsent

@@ -25,11 +25,13 @@ class Call:
         call_id: unique in this box.
         line: the line's name; "" while none has been chosen.
         trunk: where it came from, or was placed to.
-        caller: the caller's number; "" where it is withheld.
+        caller: the number of whoever is at the far end: the caller's, or on a call that the box has placed that of the
+            one called; "" where it is withheld.
         called: the number called.
         language: the line's, such as ``en``; "" while no line has been chosen.
-        direction: ``inbound`` or ``outbound``.
+        direction: ``inbound``, or ``outbound`` for a call that the box has placed.
         caller_name: what the caller's network calls them; "" for nothing.
+        lead: on a call that the box has placed, what is known of the one called, by name.
         headers: what the trunk lets through of the call's SIP headers (``headers_in``). Only in ``admit`` and
             ``route``; empty in every other hook.
         values: the plugin's values on this line: an instance of its ``Values``, or None where it has none.
@@ -44,6 +46,7 @@ class Call:
     language: str = ""
     direction: str = "inbound"
     caller_name: str = ""
+    lead: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     values: Any = None
     state: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -122,7 +125,7 @@ class CallSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         disposition: ``completed``, ``rejected``, ... as in the call's record.
-        hangup_by: ``caller``, ``agent`` or ``box``.
+        hangup_by: ``caller`` (whoever is at the far end), ``agent`` or ``box``.
         hangup_text: why it ended, in words.
         duration_s: from the answer to the end; 0 where it was not answered.
         turns: how many turns it had.

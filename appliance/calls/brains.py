@@ -30,6 +30,8 @@ from appliance.events import ToolRun
 from appliance.signalling.leg import CallInfo
 from appliance.store.callers import CallerStore, plain_number
 
+LEAD: Final = "lead."
+"""Begins the dialplan's name of what is known of the one called."""
 BUILTIN_TOOLS: Final = ToolSources([("builtin", BuiltinTools())])
 
 
@@ -126,7 +128,7 @@ def model_brain(
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
         tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers), of_host),
         slots=slots,
-        about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
+        about=about_call(info),
         memory=memory,
         now=monotonic,
         local_time=lambda: services.clock.utc().astimezone(zone),
@@ -150,6 +152,8 @@ def call_in_box(
         caller=caller,
         called=info.called,
         language=line.language,
+        direction="outbound" if info.outbound else "inbound",
+        lead=lead_of(info),
         caller_name=info.calling_name if caller else "",
         plan=line,
         hand_overs=hand_overs,
@@ -181,7 +185,7 @@ def hand_overs_of(line: Line, values: Mapping[str, str]) -> dict[str, HandOver]:
 def values_of(line: Line, info: CallInfo) -> dict[str, str]:
     """What ``${...}`` stands for where no question has been asked."""
     return {
-        **variables(info), "caller.number": info.calling, "called.number": info.called, "line.name": line.name
+        **variables(info), "caller.number": info.person, "called.number": info.called, "line.name": line.name
     }  # fmt: skip
 
 
@@ -213,9 +217,9 @@ class _Notes:
 
 
 def number_of(info: CallInfo) -> str:
-    """The number that a caller is known by; "" where it is withheld, or there is none."""
+    """The number that whoever is at the far end is known by; "" where it is withheld, or there is none."""
     withheld = {"id", "user", "full"} & {value.lower() for value in info.about.privacy}
-    return "" if withheld else plain_number(info.calling)
+    return "" if withheld else plain_number(info.person)
 
 
 def _requests(line: Line) -> frozenset[manners.Request]:
@@ -246,7 +250,7 @@ class FlowBrain:
         self._phrases = manners.phrases(line.language, self._requests)
         self._said: tuple[brain.Say, ...] = ()
         self._pace = 1.0
-        self._flow = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info))
+        self._flow = flow.Flow(line, caller=info.person, called=info.called, values=variables(info))
         self._slots: dict[str, str] = {}
 
     @property
@@ -357,6 +361,8 @@ class FlowBrain:
                 return self._flow.handle(flow.TransferFailed())
             case brain.GoTo(step):
                 return self._flow.enter(step)
+            case brain.Detected():
+                return []
 
     def _expectation(self, listen: flow.Listen) -> brain.Expectation:
         digits = listen.digits
@@ -389,6 +395,23 @@ def variables(info: CallInfo) -> dict[str, str]:
         "call.reason": ", ".join(map(str, about.reasons)),
         "call.user_to_user": about.user_to_user,
         **{f"header.{name}": value for name, value in info.offered.items()},
+        **info.known,
+    }
+
+
+def lead_of(info: CallInfo) -> dict[str, str]:
+    """What is known of the one whom the box has called, by name."""
+    return {name.removeprefix(LEAD): text for name, text in info.known.items() if name.startswith(LEAD)}
+
+
+def about_call(info: CallInfo) -> dict[str, str]:
+    """What a language model is told of the call, name to text: all of it data."""
+    if not info.outbound:
+        return {"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called}
+    return {
+        "direction": "you have called this person, on behalf of " + (info.known.get("campaign.owner") or "your firm"),
+        "number that you have called": info.called,
+        **lead_of(info),
     }
 
 
@@ -396,7 +419,7 @@ def opening_of(line: Line, info: CallInfo) -> list[str]:
     """What a caller who has just been put through is told, in the pieces that it is said in."""
     if line.agent != "flow":
         return [said.text for said in flow.opening(line, values_of(line, info))]
-    actions = flow.Flow(line, caller=info.calling, called=info.called, values=variables(info)).start()
+    actions = flow.Flow(line, caller=info.person, called=info.called, values=variables(info)).start()
     pieces: list[str] = []
     for action in actions:
         if not isinstance(action, flow.Say):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from appliance.calls.services import Services
 from appliance.clock import Clock
@@ -12,6 +13,16 @@ from appliance.ipc.messages import LegClosed
 from appliance.signalling.leg import CallInfo
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended, in the record's words."""
+
+    disposition: Disposition
+    by: HangupBy
+    code: int = 0
+    text: str = ""
 
 
 def line_measured(call_id: str, leg: LegClosed) -> LineMeasured:
@@ -27,12 +38,12 @@ def line_measured(call_id: str, leg: LegClosed) -> LineMeasured:
 
 
 def started_event(info: CallInfo, line: str, clock: Clock) -> CallStarted:
-    """A call has come, and ``line`` is to answer it; "" where none is."""
+    """A call has come, or is about to be placed, and ``line`` has it; "" where none has."""
     return CallStarted(
         call_id=info.leg_id,
         started_at=clock.monotonic(),
         started_utc=clock.utc(),
-        direction=Direction.INBOUND,
+        direction=Direction.OUTBOUND if info.outbound else Direction.INBOUND,
         protocol=info.protocol,
         protocol_call_id=info.protocol_call_id,
         trunk=info.trunk,

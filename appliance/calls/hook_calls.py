@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from appliance.calls.brains import transfer_to
+from appliance.calls.brains import lead_of, transfer_to
 from appliance.calls.storing import CallKeeping
 from appliance.conversation.brain import Transfer
 from appliance.dialplan.schema import Line
@@ -25,7 +25,8 @@ def hook_call(info: CallInfo, caller: str, line: Line | None = None) -> HookCall
 
     Args:
         info: who calls whom.
-        caller: the number that the caller is known by; "" where it is withheld, and the name is withheld with it.
+        caller: the number that whoever is at the far end is known by; "" where it is withheld, and the name is withheld
+            with it.
         line: who answers; None while that is not known, when plugins see the headers that the trunk lets through.
     """
     return HookCall(
@@ -35,8 +36,10 @@ def hook_call(info: CallInfo, caller: str, line: Line | None = None) -> HookCall
         caller,
         info.called,
         line.language if line is not None else "",
+        "outbound" if info.outbound else "inbound",
         caller_name=info.calling_name if caller else "",
         headers=dict(info.offered) if line is None else {},
+        lead=lead_of(info),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.calls.brains import call_in_box, hand_overs_of, number_of, values_of, with_fallback
+from appliance.calls.brains import about_call, call_in_box, hand_overs_of, number_of, values_of, with_fallback
 from appliance.calls.tool_sources import DoNotCall, Offered, ToolSources
 from appliance.clock import Clock
 from appliance.conversation import brain, manners
@@ -103,7 +103,7 @@ def make_realtime(
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
         tools=sources.tools_for(call_in_box(line, info, hand_overs, None, do_not_call), of_host),
         slots={},
-        about={"caller's number": info.calling, "caller's name": info.calling_name, "number dialled": info.called},
+        about=about_call(info),
         now=clock.monotonic,
         hooks=hooks,
     )

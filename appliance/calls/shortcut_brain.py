@@ -8,16 +8,15 @@ from contextlib import aclosing
 from typing import Final
 
 from appliance.calls import brains
+from appliance.calls.key_use import KeyUse
 from appliance.conversation.brain import (
     OPEN,
     Brain,
-    Expectation,
     Gate,
     GoTo,
     HangUp,
     Input,
     Key,
-    Listen,
     Say,
     Speak,
     Spoken,
@@ -82,10 +81,7 @@ class ShortcutBrain:
         self._barge_in = barge_in
         self._make_flow = make_flow
         self._flow: Brain | None = None
-        self._expectation = Expectation()
-        self._collecting = False
-        """Keys have gone to whoever leads, which may be a number that nobody has asked for in so many words."""
-        self._listens = False
+        self._use = KeyUse()
         self._handing_on: Shortcut | None = None
         self._own: list[str] = []
         self._led = True
@@ -107,6 +103,7 @@ class ShortcutBrain:
         twin = copy.copy(self)
         twin._brain = self._brain.fork()
         twin._flow = self._flow.fork() if self._flow is not None else None
+        twin._use = self._use.copy()
         twin._own, twin._ending = list(self._own), dict(self._ending)
         return twin
 
@@ -117,11 +114,12 @@ class ShortcutBrain:
             if self._handing_on is not None:
                 return  # what became of it comes next
         else:
-            self._own, self._listens, self._led, self._handing_on = [], False, True, None
+            self._own, self._led, self._handing_on = [], True, None
+            self._use.begin()
         shortcut = self._shortcut(heard.digit) if isinstance(heard, Key) else None
         if shortcut is not None:
             await gate.passed()
-            self._collecting = False
+            self._use.answered()
             for step in self._carry_out(shortcut):
                 yield step
             if shortcut.goto is None:
@@ -130,12 +128,12 @@ class ShortcutBrain:
         elif failed is not None and failed.failed is not None:
             heard = self._to(failed.failed)
         elif not isinstance(heard, Spoken):
-            self._collecting = isinstance(heard, Key) and heard.digit != "#"
+            self._use.pressed(heard.digit if isinstance(heard, Key) else None)
         said = False
         steps = (self._flow or self._brain).reply(heard, gate)
         async with aclosing(steps):  # type: ignore[type-var]  # an async generator; its Protocol has no aclose
             async for step in steps:
-                self._look_at(step)
+                self._use.look_at(step)
                 said = said or isinstance(step, Say | Speak | HangUp)
                 yield step
         if failed is not None and not said:
@@ -162,10 +160,7 @@ class ShortcutBrain:
 
     def _shortcut(self, digit: str) -> Shortcut | None:
         """What the key does now; None where it belongs to whoever leads."""
-        expected = self._expectation
-        in_number = self._collecting and expected.key_timeout_s is not None
-        taken = expected.private or digit in expected.keys or in_number
-        return None if taken else self._keys.get(digit)
+        return None if self._use.taken(digit) else self._keys.get(digit)
 
     def _carry_out(self, shortcut: Shortcut) -> list[Step]:
         self._led = shortcut.goto is not None
@@ -199,15 +194,3 @@ class ShortcutBrain:
         if self._flow is None and self._make_flow is not None:
             self._flow = self._make_flow()
         return GoTo(step)
-
-    def _look_at(self, step: Step) -> None:
-        """Learn what keys mean from now on: what was expected holds until something else is said."""
-        match step:
-            case Listen(expectation):
-                self._expectation, self._listens = expectation, True
-            case Say(_, _, True):
-                pass
-            case Say() | Speak() | HangUp() | Transfer():
-                self._collecting = False
-                if not self._listens:
-                    self._expectation = Expectation()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from appliance.events import CallEnded, CallEvent, CallStarted, CallTraced
+from appliance.events import CallEnded, CallEvent, CallPlaced, CallStarted, CallTraced
 from appliance.signalling.trace import SipTrace
 
 _AFTER_S: Final = 2.0
@@ -30,6 +30,9 @@ class CallTraces:
     def observe(self, event: CallEvent) -> None:
         if isinstance(event, CallStarted) and event.protocol == "sip":
             self._calls[event.call_id] = (event.protocol_call_id, event.started_at)
+            self._trace.keep(event.protocol_call_id)
+        elif isinstance(event, CallPlaced) and event.call_id in self._calls and event.protocol == "sip":
+            self._calls[event.call_id] = (event.protocol_call_id, self._calls[event.call_id][1])
             self._trace.keep(event.protocol_call_id)
         elif isinstance(event, CallEnded) and event.call_id in self._calls:
             loop = asyncio.get_running_loop()

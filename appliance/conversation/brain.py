@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from appliance.conversation.conversing import SpokenReply
 from appliance.events import Consent, ToolRun
@@ -102,7 +102,17 @@ class Notice:
     text: str
 
 
-Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo
+@dataclass(frozen=True)
+class Detected:
+    """Of a call that the box has placed: not a person has answered, or not yet.
+
+    ``machine``: one that records later; ``message``: it records now; ``screening``: an assistant asks who calls.
+    """
+
+    what: Literal["machine", "message", "screening"]
+
+
+Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo | Detected
 
 
 @dataclass(frozen=True)

@@ -277,6 +277,19 @@ class Dialogue:
             self._interrupt()
         self._inputs.put(Key(digit), private=self._private)
 
+    def redirect(self, value: Input) -> None:
+        """Stop whatever is said, heard and thought, also what may not be interrupted, and reply to ``value``."""
+        if self._listening is None or self._handing_on:
+            return
+        self._listening.drop()
+        self._drafts.discard()
+        self._inputs.clear()
+        self._caller_speaks = self._caller_done = False
+        self._dead_air.end()
+        if self._talking:
+            self._interrupt()
+        self._inputs.put(value)
+
     def note_trouble(self, problem: str) -> None:
         """Something beside the conversation went wrong in this turn."""
         self._turn.trouble(problem)

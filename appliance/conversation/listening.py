@@ -151,6 +151,7 @@ class Listening:
         audio: the caller's samples [start, end); raises StaleSlot where they are gone.
         hooks: asked what the caller is taken to have said.
         lead_s: how long before the end of a turn ``ears`` want to know of it, seconds.
+        overhear: told all words that are understood, whatever the agent does: the text, and whether that was all.
     """
 
     def __init__(
@@ -169,7 +170,9 @@ class Listening:
         audio: Callable[[int, int], NDArray[np.int16]],
         hooks: HooksOfCall = NONE,
         lead_s: Callable[[], float] = lambda: math.inf,
+        overhear: Callable[[str, bool], None] = lambda text, final: None,
     ) -> None:
+        self._overhear = overhear
         self._hooks = hooks
         self._slot = slot
         self._generation = generation
@@ -330,6 +333,7 @@ class Listening:
             except (EngineError, TimeoutError) as error:
                 logger.info("slot %d: no partial result (%s)", self._slot, error)
             else:
+                self._overhear(result.text, False)
                 self._ears.hearing(result.text)
                 for action in self.machine.heard_over_agent(0, result.text, accepted=result.accepted, final=False):
                     self._do(action)
@@ -471,6 +475,7 @@ class Listening:
             stages.append(
                 StageTiming(Stage.ASR, attempt.asked_at, attempt.done_at or asyncio.get_running_loop().time())
             )
+        self._overhear(text, True)
         self._ears.heard(
             HeardTurn(
                 turn.attempt,

@@ -32,6 +32,7 @@ class HookCall(msgspec.Struct, frozen=True, array_like=True):
     direction: str = "inbound"
     caller_name: str = ""
     headers: Mapping[str, str] = {}
+    lead: Mapping[str, str] = {}
 
 
 class HookOutcome(msgspec.Struct, frozen=True, array_like=True):

@@ -26,6 +26,7 @@ from appliance.events import (
     CallAnswered,
     CallEnded,
     CallEvent,
+    CallPlaced,
     CallRinging,
     CallStarted,
     CallTraced,
@@ -288,6 +289,13 @@ class CallStore:
     def observe(self, event: CallEvent) -> None:
         """Keep any event but CallStarted, which goes through :meth:`call_started` so that it can be awaited."""
         match event:
+            case CallPlaced():
+                self._change(
+                    event.call_id,
+                    protocol=event.protocol,
+                    protocol_call_id=_clean(event.protocol_call_id),
+                    trunk=_clean(event.trunk),
+                )
             case CallRinging():
                 self.call_ringing(event)
             case CallAnswered():

@@ -52,6 +52,7 @@ class CallState:
             direction=call.direction,
             caller_name=call.caller_name,
             headers=call.headers,
+            lead=call.lead,
             values=self.plan.of(call.line, plugin),
             state=self._states.setdefault(plugin, {}),
         )
