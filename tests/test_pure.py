@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1] / "appliance"
 PURE = (
     "api/hours.py",
     "campaigns/definition.py",
+    "campaigns/mix.py",
     "campaigns/outcome.py",
     "campaigns/pacing.py",
     "campaigns/plan_next.py",

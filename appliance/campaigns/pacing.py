@@ -70,16 +70,20 @@ class Abandonment:
 
     def __init__(self, max_percent: float) -> None:
         self.max_percent = max_percent
-        self._calls: deque[bool] = deque(maxlen=JUDGED_CALLS)
+        self._calls: deque[bool] = deque()
+        self._abandoned = 0
 
     def answered(self, *, abandoned: bool) -> None:
         """A human has answered; whether the agent was not heard within :data:`ABANDONED_AFTER_S`."""
         self._calls.append(abandoned)
+        self._abandoned += abandoned
+        if len(self._calls) > JUDGED_CALLS:
+            self._abandoned -= self._calls.popleft()
 
     @property
     def percent(self) -> float:
         """Of the last :data:`JUDGED_CALLS`."""
-        return 100.0 * sum(self._calls) / max(len(self._calls), _FEWEST_JUDGED)
+        return 100.0 * self._abandoned / max(len(self._calls), _FEWEST_JUDGED)
 
     @property
     def speed(self) -> float:
@@ -95,7 +99,7 @@ class Abandonment:
         """Why it is slower or stopped; "" at full speed."""
         if self.speed == 1.0:
             return ""
-        told = f"{sum(self._calls)} of the last {len(self._calls)} calls that were answered were abandoned"
+        told = f"{self._abandoned} of the last {len(self._calls)} calls that were answered were abandoned"
         cap = f"pacing.max_abandoned_percent is {self.max_percent:g}"
         if self.speed == 0.0:
             return f"{told}, and {cap}; find out why the agent is late, then resume"
@@ -104,6 +108,7 @@ class Abandonment:
     def forgive(self) -> None:
         """Begin anew: the operator has resumed the campaign."""
         self._calls.clear()
+        self._abandoned = 0
 
 
 class BreakerState(enum.Enum):
