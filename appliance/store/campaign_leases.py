@@ -106,15 +106,11 @@ class LeadQueue:
         at: datetime | None = row.due
         return at
 
-    async def last_answers(self, campaign_id: str, limit: int) -> list[AttemptRow]:
-        """The newest attempts of the campaign that were answered and are over, the newest first."""
+    async def last_attempts(self, campaign_id: str, limit: int) -> list[AttemptRow]:
+        """The newest attempts of the campaign that are over, the newest first."""
         query = (
             select(_attempts)
-            .where(
-                _attempts.c.campaign_id == campaign_id,
-                _attempts.c.answered_at.is_not(None),
-                _attempts.c.ended_at.is_not(None),
-            )
+            .where(_attempts.c.campaign_id == campaign_id, _attempts.c.ended_at.is_not(None))
             .order_by(_attempts.c.started_at.desc())
             .limit(limit)
         )

@@ -97,6 +97,11 @@ class CampaignStore:
         """The same, asked of the database."""
         return await self._database.now()
 
+    def stepped_s(self) -> float:
+        """By how much this machine's clock was set, where the campaigns go by it and have not moved with it; else
+        0.0."""
+        return self._database.stepped_s()
+
     # --- campaigns ------------------------------------------------------------------------------------------------
 
     async def create(self, name: str, definition: Mapping[str, Any]) -> str:
@@ -419,15 +424,22 @@ class CampaignStore:
         async for row in self._database.pages(query, table.c.number, BATCH):
             yield row[0], row[1], row[2]
 
+    async def lists_of(self, campaign_id: str, numbers: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """On which lists the numbers are that are on any, in words. At most ``BATCH`` at a time."""
+        wanted = list(numbers)
+        everybody = select(_everybody.c.number, _everybody.c.reason).where(_everybody.c.number.in_(wanted))
+        theirs = select(_of_campaign.c.number, _of_campaign.c.source).where(
+            _of_campaign.c.number.in_(wanted), _of_campaign.c.campaign_id == campaign_id
+        )
+        found: dict[str, tuple[str, ...]] = {}
+        for query, name in ((everybody, "the box's"), (theirs, "the campaign's")):
+            for number, why in await self._database.rows(query):
+                found[number] = (*found.get(number, ()), f"{name} ({why})" if why else name)
+        return found
+
     async def on_lists(self, campaign_id: str, numbers: Collection[str]) -> set[str]:
         """Those of the numbers that are on the list of all or on the campaign's. At most ``BATCH`` at a time."""
-
-        async def read(connection: AsyncConnection) -> set[str]:
-            wanted = list(numbers)
-            everybody = await _on(connection, _everybody, wanted)
-            return everybody | await _on(connection, _of_campaign, wanted, campaign_id)
-
-        return await self._database.read(read)
+        return set(await self.lists_of(campaign_id, numbers))
 
 
 def _campaign(row: Any) -> CampaignRow:

@@ -434,7 +434,7 @@ async def test_calls_of_which_nothing_is_known_any_more_are_closed(store: Campai
         assert {lead.state for lead in await all_leads(store)} == {"waiting", "claimed"}
 
 
-async def test_the_newest_answers_are_told_newest_first(store: CampaignStore, clock: HandClock) -> None:
+async def test_the_newest_attempts_are_told_newest_first(store: CampaignStore, clock: HandClock) -> None:
     queue = store.queue
     async with running(store, 3) as campaign_id:
         for number, lead in enumerate(await queue.claim(campaign_id, 3, LEASE_S)):
@@ -443,5 +443,5 @@ async def test_the_newest_answers_are_told_newest_first(store: CampaignStore, cl
             at = clock.utc() if number else None
             end = ended_as("answered" if number else "busy", clock.utc(), answered_at=at, abandoned=number == 2)
             await queue.finish_attempt(f"c{number}", end, LeadNext(end.disposition))
-        answers = await queue.last_answers(campaign_id, 10)
-    assert [(answer.call_id, answer.abandoned) for answer in answers] == [("c2", True), ("c1", False)]
+        newest = await queue.last_attempts(campaign_id, 2)
+    assert [(attempt.call_id, attempt.abandoned) for attempt in newest] == [("c2", True), ("c1", False)]
