@@ -393,9 +393,10 @@ class Settings(Section):
     egress: tuple[HostPattern, ...] | None = Field(
         default=None,
         max_length=1000,
-        description="Hosts that engines, the database, HTTP tools, webhooks and MCP servers may be at: "
-        "`api.example.com`, `*.example.com`, an address or a network. Empty list: nothing of a call leaves the box but "
-        "the call. Unset: engines are where they are configured, tools and webhooks at any public host.",
+        description="Hosts that engines, the database, HTTP tools, webhooks, MCP servers and connections of Python "
+        "plugins may be at: `api.example.com`, `*.example.com`, an address or a network. Empty list: nothing of a call "
+        "leaves the box but the call. Unset: engines are where they are configured, tools and webhooks at any public "
+        "host, plugins connect to any.",
     )
     secrets_file: Path | None = Field(
         default=None,

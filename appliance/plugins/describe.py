@@ -32,6 +32,8 @@ from appliance.plugins.plan import PluginInfo, Values, concealed, effective
 
 MODULE: Final = "appliance.plugins.host"
 TIMEOUT_S: Final = 20.0
+_OWN_END_S: Final = 10.0
+"""So long after a question has timed out, the child ends by itself, should nobody be there any more to end it."""
 _MAX_ANSWER: Final = 16_000_000
 
 Problem = tuple[tuple[str | int, ...], str, str]
@@ -75,7 +77,7 @@ class _Child:
     def ask(self, question: Question, timeout_s: float) -> Reply:
         """The answer; ``failed`` where there is none, and the next question goes to a new process."""
         try:
-            process = self._started()
+            process = self._started(timeout_s)
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.flush()
@@ -92,11 +94,14 @@ class _Child:
         process, self._process, self._read = self._process, None, b""
         return 0 if process is None else _ended(process)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self, timeout_s: float) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._read = b""
             self._process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, "--describe", "--memory-mb", str(self._memory_mb)],
+                [
+                    *(sys.executable, "-m", MODULE, "--describe"),
+                    *("--memory-mb", str(self._memory_mb), "--limit-s", str(timeout_s + _OWN_END_S)),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

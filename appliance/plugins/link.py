@@ -328,7 +328,7 @@ class PluginLink:
                     self.breaker.worked(outcome.plugin, message.hook, line, time.monotonic())
                 continue
             self.trouble(message.call_id, message.hook, outcome)
-            if outcome.plugin != late:
+            if outcome.plugin != late and outcome.outcome != "unavailable":  # which is not the plugin's fault
                 self._count_failure(outcome.plugin, message.hook, message.line)
         waiting = self._waiting.pop(message.number, None)
         if waiting is not None and not waiting.done.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from typing import Final
@@ -120,13 +121,15 @@ def _workers(kind: str, name: str, cores: frozenset[int], settings: Settings) ->
 
 def _plugin_arguments(settings: Settings) -> tuple[str, ...]:
     plugins = settings.plugins
-    chosen = {
+    chosen: dict[str, object] = {
         "--memory-mb": plugins.memory_mb,
         "--runtime-dir": settings.runtime_dir.absolute(),
         "--state-dir": settings.state_dir.absolute(),
         "--hang-s": plugins.hang_s,
         "--log-level": settings.log.level,
     }
+    if settings.egress is not None:
+        chosen["--egress"] = json.dumps(settings.egress)
     return tuple(str(word) for pair in chosen.items() for word in pair)
 
 

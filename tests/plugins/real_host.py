@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -49,6 +50,7 @@ class RealHost:
         hang_s: see ``plugins.hang_s``.
         memory_mb: see ``plugins.memory_mb``.
         module: what is run.
+        egress: see ``egress``.
 
     Attributes:
         link: control's end.
@@ -56,7 +58,15 @@ class RealHost:
         starts: how often the host has been started.
     """
 
-    def __init__(self, directory: Path, *, hang_s: float = 1.0, memory_mb: int = 1024, module: str = MODULE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        hang_s: float = 1.0,
+        memory_mb: int = 1024,
+        module: str = MODULE,
+        egress: Sequence[str] | None = None,
+    ) -> None:
         self.directory = directory
         self.plugins = directory / "plugins"
         self.plugins.mkdir(parents=True, exist_ok=True)
@@ -70,6 +80,7 @@ class RealHost:
         self.process: subprocess.Popen[bytes] | None = None
         self._module = module
         self._arguments = ["--hang-s", str(hang_s), "--memory-mb", str(memory_mb)]
+        self._arguments += [] if egress is None else ["--egress", json.dumps(egress)]
         self._keeping: asyncio.Task[None] | None = None
 
     def write(self, name: str, source: str) -> None:

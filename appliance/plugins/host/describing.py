@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,14 +24,23 @@ from appliance.plugins.registry import CarrierRegistry, ProviderRegistry
 _PROVIDERS = "_providers"
 
 
-def serve() -> None:
-    """Answer until standard input ends. What plugins print goes to standard error."""
+def serve(limit_s: float) -> None:
+    """Answer until standard input ends. What plugins print goes to standard error.
+
+    Whoever asks ends this process where a plugin does not come back. Should it be gone itself, killed in the middle of
+    a question, the kernel's alarm does: it needs neither the interpreter nor anybody who waits.
+
+    Args:
+        limit_s: the longest that one question may take.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     plugins: dict[Source, Plugin | PluginError] = {}
     for line in sys.stdin.buffer:
         question = msgspec.json.decode(line, type=Question)
         source = question.source
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
         if source not in plugins:
             try:
                 plugins[source] = load(source)
@@ -38,6 +48,7 @@ def serve() -> None:
                 plugins[source] = error
         answers.write(msgspec.json.encode(_answer(question, plugins[source])) + b"\n")
         answers.flush()
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def _answer(question: Question, plugin: Plugin | PluginError) -> Reply:

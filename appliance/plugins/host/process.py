@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,7 @@ from appliance.plugins.host.calls import Calls
 from appliance.plugins.host.context import Printed, Running, keep_tasks
 from appliance.plugins.host.http import HttpRuns
 from appliance.plugins.host.installed import Plugins
+from appliance.plugins.host.outgoing import hold_to
 from appliance.plugins.host.runs import HookRuns, in_thread, invoked
 from appliance.plugins.host.threads import Threads
 from appliance.plugins.host.tools import ToolRuns
@@ -181,8 +183,8 @@ class PluginHost:
                 self._send(SetUpDone(number, part, more=index < len(cut)))
 
 
-def run(runtime_dir: Path, state_dir: Path, hang_s: float, log_level: str) -> int:
-    """The whole life of the process; its exit status."""
+def run(runtime_dir: Path, state_dir: Path, hang_s: float, log_level: str, egress: Sequence[str] | None = None) -> int:
+    """The whole life of the process; its exit status. ``egress``: hosts that plugins may connect to; None for any."""
     configure_logging(NAME, log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -190,8 +192,12 @@ def run(runtime_dir: Path, state_dir: Path, hang_s: float, log_level: str) -> in
         os.nice(_NICE)
     printed: Any = (Printed(logging.INFO), Printed(logging.WARNING))
     sys.stdout, sys.stderr = printed
+    begin: Callable[[Any], Any] = uvloop.run
+    if egress is not None:
+        begin = asyncio.run  # uvloop connects in C, and Python does not hear of it
+        hold_to(egress)
     try:
-        uvloop.run(PluginHost(runtime_dir, state_dir, hang_s).run())
+        begin(PluginHost(runtime_dir, state_dir, hang_s).run())
     except (ApplianceError, OSError) as error:
         logger.error("%s", error)
         return EXIT_UNUSABLE

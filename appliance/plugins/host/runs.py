@@ -418,7 +418,7 @@ class _Segment:
             goes_on = True
             if self._index < 0:
                 for step in self._steps:
-                    goes_on = run.fail(step, "over_budget", run.rule.budget_s, "every thread of the host is busy")
+                    goes_on = run.fail(step, "unavailable", 0.0, "no thread of the plugin host was free in time")
             else:
                 step = self._steps[self._index]
                 goes_on = run.over_budget(step, run.host.now() - self._began)
