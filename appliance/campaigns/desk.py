@@ -333,17 +333,7 @@ class Desk:
             if not self._may_call(trunk):
                 return _Turned(full=True, why=lead.detail)
             call_id = f"out_{uuid.uuid4().hex}"
-            attempts = definition.attempts
-            limits = AttemptLimits(
-                day=allowed.day,
-                gap_s=attempts.gap_s,
-                per_day=allowed.per_day,
-                per_number=attempts.per_number_total,
-                per_lead=attempts.per_lead,
-                max_calls=definition.pacing.max_calls,
-                spacing_s=self._gate.distance_s,
-                agreed=allowed.gap_s == 0.0,
-            )
+            limits = self._rules.limits(allowed, self._gate.distance_s)
             committed = await self._commit(lead, call_id, limits, allowed.caller_id)
             if committed.refused is not None:
                 return await self._turned(lead, committed)

@@ -69,11 +69,13 @@ TONE_DISPOSITIONS: Final[Mapping[str, Disposition]] = {
     "sit_vacant": Disposition.INVALID,
     "sit_reorder": Disposition.FAILED,
     "sit_no_circuit": Disposition.FAILED,
+    "sit_unknown": Disposition.INVALID,
     "sit": Disposition.INVALID,
     "busy": Disposition.BUSY,
     "reorder": Disposition.FAILED,
 }
-"""Of the tones heard before an answer, which say more than the status that follows them."""
+"""Of the tones heard before an answer, which say more than the status that follows them; ``sit`` is the triple of
+special information tones, with its cause where that was recognised."""
 
 
 class VerdictLike(Protocol):

@@ -30,7 +30,7 @@ from appliance.campaigns.windows import (
 from appliance.signalling import dial_policy
 from appliance.store.campaign_rows import AttemptLimits
 
-LAST_MOMENTS: Final = timedelta(seconds=15)
+LAST_MOMENTS: Final = timedelta(minutes=1)
 """No call is begun so shortly before the calling hours end: it would ring after them."""
 
 _CLOCKS_DIFFER: Final = timedelta(days=1)
