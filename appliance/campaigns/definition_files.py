@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from appliance.config import Settings
 from appliance.config.load import SecretSource, read_document
 from appliance.config.marks import Document, dotted, parse
 from appliance.config.validation import nearest, validate
-from appliance.dialplan.loader import Dialplan
 from appliance.errors import ConfigError, Mistake
 
 FIXED_KEYS: Final = ("name", "region", "dnc")
@@ -91,22 +90,21 @@ def changes_of(data: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def misfits(definition: Definition, settings: Settings, dialplan: Dialplan | None) -> Iterator[Mistake]:
+def misfits(definition: Definition, settings: Settings, lines: Collection[str] | None) -> Iterator[Mistake]:
     """Where the definition does not fit the box: the line, the trunk, its caller ids.
 
     Args:
         definition: the campaign.
         settings: of the box.
-        dialplan: its lines; None where they could not be read, and are not looked at.
+        lines: names of its lines; None where they are not known, and not looked at.
     """
     where = f"campaign {definition.name}"
 
     def mistake(key: str, what: str, hint: str) -> Mistake:
         return Mistake(where, 1, key, what, hint)
 
-    if dialplan is not None and dialplan.line(definition.line) is None:
-        hint = nearest(definition.line, (line.name for line in dialplan.lines))
-        yield mistake("line", f"there is no line {definition.line!r}", hint)
+    if lines is not None and definition.line not in lines:
+        yield mistake("line", f"there is no line {definition.line!r}", nearest(definition.line, lines))
     trunks = settings.trunks
     if definition.trunk and definition.trunk not in trunks:
         yield mistake("trunk", f"there is no trunk {definition.trunk!r}", nearest(definition.trunk, trunks))

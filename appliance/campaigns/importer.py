@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,9 @@ from appliance.campaigns.definition import Definition
 from appliance.campaigns.error_files import ErrorFile
 from appliance.campaigns.lead_files import LeadFile
 from appliance.campaigns.lead_lines import Record
-from appliance.campaigns.lead_rows import LeadRow, RowError, RowReader
+from appliance.campaigns.lead_rows import RowError, RowReader
+from appliance.store.campaign_rows import NewLead
+from appliance.store.campaigns import CampaignStore
 
 BATCH: Final = 1000
 """Leads that are written in one transaction."""
@@ -27,15 +29,15 @@ Progress: TypeAlias = Callable[[int, int], None]
 class LeadTable(Protocol):
     """Where leads are kept: the store, for one campaign."""
 
-    async def listed(self, numbers: Sequence[str]) -> Mapping[str, str]:
-        """Those of ``numbers`` that are not to be called, each with the name of the list that says so."""
+    async def listed(self, numbers: Sequence[str]) -> Collection[str]:
+        """Those of ``numbers`` that are on a do-not-call list."""
         ...
 
     async def known(self, numbers: Sequence[str]) -> Collection[str]:
         """Those of ``numbers`` that are in the campaign already."""
         ...
 
-    async def insert(self, leads: Sequence[LeadRow]) -> int:
+    async def insert(self, leads: Sequence[NewLead]) -> int:
         """Keep them, in one transaction, but for those whose number is in the campaign already; how many were new."""
         ...
 
@@ -80,6 +82,24 @@ class ImportReport:
             "error_file": str(self.error_file) if self.error_file else None,
             "dry_run": self.dry_run,
         }
+
+
+class CampaignLeads:
+    """The leads of a campaign of the store, as an import writes them."""
+
+    def __init__(self, store: CampaignStore, campaign_id: str) -> None:
+        self._store = store
+        self._id = campaign_id
+
+    async def listed(self, numbers: Sequence[str]) -> Collection[str]:
+        return await self._store.on_lists(self._id, numbers)
+
+    async def known(self, numbers: Sequence[str]) -> Collection[str]:
+        return await self._store.known_numbers(self._id, numbers)
+
+    async def insert(self, leads: Sequence[NewLead]) -> int:
+        added, _ = await self._store.insert_leads(self._id, leads)
+        return added
 
 
 async def import_leads(
@@ -140,7 +160,7 @@ class _Import:
         wanted = dict.fromkeys(definition.variables())
         unmapped = tuple(name for name in wanted if name not in columns.variables)
         self.report = ImportReport(unmapped=unmapped, dry_run=dry_run)
-        self.batch: list[tuple[Record, LeadRow]] = []
+        self.batch: list[tuple[Record, NewLead]] = []
         self._reader = RowReader(columns, definition.region, consent_required=definition.consent.required, now=now)
         self._table = table
         self._seen: dict[int, int] = {}
@@ -172,10 +192,10 @@ class _Import:
             self.report.imported += len(batch)
             return
         listed = await self._table.listed([lead.number for _, lead in batch])
-        free: list[LeadRow] = []
+        free: list[NewLead] = []
         for record, lead in batch:
-            if (name := listed.get(lead.number)) is not None:
-                self._wrong(errors, record, "do_not_call", f"{lead.number} is not to be called: {name}")
+            if lead.number in listed:
+                self._wrong(errors, record, "do_not_call", f"{lead.number} is on a do-not-call list")
             else:
                 free.append(lead)
         if self.report.dry_run:

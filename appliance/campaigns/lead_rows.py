@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
@@ -16,6 +15,7 @@ from phonenumbers import PhoneNumber, PhoneNumberType
 from appliance.campaigns.columns import NUMBER, Columns
 from appliance.campaigns.places import country_of, country_of_number, state_of_zip, zones_of_country, zones_of_number
 from appliance.campaigns.regions import subdivision, subdivisions_of, zones_of
+from appliance.store.campaign_rows import NewLead
 
 MAX_VALUE: Final = 2048
 """Characters of a variable."""
@@ -38,31 +38,6 @@ _WHY: Final = {
     phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "without its area code",
     phonenumbers.ValidationResult.INVALID_LENGTH: "of no length that is used there",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LeadRow:
-    """A lead as it is to be kept.
-
-    Attributes:
-        row: the line of the operator's file.
-        reference: the operator's own name for it.
-        number: E.164.
-        zones: every IANA zone that the number may be in; never empty.
-        address_zone: the zones that the address may be in, with blanks between; "" where it says nothing.
-        region: ``US-FL`` or ``FR``.
-        variables: name to text.
-        consent: ``source``, ``text`` and ``at`` (ISO 8601); None where there is no evidence.
-    """
-
-    row: int
-    reference: str
-    number: str
-    zones: tuple[str, ...]
-    address_zone: str
-    region: str
-    variables: Mapping[str, str]
-    consent: Mapping[str, str] | None
 
 
 class RowError(ValueError):
@@ -89,8 +64,16 @@ class RowReader:
         self._consent_required = consent_required
         self._now = now
 
-    def lead(self, line: int, values: Mapping[str, str]) -> LeadRow:
-        """
+    def lead(self, line: int, values: Mapping[str, str]) -> NewLead:
+        """The lead that a row is.
+
+        Its zones are all that the number may be in; ``address_zone`` holds those that the address may be in, with
+        blanks between; ``region`` is ``US-FL``, or ``FR``.
+
+        Args:
+            line: of the operator's file.
+            values: column to text.
+
         Raises:
             RowError: the row is wrong.
         """
@@ -105,7 +88,7 @@ class RowReader:
         if not zones or not country:
             raise RowError("zone", f"no time zone is known for {cells[NUMBER]}")
         region, address = _address(cells, home, country)
-        return LeadRow(
+        return NewLead(
             row=line,
             reference=cells.get("reference", "")[:MAX_REFERENCE],
             number=phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164),
@@ -145,12 +128,13 @@ class RowReader:
         }
 
 
-def parsed_number(written: str, region: str) -> PhoneNumber:
+def parsed_number(written: str, region: str, *, barred: bool = True) -> PhoneNumber:
     """A number that can be called.
 
     Args:
         written: as in the file.
         region: its country, where it has no country code.
+        barred: whether those that cost the caller more are wrong.
 
     Raises:
         RowError: it is none, or one that costs the caller more.
@@ -170,9 +154,8 @@ def parsed_number(written: str, region: str) -> PhoneNumber:
         raise RowError("number", f"{shown} is {why}" if why else f"{shown} is no number that is in use")
     if number.extension:
         raise RowError("number", f"{shown} has an extension, which cannot be dialled")
-    barred = _BARRED.get(phonenumbers.number_type(number))
-    if barred:
-        raise RowError("number", f"{shown} is {barred}")
+    if barred and (kind := _BARRED.get(phonenumbers.number_type(number))):
+        raise RowError("number", f"{shown} is {kind}")
     return number
 
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "bench": "place many simulated calls by a carrier's protocol and tell how they went",
     "doctor": "look for what would keep the box from working here",
     "calls": "list and show the calls on record",
+    "campaign": "outbound campaigns: make, check, fill, start, watch, export",
     "models": "list, pull and verify model files",
     "plugins": "list and show plugins, and begin a new one",
 }

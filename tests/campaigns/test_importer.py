@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import tracemalloc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from appliance.campaigns.columns import columns_of
 from appliance.campaigns.definition import Definition
 from appliance.campaigns.importer import ImportReport, import_leads
 from appliance.campaigns.lead_files import LeadFile, examine
-from appliance.campaigns.lead_rows import LeadRow
 from appliance.errors import LeadFileError
+from appliance.store.campaign_rows import NewLead
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CAMPAIGN = {"name": "recall", "line": "recall", "caller_ids": "+12025550100", "owner": "Acme", "region": "US"}
@@ -28,17 +28,17 @@ CAMPAIGN = {"name": "recall", "line": "recall", "caller_ids": "+12025550100", "o
 class Table:
     """A campaign's leads, kept in memory."""
 
-    def __init__(self, *, listed: Mapping[str, str] | None = None) -> None:
-        self.leads: dict[str, LeadRow] = {}
-        self._listed = listed or {}
+    def __init__(self, *, listed: Collection[str] = ()) -> None:
+        self.leads: dict[str, NewLead] = {}
+        self._listed = listed
 
-    async def listed(self, numbers: Sequence[str]) -> Mapping[str, str]:
-        return {number: self._listed[number] for number in numbers if number in self._listed}
+    async def listed(self, numbers: Sequence[str]) -> Collection[str]:
+        return [number for number in numbers if number in self._listed]
 
     async def known(self, numbers: Sequence[str]) -> Collection[str]:
         return [number for number in numbers if number in self.leads]
 
-    async def insert(self, leads: Sequence[LeadRow]) -> int:
+    async def insert(self, leads: Sequence[NewLead]) -> int:
         new = [lead for lead in leads if lead.number not in self.leads]
         self.leads |= {lead.number: lead for lead in new}
         return len(new)
@@ -114,7 +114,7 @@ async def test_importing_again_changes_nothing(tmp_path: Path) -> None:
 
 async def test_a_dry_run_keeps_nothing_and_tells_the_same(tmp_path: Path) -> None:
     path = written(tmp_path, "number\n+12125551234\n+12125551235\n+12125551234\nx\n")
-    table = Table(listed={"+12125551235": "the box's list"})
+    table = Table(listed=["+12125551235"])
     dry = await imported(path, table, dry_run=True)
     assert not table.leads
     real = await imported(path, table)
