@@ -1,103 +1,45 @@
-"""Calls that the box places: what is ordered, what comes of it, and who places them."""
+"""Who places calls of agents: a campaign's runner, the HTTP API and the command line all come here.
+
+Whom the box may call at all is :mod:`appliance.signalling.dial_policy`'s to say, as of every number. Nobody who is on
+the do-not-call list is called, whoever asks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol, TypeAlias
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from appliance.conversation.answering import Answering, Verdict
+import phonenumbers
+from phonenumbers import timezone as number_zones
 
-SlotValue: TypeAlias = str | int | float | bool | None
+from appliance.calls.brains import LEAD
+from appliance.calls.orders import OutgoingOrder, OutgoingResult, Progress, SlotValue
+from appliance.calls.placing import Placing
+from appliance.calls.registry import CallRegistry
+from appliance.dialplan.schema import Line
+from appliance.errors import DialError, StoreError
+from appliance.events import Disposition
+from appliance.signalling.leg import CallInfo
+from appliance.signalling.outgoing_leg import OutgoingLeg
+from appliance.signalling.routes import Attempt, Dialler
+from appliance.signalling.trunks import TrunkTable
+from appliance.sip.uri import printable
+from appliance.store.callers import plain_number
 
+__all__ = ["BoxOriginator", "Originator", "OutgoingOrder", "OutgoingResult", "Progress", "SlotValue"]
 
-@dataclass(frozen=True, slots=True)
-class OutgoingOrder:
-    """A call to be placed.
+logger = logging.getLogger(__name__)
 
-    Attributes:
-        call_id: the name of its record, chosen before; nobody else's.
-        number: E.164, or a name or URI that the routes allow.
-        line: the dialplan's line whose agent speaks.
-        trunk: the one trunk to use; "" lets the routes choose.
-        caller_id: number shown to the one called; "" for the trunk's own.
-        ring_timeout_s: it rings for so long at most.
-        variables: what is known of the one called, by name: ``${lead.NAME}`` in the line's texts, and data for models
-            and tools.
-        campaign: the campaign's name; "" for a call of its own.
-        owner: on whose behalf: said first in every call that has one, ``${campaign.owner}`` in the line's texts.
-        zone: IANA name of the time zone of the one called; "" where it is not known.
-        opt_out_key: the key by which the one called opts out at any time; "" for none.
-        answering: what is done about answering machines; None: nobody looks for one.
-    """
-
-    call_id: str
-    number: str
-    line: str
-    trunk: str = ""
-    caller_id: str = ""
-    ring_timeout_s: float = 30.0
-    variables: Mapping[str, str] = field(default_factory=dict)
-    campaign: str = ""
-    owner: str = ""
-    zone: str = ""
-    opt_out_key: str = "9"
-    answering: Answering | None = None
+_MAX_VALUE: Final = 2048
+_MAX_VALUES: Final = 64
+_LAST_S: Final = 8.0
+"""A call that is no longer wanted is over by then."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingResult:
-    """What came of it. Times are CLOCK_MONOTONIC seconds.
-
-    Attributes:
-        sip_code: final status of the INVITE: 200 where it was answered, 408 where it rang for ``ring_timeout_s``; 0
-            where none came.
-        sip_text: what was said with it.
-        early: what was heard before the answer: "ringback", "busy", "reorder", "sit", "fax" ...; "" for nothing.
-        ringing_at, answered_at, ended_at: None where it did not come to that.
-        greeted_at: when the agent's first sound left; None where none did.
-        verdict: who has answered, as far as that was looked for.
-        ended_by: ``caller`` (the one called), ``agent`` or ``box``, as in the record; "" where it was not answered.
-        reason: why it ended, in words.
-        message_left: the message for the machine has been said in full.
-        transferred_to: whom the one called was put through to; "" for nobody.
-        callback_at: when to call again, agreed on in the call; aware, UTC.
-        slots: what the flow, the model and tools have noted.
-        completed: the agent brought the conversation to its end: not cut off by a hang-up, a limit or a failure.
-        problem: why it could not be placed or kept up, where that is this side's: no route, not allowed, no room, media
-            lost, the box stopped; "" otherwise.
-    """
-
-    sip_code: int = 0
-    sip_text: str = ""
-    early: str = ""
-    ringing_at: float | None = None
-    answered_at: float | None = None
-    greeted_at: float | None = None
-    ended_at: float | None = None
-    verdict: Verdict | None = None
-    ended_by: str = ""
-    reason: str = ""
-    message_left: bool = False
-    opted_out: bool = False
-    transferred_to: str = ""
-    callback_at: datetime | None = None
-    slots: Mapping[str, SlotValue] = field(default_factory=dict)
-    completed: bool = False
-    problem: str = ""
-
-    @property
-    def talk_s(self) -> float:
-        """From the answer to the end."""
-        if self.answered_at is None or self.ended_at is None:
-            return 0.0
-        return self.ended_at - self.answered_at
-
-
-Progress: TypeAlias = Callable[[str, float], None]
-"""Told as it happens: "dialling", "ringing", "answered", "human", "machine", "screening", "fax", "unsure", and when
-(CLOCK_MONOTONIC)."""
+def nobody_follows(what: str, at: float) -> None:
+    """A :data:`Progress` for those who wait for the result alone."""
 
 
 class Originator(Protocol):
@@ -107,9 +49,115 @@ class Originator(Protocol):
         """How many more calls could be placed now, on that trunk where one is named; 0 while the box drains."""
         ...
 
-    async def call(self, order: OutgoingOrder, progress: Progress = lambda what, at: None) -> OutgoingResult:
+    async def call(self, order: OutgoingOrder, progress: Progress = nobody_follows) -> OutgoingResult:
         """Place the call and stay until it is over and on record.
 
         Raises nothing but CancelledError, and hangs up where it is cancelled.
         """
         ...
+
+
+class BoxOriginator:
+    """The box's :class:`Originator`.
+
+    Args:
+        registry: admits the calls, and knows the lines.
+        dialler: places them.
+        trunks: what there is room for.
+        now: seconds of the clock that ``trunks`` are asked by.
+    """
+
+    def __init__(self, registry: CallRegistry, dialler: Dialler, trunks: TrunkTable, now: Callable[[], float]) -> None:
+        self._registry = registry
+        self._dialler = dialler
+        self._trunks = trunks
+        self._now = now
+
+    def room(self, line: str = "", trunk: str = "") -> int:
+        """See :meth:`Originator.room`."""
+        room = self._registry.room
+        if line and self._registry.routing.line(line) is None:
+            return 0
+        if trunk:
+            room = min(room, self._trunks.room(trunk, self._now()) if self._trunks.by_name(trunk) else 0)
+        return max(0, room)
+
+    async def call(self, order: OutgoingOrder, progress: Progress = nobody_follows) -> OutgoingResult:
+        """See :meth:`Originator.call`."""
+        try:
+            refused = await self._unwanted(order)
+            return OutgoingResult(problem=refused) if refused else await self._place(order, progress)
+        except DialError as error:
+            return OutgoingResult(problem=str(error))
+        except Exception as error:
+            logger.exception("call %s could not be placed", order.call_id)
+            return OutgoingResult(problem=f"{type(error).__name__}: {error}")
+
+    async def _unwanted(self, order: OutgoingOrder) -> str:
+        """Why the one to be called must not be; "" where nothing says so."""
+        callers, number = self._registry.services.callers, plain_number(order.number)
+        if callers is None or not number:
+            return ""
+        try:
+            unwanted = await callers.refuses_calls(number)
+        except StoreError as error:
+            return f"the do-not-call list cannot be read: {error}"
+        return f"{number} is on the do-not-call list" if unwanted else ""
+
+    async def _place(self, order: OutgoingOrder, progress: Progress) -> OutgoingResult:
+        """Raises DialError where the number may not be dialled, or nothing leads there."""
+        registry = self._registry
+        line = registry.routing.line(order.line)
+        if line is None:
+            return OutgoingResult(problem=f"there is no line {order.line!r}; see `appliance check`")
+        if line.refuse is not None:
+            return OutgoingResult(problem=f"line {line.name!r} refuses calls: it has nobody to speak")
+        attempts = self._dialler.router.attempts(order.number, trunk=order.trunk)
+        refused = registry.refusal()
+        if refused:
+            return OutgoingResult(problem=f"no room: {refused}")
+        leg = OutgoingLeg(_info(order, line, attempts[0]), self._dialler, attempts, order.ring_timeout_s)
+        placing = Placing(order, leg, line, registry.services, progress)
+        session, task = registry.begin(leg, line, placing)
+        over = asyncio.create_task(placing.kept.wait(), name=f"await {order.call_id}")
+        try:
+            await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            session.end(Disposition.INTERRUPTED, "the call is no longer wanted")
+            await asyncio.wait({task, over}, timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
+            raise
+        finally:
+            over.cancel()
+        return placing.result
+
+
+def _info(order: OutgoingOrder, line: Line, attempt: Attempt) -> CallInfo:
+    """Who is called by whom, as far as that is known before it is placed."""
+    known = {
+        f"{LEAD}{name}": printable(value, _MAX_VALUE) for name, value in list(order.variables.items())[:_MAX_VALUES]
+    }
+    known |= {"campaign.name": order.campaign, "campaign.owner": order.owner}
+    is_uri = order.number.lower().startswith(("sip:", "sips:", "tel:"))
+    return CallInfo(
+        leg_id=order.call_id,
+        protocol=attempt.trunk.kind,
+        trunk=attempt.trunk.name,
+        called=printable(attempt.number if is_uri else order.number, 128),
+        calling=order.caller_id or attempt.trunk.caller_id,
+        calling_name="",
+        source="",
+        protocol_call_id="",
+        headers={},
+        outbound=True,
+        known={name: value for name, value in known.items() if value},
+        zone=order.zone or zone_of(order.number) or line.timezone or "",
+    )
+
+
+def zone_of(number: str) -> str:
+    """The IANA name of the one time zone that a number is in; "" where it may be in several, or in none."""
+    try:
+        zones = number_zones.time_zones_for_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return ""
+    return zones[0] if len(zones) == 1 and zones[0] != "Etc/Unknown" else ""

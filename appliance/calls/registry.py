@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter, deque
 from dataclasses import replace
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from appliance.calls.brains import number_of
 from appliance.calls.facts import record_refused
 from appliance.calls.hook_calls import hook_call
+from appliance.calls.placing import Placing
 from appliance.calls.services import Services
 from appliance.calls.session import CallSession
 from appliance.dialplan.matcher import Arrival
@@ -77,6 +79,29 @@ class CallRegistry:
         return len(self._sessions) + len(self._waiting)
 
     @property
+    def services(self) -> Services:
+        """What new calls use."""
+        return self._services
+
+    @property
+    def room(self) -> int:
+        """How many calls could begin now: of those at once and of those in a second."""
+        if not self.accepting:
+            return 0
+        self._forget_old()
+        return max(0, min(self._max_calls - self.active, math.ceil(self._max_cps - len(self._recent))))
+
+    def refusal(self) -> str:
+        """Why the box takes on no call now; "" where it does, and then one is counted as begun in this second."""
+        return self._full() or self._too_fast()
+
+    def begin(self, leg: Leg, line: Line, placing: Placing) -> tuple[CallSession, asyncio.Task[None]]:
+        """Begin a call that the box places, once :meth:`refusal` has nothing against it."""
+        session = CallSession(leg, line, self._services, placing=placing)
+        logger.info("call %s to %s on line %s", session.call_id, leg.info.called, line.name)
+        return session, self._run(session, line)
+
+    @property
     def hooks(self) -> Hooks:
         """Of the plugins that new calls have."""
         return self._services.hooks
@@ -123,16 +148,19 @@ class CallRegistry:
             self._turn_away(leg, arrival, line)
             return False
         session = CallSession(leg, line, services, closed=closed)
-        task = asyncio.create_task(session.run(), name=f"call {session.call_id}")
-        self._sessions[session] = task
+        self._run(session, line)
         for hook, outcome in self._troubles.pop(info.leg_id, ()):
             session.note_trouble(hook, outcome)
-        self._on_line[line.name] += 1
-        self._empty.clear()
-        task.add_done_callback(lambda _: self._ended(session, line))
         called, name = leg.info.called, f"{line.name} ({closed})" if closed else line.name
         logger.info("call %s from %s to %s on line %s", session.call_id, leg.info.calling, called, name)
         return True
+
+    def _run(self, session: CallSession, line: Line) -> asyncio.Task[None]:
+        task = self._sessions[session] = asyncio.create_task(session.run(), name=f"call {session.call_id}")
+        self._on_line[line.name] += 1
+        self._empty.clear()
+        task.add_done_callback(lambda _: self._ended(session, line))
+        return task
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new call and wait for the running ones; those left at the deadline are hung up."""
@@ -258,7 +286,8 @@ class CallRegistry:
     def _ended(self, session: CallSession, line: Line) -> None:
         del self._sessions[session]
         self._on_line -= Counter((line.name,))
-        self._give_back(session.trunk)
+        if not session.placed:  # what dials gives back by itself
+            self._give_back(session.trunk)
         self._perhaps_empty()
 
     def _perhaps_empty(self) -> None:
@@ -275,12 +304,16 @@ class CallRegistry:
     def _too_fast(self) -> str:
         """Asked last: a call that its trunk had no room for must not count against those of other trunks."""
         now = asyncio.get_running_loop().time()
-        while self._recent and now - self._recent[0] > 1.0:
-            self._recent.popleft()
+        self._forget_old()
         if len(self._recent) >= self._max_cps:
             return f"limits.max_cps ({self._max_cps:g}) reached"
         self._recent.append(now)
         return ""
+
+    def _forget_old(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._recent and now - self._recent[0] > 1.0:
+            self._recent.popleft()
 
     def _refuse(self, leg: Leg, cause: str, status: int, reason: str) -> None:
         self.refused[cause] += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +18,10 @@ from appliance.calls.brains import (
 )
 from appliance.calls.call_recording import CallRecording
 from appliance.calls.consent_brain import with_consent, without_disclosure
-from appliance.calls.facts import line_measured, started_event
+from appliance.calls.facts import Outcome, line_measured, started_event
 from appliance.calls.hand_back import make_shared_brain
 from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
+from appliance.calls.placing import Placing
 from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
 from appliance.calls.shortcut_brain import with_shortcuts
@@ -69,23 +69,18 @@ _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a call ended, in the record's words."""
-
-    disposition: Disposition
-    by: HangupBy
-    code: int = 0
-    text: str = ""
-
-
 class CallSession:
-    """One inbound call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside.
+    """One call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside.
 
-    ``closed``: why the line that was called is not open now, for the record; "" where it is.
+    ``closed``: why the line that was called is not open now, for the record; "" where it is. ``placing``: of a call
+    that the box places, in place of one that has come.
     """
 
-    def __init__(self, leg: Leg, line: Line, services: Services, *, closed: str = "") -> None:
+    def __init__(
+        self, leg: Leg, line: Line, services: Services, *, closed: str = "", placing: Placing | None = None
+    ) -> None:
+        line = placing.line if placing is not None else line
+        self._placing = placing
         self.call_id = leg.info.leg_id
         self.trunk = leg.info.trunk
         self._leg = leg
@@ -113,11 +108,17 @@ class CallSession:
         self._held = False
         self._recorded_path = ""
         self._following: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._gone: HangupCause | None = None
         leg.on_hangup = self._hung_up
         leg.on_digits = self._digits
         leg.on_held = self._hold
         leg.on_transfer = self._follow
+
+    @property
+    def placed(self) -> bool:
+        """Whether the box places the call."""
+        return self._placing is not None
 
     # --- from ring to record --------------------------------------------------------------------------------------
 
@@ -143,11 +144,9 @@ class CallSession:
         started: asyncio.Future[None] | None = None
         try:
             started = services.log.started(started_event(self._leg.info, self._line.name, services.clock))
-            self._log.say(
-                CallRinging(
-                    call_id=self.call_id, ringing_at=services.clock.monotonic(), ringing_utc=services.clock.utc()
-                )
-            )
+            if self._placing is None:
+                at = services.clock.monotonic()
+                self._log.say(CallRinging(call_id=self.call_id, ringing_at=at, ringing_utc=services.clock.utc()))
             self._media = await services.media.open_leg(self, rtp=self._leg.needs_rtp, denoise=self._line.denoise)
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
                 await asyncio.gather(started, self._prepare_opening(self._media), self._ask_for_tools())
@@ -161,15 +160,26 @@ class CallSession:
         if self._over.done():
             return self._over.result()
         self._connect_conversation(self._media)
-        self._leg.answer(self._media)
-        if self._over.done():  # the media could not be agreed on, and the caller has been refused
-            return self._over.result()
+        if (ended := await self._answer(self._media)) is not None:
+            return ended
         self._answered_at = services.clock.monotonic()
+        if self._placing is not None:
+            self._placing.answered(self._answered_at, int(services.rings.frames[self._media.slot]))
         self._log.say(
             CallAnswered(call_id=self.call_id, answered_at=self._answered_at, answered_utc=services.clock.utc())
         )
         self._hooks.answered()
         return None
+
+    async def _answer(self, media: MediaLegHandle) -> Outcome | None:
+        """Answer, or call and be answered; an outcome means it ended here."""
+        if self._placing is not None:
+            failed = await self._placing.dial(media, self._values(), self._over, self._log.say)
+            if failed is not None:
+                return failed
+        else:
+            self._leg.answer(media)
+        return self._over.result() if self._over.done() else None  # the media could not be agreed on, say
 
     async def _talk(self) -> Outcome:
         """Until the caller, the agent, or a limit ends it."""
@@ -217,8 +227,9 @@ class CallSession:
     async def _wind_up(self, outcome: Outcome) -> None:
         """Whatever happened: the leg is down, the media slot is free, the record is complete."""
         services = self._services
-        if self._following is not None:
-            self._following.cancel()
+        for beside in (self._following, self._preparing):
+            if beside is not None:
+                beside.cancel()
         self._leg.hangup(outcome.text)
         brain = self._dialogue.brain if self._dialogue is not None else None
         if self._dialogue is not None and self._listening is not None and self._speaker is not None:
@@ -241,6 +252,8 @@ class CallSession:
                 slots=self._facts(),
             )
         )
+        if self._placing is not None:
+            self._placing.over(outcome, self._facts(), self._transferred_to)
         await self._log.close()
         if brain is not None:
             await brain.close()
@@ -257,6 +270,8 @@ class CallSession:
             f" ({outcome.text})" if outcome.text else "",
         )
         self._let_go()
+        if self._placing is not None:
+            self._placing.kept.set()
         await self._keep_recording()
         await self._tell_record()
         self._hooks.over()
@@ -288,9 +303,14 @@ class CallSession:
         self._dialogue = self._listening = self._speaker = self._media = None
 
     async def _prepare_opening(self, media: MediaLegHandle) -> None:
-        """Have the greeting synthesised while it rings."""
-        if self._services.warm_up is not None:
-            await self._services.warm_up.opening(self._line, self._leg.info, media.slot)
+        """Have the greeting synthesised while it rings: there, if the box places the call."""
+        if self._services.warm_up is None:
+            return
+        opening = self._services.warm_up.opening(self._line, self._leg.info, media.slot)
+        if self._placing is None:
+            await opening
+        else:
+            self._preparing = asyncio.create_task(opening, name=f"greeting of {self.call_id}")
 
     async def _ask_for_tools(self) -> None:
         """Ask plugins while it rings."""
@@ -329,6 +349,8 @@ class CallSession:
             brain = with_shortcuts(brain, line, self._leg.info)
         if self._recording.asks:
             brain = with_consent(brain, self._line, self._leg.info)
+        if self._placing is not None:
+            brain = self._placing.brain(brain)
         brain.report_tools(self._audit.ran)
         drafts = Drafts(services.speculation, line.turn.speculate, services.clock.monotonic, line.name, self._hooks)
         self._dialogue = dialogue = Dialogue(
@@ -360,6 +382,7 @@ class CallSession:
             audio=partial(services.rings.read_rx, media.slot, media.generation),
             hooks=self._hooks,
             lead_s=lambda: drafts.lead.seconds,
+            overhear=self._overheard,
         )
         self._speaker = Speaker(
             media,
@@ -372,6 +395,8 @@ class CallSession:
         self._dialogue.attach(self._listening, self._speaker)
         for trouble in self._early_troubles:
             self._dialogue.note_trouble(trouble)
+        if self._placing is not None:
+            self._placing.open(media, self._finish, dialogue.redirect)
 
     async def _close_media(self, media: MediaLegHandle) -> None:
         closed = await media.close()
@@ -467,7 +492,7 @@ class CallSession:
         slots = self._dialogue.brain.slots if self._dialogue is not None else {}
         return {
             **{f"slots.{name}": str(value) for name, value in slots.items()},
-            "caller.number": info.calling,
+            "caller.number": info.calling if self._answered_at is None else info.person,
             "call.id": self.call_id,
             "line.name": self._line.name,
             **variables(info),
@@ -518,13 +543,23 @@ class CallSession:
 
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         # On hold there is music or nothing: neither an answer nor a silence to ask about.
+        if self._placing is not None:
+            self._placing.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
+            if self._answered_at is None or self._placing.deaf:
+                return
         if self._listening is not None and not self._away:
             self._listening.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
 
     def on_digit(self, digit: str, frame: int) -> None:
         self._pressed(digit, "media")
 
+    def _overheard(self, text: str, final: bool) -> None:
+        if self._placing is not None:
+            self._placing.overheard(text, final)
+
     def on_playout_started(self, utterance: int, frame: int, at: float) -> None:
+        if self._placing is not None:
+            self._placing.greeted(at)
         if self._speaker is not None:
             self._speaker.on_playout_started(utterance, frame, at)
         if self._dialogue is not None:
@@ -540,6 +575,8 @@ class CallSession:
 
     def on_media_timeout(self, silent_s: float) -> None:
         rule = self._services.trunks.by_name(self._leg.info.trunk) if self._services.trunks is not None else None
+        if self._answered_at is None:
+            return  # it rings, in silence
         if self._away or (rule is not None and rule.media_timeout == "keep"):
             logger.info("call %s: no audio for %.0f s; the call is kept", self.call_id, silent_s)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ class TrunkState:
     counters: Counter[str] = field(default_factory=Counter)
 
 
+_UNLIMITED: Final = 1_000_000
 COUNTED: Final = {
     "calls_in": "Calls taken",
     "calls_out": "Calls placed",
@@ -232,6 +234,16 @@ class TrunkTable:
         state.calls += 1
         state.counters["calls_out" if outgoing else "calls_in"] += 1
         return ""
+
+    def room(self, name: str, now: float) -> int:
+        """How many more calls :meth:`take` would count now; many, where the trunk has no limit of its own."""
+        rule, recent = self._rules[name], self._recent[name]
+        left = _UNLIMITED if rule.max_calls is None else rule.max_calls - self._states[name].calls
+        if rule.max_cps is not None:
+            window_s = max(1.0, 1.0 / rule.max_cps)
+            begun = sum(now - at < window_s for at in recent)
+            left = min(left, math.ceil(max(1.0, rule.max_cps)) - begun)
+        return max(0, left)
 
     def give_back(self, name: str) -> None:
         """One call of the trunk is over."""

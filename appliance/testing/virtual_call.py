@@ -233,7 +233,10 @@ Step = float | str | ToolCall
 
 
 class VirtualCall:
-    """One call on ``line``; use inside ``run_virtual``. ``more`` is what else its ``Services`` have."""
+    """One call on ``line``; use inside ``run_virtual``. ``more`` is what else its ``Services`` have.
+
+    ``make`` makes its session, of a leg, the line and the services.
+    """
 
     def __init__(
         self,
@@ -245,6 +248,7 @@ class VirtualCall:
         trunks: Any = None,
         hooks: Hooks = NO_HOOKS,
         records: Any = None,
+        make: Callable[[Any, Line, Services], CallSession] = CallSession,
         **more: Any,
     ) -> None:
         self.rings = AudioRings.create(1)
@@ -278,7 +282,7 @@ class VirtualCall:
             **more,
         )
         leg: Any = self.leg
-        self.session = CallSession(leg, line, services)
+        self.session = make(leg, line, services)
         self.task = asyncio.create_task(self.session.run())
 
     async def until(self, condition: Callable[[], bool], within_s: float = 60.0) -> None:

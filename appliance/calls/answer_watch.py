@@ -1,0 +1,126 @@
+"""Listens beside the agent for who has answered a call that the box has placed, and before the answer for tones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.audio.call_tones import CallTones, Tone
+from appliance.conversation.answering import Answering, AnsweringMachine, Event, Verdict
+from appliance.errors import StaleSlot
+from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
+
+logger = logging.getLogger(__name__)
+
+_EVERY_FRAMES: Final = 5
+"""Samples are looked at in pieces of 100 ms."""
+_SPEAKING_DBFS: Final = -70.0
+_HANG_FRAMES: Final = 10
+"""The agent has stopped once nothing was sent for 0.2 s."""
+
+
+class AnswerWatch:
+    """One call's.
+
+    Args:
+        answering: what is wanted; without ``detect`` only tones before the answer are heard.
+        audio: what was heard, samples [start, end); raises StaleSlot where they are gone.
+        on_tone: told of a tone before the answer.
+        on_event: told of everything after it.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        audio: Callable[[int, int], NDArray[np.int16]],
+        on_tone: Callable[[Tone], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._answering = answering
+        self._audio = audio
+        self._on_tone = on_tone
+        self._on_event = on_event
+        self._tones = CallTones()
+        self._machine = AnsweringMachine(answering.config)
+        self._answered_at: float | None = None
+        self._at = 0.0
+        self._next = 0
+        self._agent = False
+        self._quiet = 0
+        self._closed = False
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The last one."""
+        return self._machine.verdict
+
+    def answered(self, at: float, frame: int) -> None:
+        """The call was answered at ``at`` (CLOCK_MONOTONIC), with ``frame`` the next one to be heard."""
+        self._answered_at, self._at = at, at
+        self._next = frame * FRAME_SAMPLES
+
+    def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
+        """Take a frame, by its number and the time at which it had been heard."""
+        self._at = at
+        if self._closed:
+            return
+        if self._answered_at is None:
+            self._early(frame)
+        elif self._answering.detect:
+            t = max(0.0, at - self._answered_at)
+            self._agent_speaks(t, sent_dbfs > _SPEAKING_DBFS)
+            self._tell(self._machine.on_tick(t, level_dbfs, speech))
+            if (frame + 1) % _EVERY_FRAMES == 0:
+                self._hear(frame, t)
+            due = self._machine.get_timer()
+            if due is not None and t >= due:
+                self._tell(self._machine.handle_timer(t))
+
+    def on_text(self, text: str, final: bool) -> None:
+        """Words that were understood."""
+        if self._answered_at is not None and self._answering.detect and text and not self._closed:
+            self._tell(self._machine.on_text(max(0.0, self._at - self._answered_at), text, final))
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        self._closed = True
+
+    def _agent_speaks(self, t: float, sounds: bool) -> None:
+        self._quiet = 0 if sounds else self._quiet + 1
+        speaking = sounds or (self._agent and self._quiet < _HANG_FRAMES)
+        if speaking != self._agent:
+            self._agent = speaking
+            self._tell(self._machine.on_agent(t, speaking))
+
+    def _hear(self, frame: int, t: float) -> None:
+        samples = self._new(frame)
+        if len(samples):
+            began = max(0.0, t - len(samples) / RATE_HZ)
+            self._tell(self._machine.on_audio(began, samples))
+
+    def _early(self, frame: int) -> None:
+        if (frame + 1) % _EVERY_FRAMES:
+            return
+        samples = self._new(frame)
+        if not len(samples):
+            return
+        for heard in self._tones.on_audio(self._at - len(samples) / RATE_HZ, samples):
+            if isinstance(heard, Tone):
+                self._on_tone(heard)
+
+    def _new(self, frame: int) -> NDArray[np.int16]:
+        start, end = self._next, (frame + 1) * FRAME_SAMPLES
+        self._next = max(start, end)
+        try:
+            return self._audio(start, end) if end > start else np.zeros(0, np.int16)
+        except StaleSlot:
+            return np.zeros(0, np.int16)
+
+    def _tell(self, events: tuple[Event, ...]) -> None:
+        for event in events:
+            if not self._closed:
+                self._on_event(event)
