@@ -26,7 +26,7 @@ def test_the_line_is_right(tmp_path: Path) -> None:
     (block,) = [block for block in BLOCKS if "agent:" in block]
     (tmp_path / "desk.yaml").write_text(block)
     plan = load_dialplans([tmp_path])
-    fallback = plan.lines[0].fallback
+    fallback = plan.lines[0].on_engine_failure
     assert fallback is not None
     assert fallback.transfer is not None
 

@@ -22,7 +22,7 @@ from appliance.conversation.speaker import Voice
 from appliance.conversation.thinking import HandOver, Manner, Model
 from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
-from appliance.dialplan.schema import Fallback, Line
+from appliance.dialplan.schema import Line
 from appliance.dialplan.steps import ConverseStep, TransferTarget
 from appliance.dialplan.text import normalise, render
 from appliance.errors import EngineError, StoreError
@@ -76,8 +76,7 @@ def make_brain(
         notes = _Notes(services.callers, caller, line, hooks)
         memory = CallerMemory(notes, services.llm, info.leg_id, services.clock.monotonic)
     opening = [brain.Say(said.text, said.interruptible) for said in flow.opening(line, values_of(line, info))]
-    model = model_brain(line, info, services, hooks, of_host, opening=opening, memory=memory, slots={})
-    return model if line.fallback is None else with_fallback(model, line, line.fallback, info)
+    return model_brain(line, info, services, hooks, of_host, opening=opening, memory=memory, slots={})
 
 
 def model_brain(
@@ -162,15 +161,24 @@ def call_in_box(
     )
 
 
-def with_fallback(model: brain.Brain, line: Line, fallback: Fallback, info: CallInfo) -> brain.Brain:
-    """``model``, and the line's other way once it fails."""
-    values = values_of(line, info)
+def with_fallback(leader: brain.Brain, line: Line, info: CallInfo) -> brain.Brain:
+    """``leader``, and the line's other way once its engines fail; ``leader`` itself where the line has none."""
+    failure = line.on_engine_failure
+    if failure is None:
+        return leader
+    values, language = values_of(line, info), spoken_language(line)
+    onward, enter = None, brain.GoTo(failure.step or "")
+    if failure.step:
+        onward = leader if line.agent == "flow" else FlowBrain(line, info)
     return FallbackBrain(
-        model,
-        after=fallback.after,
-        say=render(fallback.say, values),
-        onward=FlowBrain(line, info, enter_at=fallback.step) if fallback.step else None,
-        transfer=transfer_to(fallback.transfer, values) if fallback.transfer else None,
+        leader,
+        after=failure.after,
+        say=manners.given_up(language) if failure.say is None else render(failure.say, values),
+        onward=onward,
+        enter=enter,
+        transfer=transfer_to(failure.transfer, values) if failure.transfer else None,
+        line=failure.line or "",
+        nobody=f"{manners.nobody_there(language)} {manners.call_again(language)}",
     )
 
 
@@ -238,14 +246,10 @@ def voice_of(line: Line) -> Voice:
 
 
 class FlowBrain:
-    """A dialplan's flow as a brain, with the manners of any speaker around it.
+    """A dialplan's flow as a brain, with the manners of any speaker around it."""
 
-    It answers the call, or takes it over at the step ``enter_at``.
-    """
-
-    def __init__(self, line: Line, info: CallInfo, enter_at: str = "") -> None:
+    def __init__(self, line: Line, info: CallInfo) -> None:
         self._line = line
-        self._enter_at = enter_at
         self._requests = _requests(line)
         self._phrases = manners.phrases(line.language, self._requests)
         self._said: tuple[brain.Say, ...] = ()
@@ -346,7 +350,7 @@ class FlowBrain:
     def _actions(self, heard: brain.Input) -> list[flow.Action]:
         match heard:
             case brain.Opening():
-                return self._flow.enter(self._enter_at) if self._enter_at else self._flow.start()
+                return self._flow.start()
             case brain.Heard(text, confidence, accepted):
                 return self._flow.handle(flow.Heard(text, 1.0 if confidence is None else confidence, accepted))
             case brain.Key(digit):
@@ -361,8 +365,8 @@ class FlowBrain:
                 return self._flow.handle(flow.TransferFailed())
             case brain.GoTo(step):
                 return self._flow.enter(step)
-            case brain.Detected():
-                return []
+            case brain.Detected() | brain.EnginesFailed():
+                return []  # nobody has said what is to be done then
 
     def _expectation(self, listen: flow.Listen) -> brain.Expectation:
         digits = listen.digits

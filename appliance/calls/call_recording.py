@@ -53,22 +53,30 @@ class CallRecording:
         self._say = say
         self._media: MediaLegHandle | None = None
         self._start_frame = 0
+        self.refused = False
+        """Whether the caller has been asked, and has not agreed."""
         self._silent: tuple[tuple[int, int | None], ...] = ()
 
     @property
     def asks(self) -> bool:
         """Whether the caller has to be told or asked before it begins."""
-        return self._recorder is not None and self._rule.consent != "none"
+        return self._recorder is not None and self._rule.consent != "none" and not self.begun
 
-    def answered(self, media: MediaLegHandle) -> None:
-        """The call begins."""
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file."""
+        return self._recorder is not None and self._recorder.active(self._call_id)
+
+    def answered(self, media: MediaLegHandle, *, late: bool = False) -> None:
+        """The call begins; ``late``: it has been going on, and this line has it from now on."""
         self._media = media
-        if not self.asks:
-            self._start(0)
+        if not self.asks and self._recorder is not None:
+            self._start(self._frame if late else 0)
 
     def consented(self, consent: Consent) -> None:
         """The caller has been told, or has answered."""
         self._say(RecordingConsent(call_id=self._call_id, consent=consent))
+        self.refused = consent not in (Consent.ANNOUNCED, Consent.GIVEN)
         if self._recorder is not None and consent in (Consent.ANNOUNCED, Consent.GIVEN):
             self._start(self._frame)
 

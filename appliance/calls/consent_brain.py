@@ -13,6 +13,7 @@ from appliance.conversation.brain import (
     OPEN,
     Brain,
     Consented,
+    EnginesFailed,
     Expectation,
     Gate,
     Heard,
@@ -167,7 +168,7 @@ class ConsentBrain:
                 yield step
             if not self._settled:
                 return
-            heard = Opening()
+            heard = heard if isinstance(heard, EnginesFailed) else Opening()
         steps = self._brain.reply(heard, gate)
         async with aclosing(steps):  # type: ignore[type-var]  # an async generator; its Protocol has no aclose
             async for step in steps:
@@ -202,6 +203,9 @@ class ConsentBrain:
                 return self._answered(_KEYS.get(digit))
             case Silence():
                 return self._answered(None)
+            case EnginesFailed():
+                self._settled = True
+                return [Consented(Consent.UNANSWERED)]
             case _:
                 return []
 

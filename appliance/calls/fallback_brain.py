@@ -1,4 +1,4 @@
-"""What becomes of a caller when the language model fails: the line's ``fallback``."""
+"""What becomes of a caller when the engines fail: the line's ``on_engine_failure``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from appliance.conversation.brain import (
     OPEN,
     Brain,
+    ChangeLine,
+    EnginesFailed,
     Gate,
     HangUp,
     Heard,
@@ -26,29 +28,48 @@ from appliance.events import ToolRun
 
 logger = logging.getLogger(__name__)
 
-_NOBODY_THERE = "I am sorry, nobody can take your call right now. Please try again later. Goodbye."
+_OPENING = Opening()
 _REASON = "the language model failed"
+_ANY_REASON = "the agent's engines failed"
 
 
 class FallbackBrain:
-    """Asks ``brain`` until it has failed ``after`` times in a row, and then goes another way for good.
+    """Asks ``brain`` until that has failed ``after`` times in a row, or engines have; then goes another way for good.
 
     Args:
         brain: asks the model.
         after: so many replies in a row have to fail. The ones before are the dialogue's to apologise for.
         say: said first; "" for nothing.
-        onward: goes on with the caller, from :class:`Opening`; None where nobody does.
-        transfer: hands the caller on, where there is no ``onward``; without both the call ends.
+        onward: goes on with the caller; None where nobody does. It may be ``brain`` itself.
+        enter: what ``onward`` is told first.
+        transfer: hands the caller on, where there is no ``onward``.
+        line: the line that goes on with the caller, where there is neither. Without any of them the call ends.
+        nobody: said where the caller could not be handed on, before the end.
     """
 
-    def __init__(self, brain: Brain, *, after: int, say: str, onward: Brain | None, transfer: Transfer | None) -> None:
+    def __init__(
+        self,
+        brain: Brain,
+        *,
+        after: int,
+        say: str,
+        onward: Brain | None,
+        transfer: Transfer | None,
+        enter: Input = _OPENING,
+        line: str = "",
+        nobody: str = "",
+    ) -> None:
         self._brain = brain
         self._after = after
         self._say = say
         self._onward = onward
+        self._enter = enter
         self._transfer = transfer
+        self._line = line
+        self._nobody = nobody
         self._failures = 0
         self._given_up = False
+        self._reason = _REASON
 
     @property
     def slots(self) -> Mapping[str, str]:
@@ -64,12 +85,21 @@ class FallbackBrain:
     def fork(self) -> FallbackBrain:
         twin = copy.copy(self)
         twin._brain = self._brain.fork()
-        twin._onward = self._onward.fork() if self._onward is not None else None
+        if self._onward is not None:
+            twin._onward = twin._brain if self._onward is self._brain else self._onward.fork()
         return twin
 
     async def reply(self, heard: Input, gate: Gate = OPEN) -> AsyncIterator[Step]:
         """Raises EngineError where the model fails, and will be asked again."""
-        if not self._given_up:
+        if isinstance(heard, EnginesFailed):
+            if self._given_up:
+                yield HangUp(_ANY_REASON)
+                return
+            self._given_up, self._reason = True, _ANY_REASON
+            logger.error("the line's on_engine_failure is taken: %s", heard.problem)
+            async for step in self._begin_the_other_way():
+                yield step
+        elif not self._given_up:
             steps = self._brain.reply(heard, gate)
             answered = False
             try:
@@ -85,7 +115,7 @@ class FallbackBrain:
                 self._failures += 1
                 if self._failures < self._after:
                     raise
-                logger.error("the line's fallback is taken: %s", error)
+                logger.error("the line's on_engine_failure is taken: %s", error)
                 problem = str(error)
             finally:
                 await steps.aclose()  # type: ignore[attr-defined]  # an async generator; its Protocol has no aclose
@@ -97,8 +127,9 @@ class FallbackBrain:
             async for step in self._onward.reply(heard, gate):
                 yield step
         elif isinstance(heard, TransferFailed):
-            yield Say(_NOBODY_THERE, False)
-            yield HangUp(_REASON)
+            if self._nobody:
+                yield Say(self._nobody, False)
+            yield HangUp(self._reason)
 
     def was_said(self, meant: str, said: str) -> None:
         (self._onward if self._given_up and self._onward is not None else self._brain).was_said(meant, said)
@@ -108,14 +139,16 @@ class FallbackBrain:
 
     async def close(self) -> None:
         await self._brain.close()
-        if self._onward is not None:
+        if self._onward is not None and self._onward is not self._brain:
             await self._onward.close()
 
     async def _begin_the_other_way(self) -> AsyncIterator[Step]:
         if self._say:
             yield Say(self._say, False)
         if self._onward is not None:
-            async for step in self._onward.reply(Opening()):
+            async for step in self._onward.reply(self._enter):
                 yield step
+        elif self._transfer is not None:
+            yield self._transfer
         else:
-            yield self._transfer or HangUp(_REASON)
+            yield ChangeLine(self._line, self._reason) if self._line else HangUp(self._reason)

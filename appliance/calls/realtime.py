@@ -107,6 +107,6 @@ def make_realtime(
         now=clock.monotonic,
         hooks=hooks,
     )
-    whole = model if line.fallback is None else with_fallback(model, line, line.fallback, info)
-    needs_recogniser = line.fallback is not None and line.fallback.step is not None
+    whole = with_fallback(model, line, info)
+    needs_recogniser = line.on_engine_failure is not None and line.on_engine_failure.step is not None
     return Realtime(whole, model, media, clock, detects_turns, needs_recogniser)

@@ -147,7 +147,7 @@ class CallRegistry:
             self._give_back(info.trunk)
             self._turn_away(leg, arrival, line)
             return False
-        session = CallSession(leg, line, services, closed=closed)
+        session = CallSession(leg, line, services, closed=closed, lines=routing.line)
         self._run(session, line)
         for hook, outcome in self._troubles.pop(info.leg_id, ()):
             session.note_trouble(hook, outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from appliance.calls.brains import (
     spoken_language,
     variables,
     voice_of,
+    with_fallback,
 )
 from appliance.calls.call_recording import CallRecording
 from appliance.calls.consent_brain import with_consent, without_disclosure
@@ -30,7 +31,7 @@ from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
 from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.conversation import manners
-from appliance.conversation.brain import Transfer, TransferFailed
+from appliance.conversation.brain import Brain, Transfer, TransferFailed
 from appliance.conversation.dialogue import Dialogue, Ended
 from appliance.conversation.endpointing import FRAME_S, TurnConfig
 from appliance.conversation.hooked import HooksOfCall
@@ -72,12 +73,20 @@ _RECORD_TIMEOUT_S: Final = 3.0
 class CallSession:
     """One call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside.
 
-    ``closed``: why the line that was called is not open now, for the record; "" where it is. ``placing``: of a call
-    that the box places, in place of one that has come.
+    ``closed``: why the line that was called is not open now, for the record; "" where it is. ``lines`` finds the one
+    that goes on where the engines of ``line`` fail. ``placing``: of a call that the box places, in place of one that has
+    come.
     """
 
     def __init__(
-        self, leg: Leg, line: Line, services: Services, *, closed: str = "", placing: Placing | None = None
+        self,
+        leg: Leg,
+        line: Line,
+        services: Services,
+        *,
+        closed: str = "",
+        lines: Callable[[str], Line | None] = lambda name: None,
+        placing: Placing | None = None,
     ) -> None:
         line = placing.line if placing is not None else line
         self._placing = placing
@@ -85,6 +94,10 @@ class CallSession:
         self.trunk = leg.info.trunk
         self._leg = leg
         self._line = line
+        self._lines = lines
+        self._had = {line.name}
+        """Names of the lines that the call has been on."""
+        self._of_box = services
         self._services = services = services.on(line)
         self._hooks = HooksOfCall(services.hooks, hook_call(leg.info, number_of(leg.info), line))
         self._log = CallKeeping(services.log, self._hooks)
@@ -96,13 +109,12 @@ class CallSession:
         self._answered_at: float | None = None
         self._slots: dict[str, str] = {"line.closed": closed} if closed else {}
         self._answers: dict[str, str] = {}
+        self._brains: list[Brain] = []
         self._dialogue: Dialogue | None = None
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
         self._media: MediaLegHandle | None = None
-        self._recording = CallRecording(
-            self.call_id, line.record, services.recorder, services.recordings, services.clock, self._log.say
-        )
+        self._recording = self._recording_by(line)
         self._keys = KeyPresses()
         self._key_relay: KeyRelay | None = None
         self._held = False
@@ -182,15 +194,24 @@ class CallSession:
         return self._over.result() if self._over.done() else None  # the media could not be agreed on, say
 
     async def _talk(self) -> Outcome:
-        """Until the caller, the agent, or a limit ends it."""
-        assert self._dialogue is not None and self._media is not None
+        """Until the caller, the agent, or a limit ends it, on whatever lines."""
+        assert self._media is not None
         self._recording.answered(self._media)
+        while isinstance(came_to := await self._talk_on_line(), Ended):
+            other = self._lines(came_to.line) if came_to.line not in self._had else None
+            if other is None or other.refuse is not None:
+                return Outcome(Disposition.COMPLETED, HangupBy.AGENT, 200, came_to.reason)
+            await self._change_line(other, came_to.reason, self._media)
+        return came_to
+
+    async def _talk_on_line(self) -> Outcome | Ended:
+        """Until the caller or a limit ends the call, or the agent of the line has done its part."""
+        assert self._dialogue is not None
         conversation = asyncio.create_task(self._dialogue.run())
         try:
             await self._until_over(conversation, self._dialogue)
             if conversation.done():
-                ended: Ended = conversation.result()
-                return Outcome(Disposition.COMPLETED, HangupBy.AGENT, 200, ended.reason)
+                return conversation.result()
             if self._over.done():
                 return self._over.result()
         finally:
@@ -212,6 +233,28 @@ class CallSession:
             dialogue.announce(render(warning.text, self._values()))
         await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
 
+    async def _change_line(self, line: Line, reason: str, media: MediaLegHandle) -> None:
+        """Go on as another line: with its conversation, engines, plugins and recording, but in the same record."""
+        assert self._dialogue is not None and self._listening is not None
+        logger.warning("call %s goes on with line %s: %s", self.call_id, line.name, reason)
+        self._slots["line.changed"] = f"{self._line.name} to {line.name}: {reason}"
+        dialogue, listening = self._dialogue, self._listening
+        self._dialogue = self._listening = None
+        await dialogue.close()
+        self._answers |= dialogue.brain.slots
+        self._brains.append(dialogue.brain)
+        await listening.close()
+        self._had.add(line.name)
+        self._line, self._services = line, self._of_box.on(line)
+        self._hooks = HooksOfCall(self._services.hooks, hook_call(self._leg.info, number_of(self._leg.info), line))
+        self._log.go_on_with(self._hooks)
+        if not self._recording.begun and not self._recording.refused:
+            self._recording = self._recording_by(line)
+        await self._ask_for_tools()
+        self._connect_conversation(media, dialogue.next_turn)
+        if not self._recording.refused:
+            self._recording.answered(media, late=True)
+
     async def _say_goodbye(self, dialogue: Dialogue) -> None:
         """Tell the caller why the call is ended now, unless nobody is there to hear it."""
         if self._away:
@@ -231,11 +274,12 @@ class CallSession:
             if beside is not None:
                 beside.cancel()
         self._leg.hangup(outcome.text)
-        brain = self._dialogue.brain if self._dialogue is not None else None
+        if self._dialogue is not None:
+            self._brains.append(self._dialogue.brain)
         if self._dialogue is not None and self._listening is not None and self._speaker is not None:
             await self._dialogue.close()
             if self._answered_at is not None:
-                self._answers = dict(self._dialogue.brain.slots)
+                self._answers |= self._dialogue.brain.slots
             await self._listening.close()
             await self._speaker.close()
         if self._media is not None:
@@ -255,8 +299,9 @@ class CallSession:
         if self._placing is not None:
             self._placing.over(outcome, self._facts(), self._transferred_to)
         await self._log.close()
-        if brain is not None:
+        for brain in self._brains:
             await brain.close()
+        if self._brains:
             for run in self._audit.rest():
                 self._log.lost_tool(run)
             await self._log.close()
@@ -301,6 +346,7 @@ class CallSession:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
         self._leg.on_hangup = self._leg.on_digits = self._leg.on_held = self._leg.on_transfer = None
         self._dialogue = self._listening = self._speaker = self._media = None
+        self._brains.clear()
 
     async def _prepare_opening(self, media: MediaLegHandle) -> None:
         """Have the greeting synthesised while it rings: there, if the box places the call."""
@@ -317,9 +363,15 @@ class CallSession:
         if (self._line.agent != "flow" or self._line.converses) and self._hooks.wanted("tools"):
             self._offered = await host_tools(self._hooks)
 
+    def _recording_by(self, line: Line) -> CallRecording:
+        services = self._services
+        return CallRecording(
+            self.call_id, line.record, services.recorder, services.recordings, services.clock, self._log.say
+        )
+
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def _connect_conversation(self, media: MediaLegHandle) -> None:
+    def _connect_conversation(self, media: MediaLegHandle, first_turn: int = 0) -> None:
         services, line = self._services, self._line
         if self._recording.asks:
             line = without_disclosure(line)
@@ -344,7 +396,7 @@ class CallSession:
             brain = realtime.brain
         else:
             make = make_shared_brain if line.agent == "flow" and line.converses else make_brain
-            brain = make(line, self._leg.info, model, self._hooks, self._offered)
+            brain = with_fallback(make(line, self._leg.info, model, self._hooks, self._offered), line, self._leg.info)
         if line.keys:
             brain = with_shortcuts(brain, line, self._leg.info)
         if self._recording.asks:
@@ -367,6 +419,8 @@ class CallSession:
             hooks=self._hooks,
             on_consent=self._recording.consented,
             on_private=self._recording.private,
+            gives_up_after=line.on_engine_failure.after if line.on_engine_failure is not None else None,
+            first_turn=first_turn,
         )
         self._listening = Listening(
             media.slot,
@@ -384,14 +438,12 @@ class CallSession:
             lead_s=lambda: drafts.lead.seconds,
             overhear=self._overheard,
         )
-        self._speaker = Speaker(
-            media,
-            services.rings,
-            services.tts,
-            voice_of(line),
-            services.clock.monotonic,
-            self._dialogue.utterance_over,
-        )
+        if self._speaker is None:
+            self._speaker = Speaker(
+                media, services.rings, services.tts, voice_of(line), services.clock.monotonic, dialogue.utterance_over
+            )
+        else:
+            self._speaker.become(services.tts, voice_of(line), dialogue.utterance_over)
         self._dialogue.attach(self._listening, self._speaker)
         for trouble in self._early_troubles:
             self._dialogue.note_trouble(trouble)

@@ -9,6 +9,7 @@ from typing import Final
 
 from appliance.calls import brains
 from appliance.calls.key_use import KeyUse
+from appliance.conversation import manners
 from appliance.conversation.brain import (
     OPEN,
     Brain,
@@ -30,23 +31,16 @@ from appliance.dialplan.text import render
 from appliance.events import ToolRun
 from appliance.signalling.leg import CallInfo
 
-_NOBODY: Final[Mapping[str, str]] = {
-    "en": "I am sorry, nobody can take your call right now.",
-    "de": "Es tut mir leid, im Moment ist niemand erreichbar.",
-    "fr": "Je suis désolé, personne n'est disponible pour le moment.",
-    "es": "Lo siento, en este momento no hay nadie disponible.",
-}
 _ENDING: Final = "completed"
 
 
 def with_shortcuts(brain: Brain, line: Line, info: CallInfo) -> Brain:
     """``brain``, which leads a call on ``line``, with the line's keys before it."""
-    base = brains.spoken_language(line).partition("-")[0]
     return ShortcutBrain(
         brain,
         line.keys,
         values=brains.values_of(line, info),
-        nobody=_NOBODY.get(base, _NOBODY["en"]),
+        nobody=manners.nobody_there(brains.spoken_language(line)),
         barge_in=line.barge_in,
         make_flow=None if line.agent == "flow" else lambda: brains.FlowBrain(line, info),
     )

@@ -70,6 +70,12 @@ class CallKeeping:
         self.turns = 0
         self.recording = ""
 
+    def go_on_with(self, hooks: HooksOfCall) -> None:
+        """Another line has the call now: ask its plugins. Where none of them asks to be, those before still are."""
+        if hooks.wanted("before_storing") or not self._asks:
+            self._hooks, self._asks = hooks, hooks.wanted("before_storing")
+        self._sums_up = self._sums_up or hooks.wanted("call_ended")
+
     def say(self, event: CallEvent) -> None:
         """Have it kept. Returns at once."""
         if isinstance(event, TurnFinished):

@@ -96,6 +96,16 @@ class GoTo:
 
 
 @dataclass(frozen=True)
+class EnginesFailed:
+    """Replies have failed, or callers could not be understood, as often as the line puts up with; ``problem``: why.
+
+    Only for brains of lines that say what is to be done then.
+    """
+
+    problem: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something that the box has to tell the caller by itself, between two turns; never given to a brain."""
 
@@ -112,7 +122,9 @@ class Detected:
     what: Literal["machine", "message", "screening"]
 
 
-Input: TypeAlias = Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo | Detected
+Input: TypeAlias = (
+    Opening | Heard | Key | KeysEnded | Silence | Spoken | TransferFailed | GoTo | EnginesFailed | Detected
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,14 @@ class Transfer:
     attended: bool = False
     timeout_s: float = 30.0
     announce: str = ""
+
+
+@dataclass(frozen=True)
+class ChangeLine:
+    """Go on as the line of that name when everything has been said; the last step of a reply."""
+
+    line: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -210,7 +230,19 @@ class Pace:
 
 
 Step: TypeAlias = (
-    Say | Speak | Listen | HangUp | Transfer | SendDigits | Consented | Used | Asked | Answered | Trouble | Pace
+    Say
+    | Speak
+    | Listen
+    | HangUp
+    | Transfer
+    | ChangeLine
+    | SendDigits
+    | Consented
+    | Used
+    | Asked
+    | Answered
+    | Trouble
+    | Pace
 )
 
 

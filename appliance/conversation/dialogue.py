@@ -13,7 +13,9 @@ from appliance.conversation.brain import (
     Answered,
     Asked,
     Brain,
+    ChangeLine,
     Consented,
+    EnginesFailed,
     HangUp,
     Heard,
     Input,
@@ -49,13 +51,15 @@ from appliance.events import Consent, Doing, InputBy
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES: Final = 2
+_FAILED: Final = "the agent's engines failed"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The conversation is over because the agent says so."""
+    """The conversation is over because the agent says so; ``line`` is the one that goes on with it, "" for none."""
 
     reason: str
+    line: str = ""
 
 
 HandOn: TypeAlias = Callable[[Transfer], Awaitable[str | TransferFailed]]
@@ -70,7 +74,8 @@ class Dialogue:
     the next one whenever there is news, ``press`` with keys that the brain wants pressed on the line. What it says by
     itself is in the line's ``language``; ``fillers`` replace what it bridges waits with. ``hooks`` are the call's.
     ``on_consent`` is called with what a caller says about being recorded, ``on_private`` as what is private begins and
-    ends.
+    ends. After ``gives_up_after`` failures in a row the brain is told of them (:class:`EnginesFailed`) and has its own
+    way of ending the call; None: the dialogue ends it. ``first_turn`` numbers the turns.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class Dialogue:
         hooks: HooksOfCall = NONE,
         on_consent: Callable[[Consent], None] = lambda consent: None,
         on_private: Callable[[bool], None] = lambda begins: None,
+        gives_up_after: int | None = None,
+        first_turn: int = 0,
     ) -> None:
         self.brain = brain
         self._hooks = hooks
@@ -106,14 +113,15 @@ class Dialogue:
         self._on_turn = on_turn
         self._inputs = Inputs(now)
         self._said = asyncio.Event()
-        self._turn = TurnLog(0)
+        self._turn = TurnLog(first_turn)
         self._reply: asyncio.Task[Ended | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._key_timer: asyncio.TimerHandle | None = None
         self._key_timeout_s: float | None = None
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
-        self._failures = 0
+        self._failures = self._deaf = 0
+        self._gives_up_after = gives_up_after
         self._hand_on = hand_on
         self._handing_on = False
         self._progress = Progress(on_progress)
@@ -163,6 +171,11 @@ class Dialogue:
         self._finish_turn()
         self._announcing = True
         await self._say_alone(text, interruptible=False)
+
+    @property
+    def next_turn(self) -> int:
+        """The number of the turn that comes next, once this is closed."""
+        return self._turn.number
 
     async def close(self) -> None:
         """Stop everything and report the turn under way."""
@@ -416,14 +429,15 @@ class Dialogue:
     async def _answer(self, value: Input | Notice) -> Ended | None:
         """Carry out one reply; an engine that fails is apologised for, twice in a row ends the call."""
         try:
+            if problem := self._deafness(value):
+                return await self._give_up(problem)
             ended = await self._carry_out(value)
         except EngineError as error:
             self._failures += 1
             self._turn.problem = str(error)
             logger.error("the reply failed: %s", error)
-            if self._failures >= _MAX_FAILURES:
-                await self._say_alone(manners.farewell(self._language))
-                return Ended("the agent's engines failed")
+            if self._failures >= (self._gives_up_after or _MAX_FAILURES):
+                return await self._give_up(str(error))
             await self._say_alone(manners.apology(self._language))
             if not self._turn.interrupted:
                 self._was_heard()
@@ -431,6 +445,26 @@ class Dialogue:
             return None
         self._failures = 0
         return ended
+
+    async def _give_up(self, problem: str) -> Ended | None:
+        """Engines have failed as often as is put up with."""
+        if self._gives_up_after is None:
+            await self._say_alone(manners.farewell(self._language))
+            return Ended(_FAILED)
+        self._failures = self._deaf = 0
+        try:
+            return await self._carry_out(EnginesFailed(problem))
+        except EngineError as error:
+            logger.error("the line's way out failed, too: %s", error)
+            return Ended(_FAILED)
+
+    def _deafness(self, value: Input | Notice) -> str:
+        """Why callers could not be understood, turn after turn; "" where they were, or nothing is done about it."""
+        if self._gives_up_after is None or not isinstance(value, Heard) or value.instead is not None:
+            return ""
+        unheard = self._turn.problem if not value.text else ""
+        self._deaf = self._deaf + 1 if unheard else 0
+        return unheard if self._deaf >= self._gives_up_after else ""
 
     def _announce_now(self) -> None:
         """Put what is to be announced where the next input would be, if it is nobody's turn."""
@@ -511,6 +545,9 @@ class Dialogue:
                     case HangUp(reason):
                         self._keep_private(False)
                         ended = Ended(reason)
+                    case ChangeLine(line, reason):
+                        self._keep_private(False)
+                        ended = Ended(reason, line)
                     case Transfer():
                         self._keep_private(False)
                         transfer = step
@@ -538,7 +575,9 @@ class Dialogue:
             await self._until_said()
             if not self._turn.interrupted:
                 self._was_heard()
-        if utterance is not None and utterance.failed and not utterance.played:
+        unheard = utterance is not None and utterance.failed and not utterance.played
+        if unheard and not isinstance(value, EnginesFailed):
+            assert utterance is not None
             raise EngineError(utterance.failed)
         return ended if transfer is None else await self._transfer(transfer)
 

@@ -140,6 +140,27 @@ _FAREWELLS: Final[Mapping[str, str]] = {
     "fr": "Je suis désolée, je ne peux pas vous aider pour le moment. Au revoir.",
     "es": "Lo siento, ahora mismo no puedo ayudarle. Adiós.",
 }
+_GIVEN_UP: Final[Mapping[str, str]] = {
+    "en": "I am sorry, I cannot help you right now.",
+    "de": "Es tut mir leid, ich kann Ihnen gerade nicht helfen.",
+    "fr": "Je suis désolée, je ne peux pas vous aider pour le moment.",
+    "es": "Lo siento, ahora mismo no puedo ayudarle.",
+    "it": "Mi dispiace, al momento non posso aiutarla.",
+}
+_NOBODY: Final[Mapping[str, str]] = {
+    "en": "I am sorry, nobody can take your call right now.",
+    "de": "Es tut mir leid, im Moment ist niemand erreichbar.",
+    "fr": "Je suis désolé, personne n'est disponible pour le moment.",
+    "es": "Lo siento, en este momento no hay nadie disponible.",
+    "it": "Mi dispiace, al momento non c'è nessuno disponibile.",
+}
+_CALL_AGAIN: Final[Mapping[str, str]] = {
+    "en": "Please try again later. Goodbye.",
+    "de": "Bitte versuchen Sie es später noch einmal. Auf Wiederhören.",
+    "fr": "Veuillez rappeler plus tard. Au revoir.",
+    "es": "Por favor, llame más tarde. Adiós.",
+    "it": "Per favore, richiami più tardi. Arrivederci.",
+}
 _TIME_IS_UP: Final[Mapping[str, str]] = {
     "en": "We have reached the longest time that a call may take. Goodbye.",
     "de": "Die Höchstdauer für ein Gespräch ist erreicht. Auf Wiederhören.",
@@ -206,6 +227,21 @@ def not_understood(language: str) -> str:
 def farewell(language: str) -> str:
     """Said where replies fail again and again, before the call is ended."""
     return _FAREWELLS.get(_base(language), _FAREWELLS["en"])
+
+
+def given_up(language: str) -> str:
+    """Said where replies have failed, and somebody else goes on with the caller."""
+    return _GIVEN_UP.get(_base(language), _GIVEN_UP["en"])
+
+
+def nobody_there(language: str) -> str:
+    """Said where the caller could not be handed on."""
+    return _NOBODY.get(_base(language), _NOBODY["en"])
+
+
+def call_again(language: str) -> str:
+    """Said after that, where the call is ended."""
+    return _CALL_AGAIN.get(_base(language), _CALL_AGAIN["en"])
 
 
 def time_is_up(language: str) -> str:

@@ -132,6 +132,11 @@ class Speaker:
         self._running: tuple[Utterance, int] | None = None
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
 
+    def become(self, tts: EnginePool, voice: Voice, on_over: Callable[[Utterance], None]) -> None:
+        """Say what comes next in another voice. What was said before has been said, or :meth:`stop` has been called."""
+        self._tts, self._voice, self._on_over = tts, voice, on_over
+        self.pace = 1.0
+
     @property
     def speaking(self) -> bool:
         """Something is being said, or about to be; also while it is paused."""

@@ -43,7 +43,7 @@ _REFUSING_KEYS = ("name", "description", "match", "refuse", "timezone", "region"
 FIXED_KEYS = (*OWN_KEYS, *CLOSING_KEYS, "refuse", "plugins", "timezone", "region")
 """What `closed.instead` cannot change."""
 _CONVERSE_KEYS = ("prompt", "transfers", "context_tokens", "reply_tokens")
-_MODEL_KEYS = ("prompt", "fallback", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
+_MODEL_KEYS = ("prompt", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Draft:
         """The step at which the flow begins; "" where none does."""
         if self.line.agent == "flow":
             return self.order[0] if self.order else ""
-        step = self.line.fallback.step if self.line.fallback is not None else None
+        step = self.line.on_engine_failure.step if self.line.on_engine_failure is not None else None
         return step or next((target for _, target in _key_targets(self.line)), "")
 
     @cached_property
@@ -103,9 +103,11 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
         missing_words: tells which words of a phrase the recogniser does not know.
     """
     found = [*_agent(draft), *_closing(draft), *_pronunciations(draft), *_variables(draft)]
-    fallback = draft.line.fallback
-    if fallback is not None and fallback.transfer is not None:
-        found += _announcement(("fallback", "transfer", "announce"), fallback.transfer)
+    failure = draft.line.on_engine_failure
+    if failure is not None and failure.transfer is not None:
+        found += _announcement(("on_engine_failure", "transfer", "announce"), failure.transfer)
+    if failure is not None and failure.line == draft.line.name:
+        found.append(Problem(("on_engine_failure", "line"), f"{failure.line!r} is this line itself", "name another"))
     for key, shortcut in draft.line.keys.items():
         if shortcut.transfer is not None:
             found += _announcement(("keys", key, "transfer", "announce"), shortcut.transfer)
@@ -143,8 +145,8 @@ def _agent(draft: Draft) -> Iterator[Problem]:
         for key in _TEXT_KEYS if line.agent == "realtime" else ():
             if key in line.model_fields_set:
                 yield Problem((key,), "has no effect with agent: realtime", "remove it, or set agent: llm")
-        if draft.order and not draft.start and not {"fallback", "keys"} & wrong:
-            hint = "remove it, set agent: flow, or name the step to go on with in fallback.step or keys"
+        if draft.order and not draft.start and not {"on_engine_failure", "keys"} & wrong:
+            hint = "remove it, set agent: flow, or name the step to go on with in on_engine_failure.step or keys"
             yield Problem(("flow",), f"has no effect with agent: {line.agent}", hint)
         if draft.start and not draft.order and "flow" not in wrong:
             for path, target in _outside(line):
@@ -233,11 +235,11 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         yield ("disclosure",), line.disclosure
     if line.greeting:
         yield ("greeting",), line.greeting.text
-    if line.fallback:
-        yield ("fallback", "say"), line.fallback.say
-        if line.fallback.transfer:
-            yield ("fallback", "transfer", "to"), line.fallback.transfer.to
-            yield ("fallback", "transfer", "announce"), line.fallback.transfer.announce
+    if line.on_engine_failure:
+        yield ("on_engine_failure", "say"), line.on_engine_failure.say or ""
+        if line.on_engine_failure.transfer:
+            yield ("on_engine_failure", "transfer", "to"), line.on_engine_failure.transfer.to
+            yield ("on_engine_failure", "transfer", "announce"), line.on_engine_failure.transfer.announce
     for digit, shortcut in line.keys.items():
         yield ("keys", digit, "say"), shortcut.say
         yield ("keys", digit, "hang_up"), shortcut.hang_up or ""
@@ -345,8 +347,8 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
 
 def _outside(line: Line) -> Iterator[tuple[Path, str]]:
     """The steps at which the flow can be entered other than from a step or by its beginning."""
-    if line.fallback is not None and line.fallback.step is not None:
-        yield ("fallback", "step"), line.fallback.step
+    if line.on_engine_failure is not None and line.on_engine_failure.step is not None:
+        yield ("on_engine_failure", "step"), line.on_engine_failure.step
     yield from _key_targets(line)
 
 

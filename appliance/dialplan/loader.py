@@ -291,6 +291,8 @@ class _Reader:
             return
         if line.closed is not None and line.closed.line is not None:
             self._named.append((whole, ("closed", "line"), line.closed.line))
+        if line.on_engine_failure is not None and line.on_engine_failure.line is not None:
+            self._named.append((whole, ("on_engine_failure", "line"), line.on_engine_failure.line))
         self._wrong(*self._numbers.add(line, whole, ()))
         if self._catch_all and line.name not in self._lines:
             what = f"line {line.name!r} never answers: {self._catch_all!r} above it matches every call"

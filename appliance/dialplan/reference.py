@@ -11,7 +11,7 @@ from appliance.dialplan.match import Match, NumbersFrom, Regex
 from appliance.dialplan.schema import (
     Closed,
     DurationWarning,
-    Fallback,
+    EngineFailure,
     Filler,
     Line,
     LineEngines,
@@ -56,7 +56,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`turn`", Turn),
     ("`no_input`", NoInput),
     ("`no_match`", NoMatch),
-    ("`fallback`", Fallback),
+    ("`on_engine_failure`", EngineFailure),
     ("One of `transfers`", TransferChoice),
     ("`memory`", Memory),
     ("`filler`", Filler),

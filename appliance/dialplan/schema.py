@@ -126,23 +126,36 @@ class Filler(Section):
     )
 
 
-class Fallback(Section):
-    """What becomes of the caller when the language model fails: a transfer, a step of `flow`, or else the end."""
+class EngineFailure(Section):
+    """What becomes of the caller when engines fail: a transfer, a step of `flow`, another line, or the end."""
 
-    after: int = Field(default=2, ge=1, le=2, description="So many replies in a row have to fail; 1: the first.")
-    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
-        default="I am sorry, I cannot help you right now.",
-        description="Said first; the caller cannot cut it short. Empty for nothing.",
+    after: int = Field(
+        default=2,
+        ge=1,
+        le=2,
+        description="So many replies in a row have to fail, or turns of the caller's to be recognised; 1: the first.",
+    )
+    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] | None = Field(
+        default=None,
+        description="Said first; the caller cannot cut it short. Empty for nothing; unless given, a sentence in the "
+        "line's language.",
     )
     transfer: Annotated[TransferTarget, BeforeValidator(target)] | None = Field(
         default=None, description="Who to hand the caller on to: a number, or a mapping as in a `transfer` step."
     )
     step: str | None = Field(default=None, description="The step of `flow` that goes on with the caller.")
+    line: Name | None = Field(
+        default=None,
+        description="The line that goes on with the caller, from its opening, with its own engines and plugins: one "
+        "that takes messages, say.",
+    )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Fallback:
-        if self.transfer is not None and self.step is not None:
-            raise fault("has both transfer and step", "keep one; a step can transfer, too")
+    def _one_way(self) -> EngineFailure:
+        ways = [key for key in ("transfer", "step", "line") if getattr(self, key) is not None]
+        if len(ways) > 1:
+            hint = "a step can transfer, too" if "step" in ways else "that line can transfer, too"
+            raise fault(f"has both {ways[0]} and {ways[1]}", f"keep one; {hint}")
         return self
 
 
@@ -360,11 +373,11 @@ class Line(Section):
     flow: dict[Name, TaggedStep] = Field(
         default={},
         description="With `agent: flow`: steps by name. The first one is where the call begins. With `agent: llm`: "
-        "those that `fallback` or `keys` go on with.",
+        "those that `on_engine_failure` or `keys` go on with.",
     )
-    fallback: Fallback | None = Field(
+    on_engine_failure: EngineFailure | None = Field(
         default=None,
-        description="With `agent: llm`: what to do when the model fails; without it, the call ends with an apology.",
+        description="What to do when model, recogniser or synthesiser fail; without it, the call ends with an apology.",
     )
     pronunciations: dict[str, str] = Field(
         default={}, description="Words the recogniser does not know, with their ARPAbet phones."

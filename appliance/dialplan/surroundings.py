@@ -102,8 +102,8 @@ def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
     for name, step in line.flow.items():
         if isinstance(step, TransferStep):
             yield ("flow", name, "transfer"), step.transfer
-    if line.fallback is not None and line.fallback.transfer is not None:
-        yield ("fallback", "transfer"), line.fallback.transfer
+    if line.on_engine_failure is not None and line.on_engine_failure.transfer is not None:
+        yield ("on_engine_failure", "transfer"), line.on_engine_failure.transfer
     if line.closed is not None and line.closed.transfer is not None:
         yield ("closed", "transfer"), line.closed.transfer
     for key, shortcut in line.keys.items():
@@ -132,7 +132,9 @@ def _targets(line: Line, around: Surroundings) -> Iterator[Problem]:
 
 def _engines(line: Line, around: Surroundings) -> Iterator[Problem]:
     languages = around.languages
-    recognised = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
+    recognised = line.agent != "realtime" or (
+        line.on_engine_failure is not None and line.on_engine_failure.step is not None
+    )
     if recognised and languages is not None and line.language.partition("-")[0] not in languages:
         what = f"the recogniser does not understand {line.language!r}"
         hint = f"it understands {', '.join(sorted(languages))}; or name another engines.asr.provider in appliance.yaml"
@@ -168,7 +170,9 @@ def _named_engines(line: Line, around: Surroundings) -> Iterator[Problem]:
 
 def _voice(line: Line, around: Surroundings) -> Iterator[Problem]:
     language = line.voice.language or line.language
-    spoken = line.agent != "realtime" or (line.fallback is not None and line.fallback.step is not None)
+    spoken = line.agent != "realtime" or (
+        line.on_engine_failure is not None and line.on_engine_failure.step is not None
+    )
     if around.voice is None or not spoken or (not line.voice.name and language == _USUAL_LANGUAGE):
         return
     what, _, hint = around.voice(line.voice.name, language).partition("; ")

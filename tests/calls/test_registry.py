@@ -152,7 +152,7 @@ class Taken:
             def note_trouble(self, hook: str, outcome: HookOutcome) -> None:
                 taken.troubles.append(f"{hook} {outcome.outcome}")
 
-            def __init__(self, leg: Leg, line: Line, services: Any, *, closed: str) -> None:
+            def __init__(self, leg: Leg, line: Line, services: Any, *, closed: str, lines: Any) -> None:
                 self.call_id, self.trunk = leg.info.leg_id, leg.info.trunk
                 self.gone: list[HangupCause] = []
                 leg.on_hangup = self.gone.append

@@ -282,16 +282,27 @@ LLM = "name: x\nagent: llm\nprompt: y\n"
         ("name: x\nagent: llm", "1: prompt: is missing; tell the model what it is to do, or set agent: flow"),
         ("name: x\nprompt: y\nflow: {a: {hang_up: x}}", "2: prompt: has no effect with agent: flow; remove it"),
         ("name: x\nagent: llm\nprompt: y\nflow: {a: {hang_up: x}}", "4: flow: has no effect with agent: llm"),
-        ("name: x\nfallback: {}\nflow: {a: {hang_up: x}}", "2: fallback: has no effect with agent: flow"),
-        (f"{LLM}fallback: {{step: a}}", "4: fallback.step: there is no step 'a'; give the line a flow with it"),
         (
-            f"{LLM}fallback: {{step: b}}\nflow: {{a: {{hang_up: x}}}}",
-            "4: fallback.step: there is no step 'b'; known: a",
+            f"{LLM}on_engine_failure: {{step: a}}",
+            "4: on_engine_failure.step: there is no step 'a'; give the line a flow with it",
         ),
-        (f"{LLM}fallback: {{step: b}}\nflow: {{a: {{say: x}}, b: {{hang_up: x}}}}", "5: flow.a: no step leads to 'a'"),
-        (f"{LLM}fallback: {{step: a, transfer: 7}}\nflow: {{a: {{hang_up: x}}}}", "4: fallback: has both transfer and"),
-        (f"{LLM}fallback: {{transfer: {{to: 7, announce: x}}}}", "4: fallback.transfer.announce: nobody hears it"),
-        (f"{LLM}fallback: {{say: '${{b}}'}}", "4: fallback.say: unknown variable ${b}"),
+        (
+            f"{LLM}on_engine_failure: {{step: b}}\nflow: {{a: {{hang_up: x}}}}",
+            "4: on_engine_failure.step: there is no step 'b'; known: a",
+        ),
+        (
+            f"{LLM}on_engine_failure: {{step: b}}\nflow: {{a: {{say: x}}, b: {{hang_up: x}}}}",
+            "5: flow.a: no step leads to 'a'",
+        ),
+        (
+            f"{LLM}on_engine_failure: {{step: a, transfer: 7}}\nflow: {{a: {{hang_up: x}}}}",
+            "4: on_engine_failure: has both transfer and",
+        ),
+        (
+            f"{LLM}on_engine_failure: {{transfer: {{to: 7, announce: x}}}}",
+            "4: on_engine_failure.transfer.announce: nobody hears it",
+        ),
+        (f"{LLM}on_engine_failure: {{say: '${{b}}'}}", "4: on_engine_failure.say: unknown variable ${b}"),
         (f"{LLM}tools: [hang_up, trnsfer]", "4: tools.1: there is no tool 'trnsfer'; did you mean 'transfer'?"),
         (f"{LLM}tools: [transfer]", "4: tools.0: there is nobody to hand on to; name them under transfers"),
         (f"{LLM}tools: [remember]", "4: tools.0: nothing is remembered on this line; set memory.enabled: true"),
@@ -303,7 +314,7 @@ LLM = "name: x\nagent: llm\nprompt: y\n"
         (f"{LLM}turn: {{min_silence_s: 2}}", "4: turn: min_silence_s 2 is more than max_silence_s 1.55; set"),
         (f"{LLM}turn: {{max_silence_s: 4}}", "4: turn.max_silence_s: must be at most 3, not 4"),
         ("name: x\ntools: []\nflow: {a: {hang_up: x}}", "2: tools: has no effect with agent: flow; remove it"),
-        (f"{LLM}fallback: {{after: 0}}", "4: fallback.after: must be at least 1, not 0"),
+        (f"{LLM}on_engine_failure: {{after: 0}}", "4: on_engine_failure.after: must be at least 1, not 0"),
         ("name: x\nmatch: {called: '*49'}", "2: match.called: '*49' is not a number or a prefix; write it in full, or"),
         ("name: x\nmatch: {called: []}", "2: match.called: must not be empty"),
         ("name: x\npronunciations: {chaya: CH EE}", "2: pronunciations.chaya: 'EE' is not a phone; use AA AE"),
@@ -517,7 +528,7 @@ def test_a_mistake_in_a_rule_for_recording(rest: str, expected: str) -> None:
 )
 @pytest.mark.parametrize("agent", ["flow", "llm"])
 def test_a_mistake_in_a_key_that_does_something_at_any_time(agent: str, keys: str, expected: str) -> None:
-    leads = "agent: llm\nprompt: Be brief.\nfallback: {step: bye}\n" if agent == "llm" else ""
+    leads = "agent: llm\nprompt: Be brief.\non_engine_failure: {step: bye}\n" if agent == "llm" else ""
     text = f"name: test\n{leads}keys: {keys}\nflow: {{bye: {{hang_up: Goodbye.}}}}\n"
     told = mistakes(text, llm=True, trunks=["carrier"], routes=True)
     assert any(expected in mistake for mistake in told), told

@@ -80,7 +80,7 @@ async def test_the_line_goes_on_with_its_flow(tmp_path: Path) -> None:
         "agent": "llm",
         "prompt": "Take bookings.",
         "greeting": "Good morning.",
-        "fallback": {"after": 1, "say": "Let us do it by hand.", "step": "people"},
+        "on_engine_failure": {"after": 1, "say": "Let us do it by hand.", "step": "people"},
         "flow": {"people": {"ask": "For how many?", "digits": {"max": 2}}, "bye": {"hang_up": "Goodbye."}},
     }
     found = await outcome_of(tmp_path, lines.question(tmp_path), None, line=line)

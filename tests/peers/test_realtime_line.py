@@ -37,7 +37,7 @@ LINES: dict[str, dict[str, object]] = {
     },
     FALLBACK: {
         **GREETED,
-        "fallback": {"after": 1, "say": "Let us do it by hand.", "step": "people"},
+        "on_engine_failure": {"after": 1, "say": "Let us do it by hand.", "step": "people"},
         "flow": {"people": {"ask": "For how many?", "digits": {"max": 2}}, "bye": {"hang_up": "Goodbye."}},
     },
     BY_MODEL: {**GREETED, "turn": {"by": "model"}},
