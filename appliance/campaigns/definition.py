@@ -237,9 +237,9 @@ class Breaker(Section):
 class Pacing(Section):
     """How fast it calls. The box's and the trunk's own limits hold as well."""
 
-    max_calls: int = Field(default=10, ge=1, le=10_000, description="Calls of this campaign at a time, on each box.")
+    max_calls: int = Field(default=10, ge=1, le=10_000, description="Calls at a time, on all boxes together.")
     calls_per_s: float = Field(
-        default=1.0, gt=0, le=100, description="Calls begun per second on each box; never more in any second."
+        default=1.0, gt=0, le=100, description="Calls begun per second, on all boxes together; never more in any second."
     )
     ring_timeout_s: float = Field(default=30.0, ge=5, le=180, description="It rings so long at most, in seconds.")
     max_abandoned_percent: float = Field(

@@ -12,10 +12,11 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
-from appliance.campaigns import operations
+from appliance.campaigns import operations, simulate
 from appliance.campaigns.checking import check
 from appliance.campaigns.columns import columns_of
 from appliance.campaigns.definition_files import misfits, read_definition
@@ -23,7 +24,10 @@ from appliance.campaigns.exporter import Format, What, export
 from appliance.campaigns.importer import CampaignLeads, import_leads
 from appliance.campaigns.lead_files import examine
 from appliance.campaigns.lead_rows import RowError
+from appliance.campaigns.mix import ASSUMED
+from appliance.campaigns.mix_files import mix_of_campaign, read_mix
 from appliance.campaigns.number_lists import import_numbers, whole_number
+from appliance.campaigns.simulate import Box, Simulation
 from appliance.cli.campaign_text import (
     MENDABLE,
     about_file,
@@ -31,6 +35,7 @@ from appliance.cli.campaign_text import (
     check_text,
     list_text,
     numbers_text,
+    simulation_text,
     status_text,
 )
 from appliance.cli.progress import ProgressBar
@@ -98,6 +103,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="how (default: as FILE ends, or csv); csv is made safe for spreadsheets",
     )
     exported.add_argument("--attempts", action="store_true", help="each call instead of each lead")
+    _add_simulate(add("simulate", run_simulate, "run a campaign in virtual time, and tell how it would go"))
     dnc = add("dnc", run_dnc, "the do-not-call list: of all campaigns, or of one")
     dnc.add_argument(
         "what", choices=("import", "add", "list", "remove"), metavar="WHAT", help="import, add, list, remove"
@@ -137,6 +143,19 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--errors-in", type=Path, metavar="FOLDER", help="where to write rows that are wrong (default: beside FILE)"
     )
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "What becomes of each call is drawn from a mix: see docs/campaign-rules.md. Nothing is kept."
+    parser.add_argument("name", metavar="NAME", help="the campaign; its leads that are not done are called")
+    mix = parser.add_mutually_exclusive_group()
+    mix.add_argument("--mix", type=Path, metavar="FILE", help="what becomes of calls, YAML (default: a guess)")
+    mix.add_argument("--from", dest="earlier", metavar="NAME", help="as the calls of that campaign have come out")
+    parser.add_argument(
+        "--start", metavar="TIME", help="when it is started, such as 2026-12-01T09:00-05:00 (default: now)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the draws (default: 1)")
+    parser.add_argument("--runs", type=_positive, metavar="N", help="how often (default: 25, fewer of a long list)")
 
 
 # --- actions ------------------------------------------------------------------------------------------------------
@@ -301,6 +320,40 @@ def run_export(args: argparse.Namespace) -> int:
         return 0
     found = {"name": args.name, "file": str(args.output), "format": chosen, what: written}
     return _told(args, found, f"{args.output}: {written:,} {what}")
+
+
+def run_simulate(args: argparse.Namespace) -> int:
+    """0; it tells, and keeps nothing."""
+    settings = load_settings(args.config, args.set)
+    given = read_mix(args.mix) if args.mix is not None else None
+    start = _moment(args.start) if args.start else None
+
+    async def work(store: CampaignStore) -> Simulation:
+        row = await store.campaign(args.name)
+        definition = operations.definition_of(row)
+        mix = given or (await mix_of_campaign(store, args.earlier) if args.earlier else ASSUMED)
+        leads = [lead async for lead in store.leads(row.name, states=("waiting", "claimed"))]
+        trunk = settings.trunks.get(definition.trunk)
+        box = Box(
+            settings.limits.max_calls,
+            trunk.max_calls if trunk is not None else None,
+            trunk.max_cps if trunk is not None else None,
+        )
+        with ProgressBar("runs", shown=not args.json) as bar:
+            begin = start or await store.now()
+            return simulate.run(definition, leads, mix, begin, args.seed, box=box, runs=args.runs, progress=bar)
+
+    found = _with_store(settings, work)
+    guess = "" if args.mix or args.earlier else "of a guess at what becomes of calls; --mix and --from know better"
+    return _told(args, found.as_json(), simulation_text(found, guess))
+
+
+def _moment(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise CampaignError(f"--start {text!r} is not a time; write it as 2026-12-01T09:00-05:00") from None
+    return when.astimezone(UTC)
 
 
 def run_dnc(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from appliance.campaigns.columns import Columns
 from appliance.campaigns.lead_files import LeadFile
+from appliance.campaigns.simulate import Simulation
 from appliance.cli.calls import printable
 from appliance.cli.progress import bar
 
@@ -124,6 +125,32 @@ def about_import(found: Mapping[str, Any]) -> str:
         hint = ": mend them there, and import that file" if MENDABLE & set(found["errors_by_kind"]) else ""
         lines.append(f"they are in {found['error_file']}{hint}")
     return "\n".join(lines)
+
+
+def simulation_text(found: Simulation, guess: str) -> str:
+    """A table: each quantity as a tenth, half and nine tenths of the runs have it."""
+    runs = f"{len(found.runs)} run{'s' if len(found.runs) != 1 else ''}"
+    lines = [f"{found.leads:,} leads from {_local(found.start.isoformat())} on, {runs}{f', {guess}' if guess else ''}"]
+    rows = [("", "10 %", "50 %", "90 %")]
+    rows += [(row.name, _quantity(row.p10), _quantity(row.p50), _quantity(row.p90)) for row in found.rows()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for name, *values in rows:
+        cells = "  ".join(value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
+        lines.append(f"{name:<{widths[0]}}  {cells}")
+    if found.never:
+        causes = ", ".join(f"{count:,} {_CAUSES.get(cause, cause)}" for cause, count in found.never.items())
+        lines.append(f"never called: {causes}")
+    stopped = {run.stopped for run in found.runs if run.stopped}
+    lines += [f"stopped before it was done: {printable(why)}" for why in sorted(stopped)[:3]]
+    return "\n".join(lines)
+
+
+def _quantity(value: float | datetime | None) -> str:
+    if value is None:
+        return "never"
+    if isinstance(value, datetime):
+        return _local(value.isoformat())
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def numbers_text(found: Mapping[str, Any]) -> str:

@@ -96,6 +96,15 @@ def test_a_campaign_from_its_definition_to_its_results(run: Operator) -> None:
     assert "1 may not be dialled by the trunk" in said
     assert json_run("check", "recall", "--limit", "1")["leads"] == 1
 
+    code, said, _ = run("simulate", "recall", "--runs", "3", "--start", "2026-12-01T12:00-05:00")
+    assert code == 0
+    assert "3 leads from" in said
+    assert "of a guess" in said
+    (run.folder / "mix.yaml").write_text("outcomes: {completed: {share: 1, ring_s: 5, talk_s: 20}}\n", encoding="utf-8")
+    assert json_run("simulate", "recall", "--mix", "mix.yaml", "--runs", "2")["leads"] == 3
+    assert "is not a time" in run("simulate", "recall", "--start", "noon")[2]
+    assert "there are no finished calls" in run("simulate", "recall", "--from", "recall")[2]
+
     assert "was created; it calls" in run("start", "recall")[1]
     assert "is running already" in run("start", "recall")[1]
     assert "is at revision 2" in run("set", "recall", "pacing.max_calls=20")[1]
