@@ -23,7 +23,7 @@ from appliance.errors import DialError, StoreError
 from appliance.events import Disposition
 from appliance.signalling.leg import CallInfo
 from appliance.signalling.outgoing_leg import OutgoingLeg
-from appliance.signalling.routes import Attempt, Dialler
+from appliance.signalling.routes import FORBIDDEN, Attempt, Dialler
 from appliance.signalling.trunks import TrunkTable
 from appliance.sip.uri import printable
 from appliance.store.callers import plain_number
@@ -112,7 +112,7 @@ class BoxOriginator:
             return OutgoingResult(problem=f"there is no line {order.line!r}; see `appliance check`")
         if line.refuse is not None:
             return OutgoingResult(problem=f"line {line.name!r} refuses calls: it has nobody to speak")
-        attempts = self._dialler.router.attempts(order.number, trunk=order.trunk)
+        attempts = _owning(order.caller_id, self._dialler.router.attempts(order.number, trunk=order.trunk))
         refused = registry.refusal()
         if refused:
             return OutgoingResult(problem=f"no room: {refused}")
@@ -152,6 +152,22 @@ def _info(order: OutgoingOrder, line: Line, attempt: Attempt) -> CallInfo:
         known={name: value for name, value in known.items() if value},
         zone=order.zone or zone_of(order.number) or line.timezone or "",
     )
+
+
+def _owning(caller_id: str, attempts: list[Attempt]) -> list[Attempt]:
+    """The ways on which ``caller_id`` may be shown.
+
+    Raises:
+        DialError: there is none: a number that is not ours is never shown.
+    """
+    if not caller_id:
+        return attempts
+    found = [one for one in attempts if caller_id in (one.trunk.caller_id, *one.trunk.caller_ids)]
+    if not found:
+        name = attempts[0].trunk.name
+        what = f"{caller_id} is not ours to show; if it is, list it under trunks.{name}.caller_ids"
+        raise DialError(what, status=FORBIDDEN, cause="denied")
+    return found
 
 
 def zone_of(number: str) -> str:

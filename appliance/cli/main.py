@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "schema": "print the JSON Schema of appliance.yaml, a dialplan or a plugin in YAML, for editors",
     "reload": "have the running box read its dialplans and plugins again",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
+    "dial": "have the running box call somebody, with the agent of a line",
     "call": "a softphone: dial a SIP URI, speak or play a file, listen",
     "bench": "place many simulated calls by a carrier's protocol and tell how they went",
     "doctor": "look for what would keep the box from working here",

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 
 from appliance.config.egress import HostPattern, address_mistakes, engine_mistakes
 from appliance.config.fields import (
@@ -21,6 +29,7 @@ from appliance.config.fields import (
     Port,
     Region,
     Seconds,
+    Secret,
     gathered,
 )
 from appliance.config.marks import Document, dotted
@@ -42,6 +51,7 @@ from appliance.config.validation import Section, fault, locate, short_form
 from appliance.errors import Mistake
 
 MEDIA_PORTS_PER_CALL: Final = 2
+_MIN_TOKEN: Final = 16
 _LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 
 
@@ -82,6 +92,28 @@ class MediaListener(Section):
 
     host: Host = Field(default="127.0.0.1", description="Address to bind.")
     port: Port = Field(default=8081, description="Port to bind; 0 takes any free one.")
+
+
+@short_form()
+def _tokens(value: Any) -> Any:
+    return [value] if not isinstance(value, list | tuple) else value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < _MIN_TOKEN:
+        raise fault(f"is shorter than {_MIN_TOKEN} characters", "make one with `openssl rand -hex 24`")
+    return value
+
+
+class Api(Section):
+    """The HTTP API below `/api/`."""
+
+    tokens: Annotated[tuple[Annotated[Secret, AfterValidator(_long_enough)], ...], BeforeValidator(_tokens)] = Field(
+        default=(),
+        max_length=32,
+        description="Whoever knows one may use the API and the commands that ask it: `!secret NAME`, or a list. "
+        "Without any, it is off.",
+    )
 
 
 class Listen(Section):
@@ -377,6 +409,7 @@ class Settings(Section):
     limits: Limits = Field(default=Limits(), description="How much the box takes on.")
     media: Media = Field(default=Media(), description="The audio clock.")
     log: Log = Field(default=Log(), description="Log lines.")
+    api: Api = Field(default=Api(), description="The HTTP API.")
     dialplans: Dialplans = Field(default=Dialplans(), description="Who answers which number.")
     plugins: Plugins = Field(default=Plugins(), description="Plugins.")
     state_dir: Path = Field(

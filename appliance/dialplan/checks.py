@@ -32,7 +32,11 @@ from appliance.engines.lexicon import PHONES
 Path: TypeAlias = tuple[str | int, ...]
 MissingWords: TypeAlias = Callable[[str], list[str]]
 
-_FIXED_VARIABLES = ("caller.number", "called.number", "line.name", *NETWORK_VARIABLES)
+_FIXED_VARIABLES = (
+    "caller.number", "called.number", "line.name", "campaign.owner", "campaign.name", *NETWORK_VARIABLES
+)  # fmt: skip
+_NAMED_BY_OTHERS = ("header.", "lead.")
+"""Begin variables whose names the dialplan does not know."""
 _BEFORE_ANY_QUESTION = ("closed",)
 _FILTERS = ("digits",)
 HAND_BACK = "continue_flow"
@@ -309,7 +313,7 @@ def _variables(draft: Draft) -> Iterator[Problem]:
         for name, spoken in variables_in(text):
             if path[0] == "transfers" and path[-1] == "announce" and name.startswith("slots."):
                 continue  # noted by tools, under names of their own
-            if name not in known and not (name.startswith("header.") and name != "header."):
+            if name not in known and not (name.startswith(_NAMED_BY_OTHERS) and name not in _NAMED_BY_OTHERS):
                 yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))
             elif name.removeprefix("slots.") in private and name.startswith("slots."):
                 hint = "do not say it, or remove private from its question"

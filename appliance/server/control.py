@@ -19,12 +19,15 @@ import uvloop
 from aiohttp import web
 
 from appliance.admin.app import make_app
+from appliance.admin.auth import Tokens, protect
+from appliance.admin.calls_api import CallsApi
 from appliance.admin.metrics import Metrics
 from appliance.admin.phone import PhonePages
 from appliance.admin.plugin_routes import PluginRoutes
 from appliance.admin.status import BoxStatus
 from appliance.calls.builtin_tools import BuiltinTools
 from appliance.calls.declarative_tools import DeclarativeTools
+from appliance.calls.outgoing import BoxOriginator
 from appliance.calls.recording import RecorderClient
 from appliance.calls.registry import CallRegistry
 from appliance.calls.services import NamedEngine, Services
@@ -219,11 +222,13 @@ class Control:
         )
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
+        originator = BoxOriginator(registry, dialler, trunks, self._clock.monotonic)
+        calls_api = CallsApi(originator)
         plugins.on_trouble = registry.trouble
         endpoint = self._endpoint = await self._listen(registry, trunks)
         log.traces = CallTraces(endpoint.trace, store.observe)
         desk = self._desk = self._carriers(registry, trunks, media)
-        http = await self._serve_http(desk, registry)
+        http = await self._serve_http(desk, registry, calls_api)
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._status.add_warning("dialplans", lambda: self._outdated)
@@ -251,6 +256,7 @@ class Control:
         await self._link.stopping.wait()
         orders.close()
         await registry.end_all("the appliance is stopping")
+        await calls_api.close()
         forgetting.cancel()
         tidying.cancel()
         for task in warming:
@@ -417,9 +423,11 @@ class Control:
         media.on_stream_offered = desk.offered
         return desk
 
-    async def _serve_http(self, desk: StreamDesk, registry: CallRegistry) -> web.AppRunner:
+    async def _serve_http(self, desk: StreamDesk, registry: CallRegistry, calls: CallsApi) -> web.AppRunner:
         where = self._settings.listen.http
         app = make_app(self._status)
+        protect(app, Tokens([token.get_secret_value() for token in self._settings.api.tokens]))
+        app.router.add_routes(calls.routes())
         desk.add_routes(app)
         phones = {name: one for name in self._settings.trunks if isinstance(one := desk.carrier(name), BrowserCarrier)}
         app.router.add_routes(PluginRoutes(self._plugins).routes())

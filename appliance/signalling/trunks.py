@@ -68,6 +68,7 @@ class TrunkRule:
     allow_kinds: tuple[str, ...] = ()
     region: str | None = None
     caller_id: str = ""
+    caller_ids: tuple[str, ...] = ()
     allow_transfer: bool = False
     transfer: str = "auto"
     headers_in: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class TrunkRule:
                 allow_kinds=trunk.allow_kinds,
                 region=trunk.region,
                 caller_id=trunk.caller_id or "",
+                caller_ids=trunk.caller_ids,
                 transfer=trunk.transfer,
                 headers_in=trunk.headers_in,
             )
@@ -118,6 +120,7 @@ class TrunkRule:
             allow_kinds=trunk.allow_kinds,
             region=trunk.region,
             caller_id=trunk.caller_id or trunk.username or "",
+            caller_ids=trunk.caller_ids,
             allow_transfer=trunk.allow_transfer,
             transfer=trunk.transfer,
             headers_in=trunk.headers_in,
