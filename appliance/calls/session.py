@@ -74,8 +74,8 @@ class CallSession:
     """One call from INVITE to record. :meth:`run` never raises; :meth:`end` ends it from outside.
 
     ``closed``: why the line that was called is not open now, for the record; "" where it is. ``lines`` finds the one
-    that goes on where the engines of ``line`` fail. ``placing``: of a call that the box places, in place of one that has
-    come.
+    that goes on where the engines of ``line`` fail. ``placing``: of a call that the box places, in place of one that
+    has come.
     """
 
     def __init__(
