@@ -191,9 +191,13 @@ class Costs:
 
     whole: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
+    by_process: Counter[str] = field(default_factory=Counter)
+    turns: int = 0
 
     def take(self, before: Mapping[str, float], after: Mapping[str, float], answered: int) -> None:
         spent = {name: after[name] - before[name] for name in after if name in before}
+        self.by_process.update({name.partition("-")[0]: seconds for name, seconds in spent.items()})
+        self.turns += answered
         self.whole.append(sum(spent.values()) / answered)
         self.ours.append((spent["control"] + spent.get("plugins", 0.0)) / answered)
 
@@ -259,6 +263,9 @@ def whole_calls(bar: Bar, line: Line, rounds: int, calls: int, turns: int) -> No
     each = sum(ran.values()) / total
     bar.figure(f"{each:.1f} hooks a turn, {(idle_ours - none_ours) / each * 1e6:.0f} us each in a call")
     bar.note("hooks a turn: " + ", ".join(f"{hook} {count / total:.2f}" for hook, count in ran.most_common()))
+    for kind, found in costs.items():
+        shares = ", ".join(f"{n} {s / found.turns * 1e3:.1f}" for n, s in found.by_process.most_common())
+        bar.note(f"{kind}, ms a turn: {shares}")
     bar.require(more <= MOST, f"{IDLE} idle plugins cost {more:.1%} more")
     bar.require(half <= MOST / 2, f"the figure is known to {half:.1%} alone; measure on a machine with less to do")
 
