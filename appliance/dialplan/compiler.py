@@ -24,7 +24,7 @@ from appliance.dialplan.planned import packed, refused
 from appliance.errors import ApplianceError, ConfigError, Mistake
 from appliance.ipc.settings import read_settings
 from appliance.plugins.describe import PluginChecker
-from appliance.plugins.discovery import find_sources
+from appliance.plugins.discovery import find_sources, stamped
 from appliance.plugins.plan import make_plan
 
 LENGTH: Final = struct.Struct("<Q")
@@ -61,6 +61,7 @@ def _compile(settings: Settings, fd: int) -> None:
     else:
         sources = find_sources(settings.plugins.paths)
         used = make_plan(sources, settings.plugins.chosen, ((line.name, line.plugins) for line in plan.lines))
+        used = msgspec.structs.replace(used, sources=tuple(map(stamped, used.sources)))
         blobs, contents = packed(
             plan.lines,
             plan.written,

@@ -6,10 +6,13 @@ In order, the first to have a name wins: files and folders of ``plugins.paths``,
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,7 @@ logger = logging.getLogger(__name__)
 GROUP: Final = "appliance.plugins"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_PLUGINS: Final = 1000
+_MAX_FILES: Final = 10_000
 _STARTS: Final = ("plugin.py", "__init__.py")
 
 
@@ -34,12 +38,14 @@ class Source(msgspec.Struct, frozen=True):
         kind: ``file``, ``package`` (a folder), ``entry_point`` or ``yaml``.
         where: the file that is imported or read; of an entry point, ``module`` or ``module:object``.
         shipped: it came with the appliance.
+        code: tells one state of the program from another (:func:`stamped`); "" where nobody has looked.
     """
 
     name: str
     kind: str
     where: str
     shipped: bool = False
+    code: str = ""
 
     @property
     def python(self) -> bool:
@@ -63,6 +69,23 @@ def find_sources(paths: Sequence[Path], *, installed: bool = True) -> dict[str, 
     if installed:
         _take(found, (Source(entry.name, "entry_point", entry.value) for entry in entry_points(group=GROUP)))
     return found
+
+
+def stamped(source: Source) -> Source:
+    """The source with what tells whether its program has changed: of a file, or of every ``.py`` of a package.
+
+    What is installed (``entry_point``) is left as it is: it changes with the appliance's environment, by a restart.
+    """
+    if source.kind not in ("file", "package"):
+        return source
+    where = Path(source.where)
+    files = [where] if source.kind == "file" else sorted(islice(where.parent.rglob("*.py"), _MAX_FILES))
+    seen = hashlib.blake2b(digest_size=12)
+    for file in files:
+        with contextlib.suppress(OSError):
+            stat = file.stat()
+            seen.update(f"{file}\0{stat.st_mtime_ns}\0{stat.st_size}\0{stat.st_ino}\n".encode())
+    return msgspec.structs.replace(source, code=seen.hexdigest())
 
 
 def _take(found: dict[str, Source], sources: Iterable[Source]) -> None:

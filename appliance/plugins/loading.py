@@ -93,6 +93,16 @@ def load(source: Source) -> Plugin:
     return looked_at(source, module)
 
 
+def unload(plugin: Plugin) -> None:
+    """Forget the modules of a plugin of files. What still refers to them goes on."""
+    name = getattr(plugin.module, "__name__", "")
+    if plugin.source.kind == "entry_point" or not name.startswith("appliance_plugin_"):
+        return
+    top = name.partition(".")[0]
+    for module in [one for one in sys.modules if one == top or one.startswith(top + ".")]:
+        del sys.modules[module]
+
+
 def looked_at(source: Source, module: object) -> Plugin:
     """The plugin that ``module`` is.
 
@@ -155,7 +165,11 @@ def _hook_mistake(words: str, manager: pluggy.PluginManager) -> str:
 def _imported(source: Source) -> object:
     if source.kind == "entry_point":
         return EntryPoint(source.name, source.where, GROUP).load()
-    name = "appliance_plugin_" + source.name.replace("-", "_")
+    name = wanted = "appliance_plugin_" + source.name.replace("-", "_")
+    number = 1
+    while name in sys.modules:  # another state of the program, which calls in progress still go by
+        number += 1
+        name = f"{wanted}__{number}"
     path = Path(source.where)
     if source.kind == "file":
         return _module(name, path)

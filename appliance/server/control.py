@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +57,7 @@ from appliance.plugins.providers import trunk_plugins
 from appliance.server.compiling import Plan, compiled
 from appliance.server.kept import KeptPlan
 from appliance.server.plan import pool_name, pool_of
-from appliance.server.reload import Commit, Outcome, Reloader, listen, stamps, watch
+from appliance.server.reload import Commit, Outcome, Reloader, listen, watch
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -162,7 +162,6 @@ class Control:
         )
         self._metrics.watch_plugins(plugins.switched_off, lambda: plugins.pong)
         hooks = await plugins.set_up(plan.plugins)
-        self._code = stamps(Path(source.where) for source in plan.plugins.sources)
         voices = {"": tts} | {name: pools[pool_name("tts", name)] for name in settings.engines.named.tts}
         warm_ups = {
             name: WarmUp(voice, plan.lines.distinct if settings.engines.voice(name).cache_mb else (), name)
@@ -328,9 +327,10 @@ class Control:
         await asyncio.to_thread(plan.routing.prepare, self._clock.utc())
         hooks = registry.hooks if plan.plugins == self._plan.plugins else await plugins.set_up(plan.plugins)
 
-        code = stamps(Path(source.where) for source in plan.plugins.sources)
-        for file in (file for file, stamp in code.items() if self._code.setdefault(file, stamp) != stamp):
-            logger.warning("%s has changed; code of plugins is imported again when the box is restarted", file)
+        before = {source.name: source.code for source in self._plan.plugins.sources}
+        for source in plan.plugins.sources:
+            if before.get(source.name, source.code) != source.code:
+                logger.info("the program of plugin %s has changed: later calls go by the new one", source.name)
 
         def commit() -> None:
             self._plan = plan
@@ -348,7 +348,13 @@ class Control:
             return
         beside = [settings.secrets_file] if settings.secrets_file is not None else []
         fixed = (*settings.dialplans.paths, *settings.plugins.paths, *beside)
-        await watch(lambda: (*fixed, *map(Path, reloader.plan.files)), reloader.reload)
+
+        def watched() -> Iterable[Path]:
+            sources = reloader.plan.plugins.sources
+            packages = (Path(source.where).parent for source in sources if source.kind == "package")
+            return (*fixed, *map(Path, reloader.plan.files), *packages)
+
+        await watch(watched, reloader.reload)
 
     def _hang_up(self, endpoint: SipEndpoint, reloader: Reloader) -> None:
         """SIGHUP: read everything again that can be read again."""

@@ -184,7 +184,10 @@ class LocalHost:
 
     def module(self, name: str) -> Any:
         """The plugin's module, as it was imported."""
-        return self._plugins.by_name[name].module
+        found = self._plugins.latest(name)
+        if found is None:
+            raise KeyError(name)
+        return found.module
 
     def over(self, call_id: str) -> None:
         self._calls.over(call_id)

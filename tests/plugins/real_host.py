@@ -15,10 +15,12 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import msgspec
+
 from appliance.ipc.channel import Channel, serve
 from appliance.ipc.hook_messages import HookCall, HookOutcome
 from appliance.ipc.messages import AnyMessage
-from appliance.plugins.discovery import find_sources
+from appliance.plugins.discovery import find_sources, stamped
 from appliance.plugins.hooks import Hooks
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import PluginPlan, make_plan
@@ -91,7 +93,8 @@ class RealHost:
         self, enabled: Mapping[str, Mapping[str, Any]], lines: Mapping[str, Mapping[str, Any]] | None = None
     ) -> PluginPlan:
         sources = find_sources([self.plugins], installed=False)
-        return make_plan(sources, enabled, (lines or {"a": {}, "b": {}}).items())
+        plan = make_plan(sources, enabled, (lines or {"a": {}, "b": {}}).items())
+        return msgspec.structs.replace(plan, sources=tuple(map(stamped, plan.sources)))
 
     async def hooks(
         self, enabled: Mapping[str, Mapping[str, Any]], lines: Mapping[str, Mapping[str, Any]] | None = None

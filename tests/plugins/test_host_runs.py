@@ -37,9 +37,9 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         page = MarkerPage(directory)
         self.by_name: dict[str, Any] = {}
-        self.plans = {1: Installed()}
+        self.plans = {1: Installed(plugins=self.by_name)}
         self.calls = Calls()
-        plugins = cast(Plugins, SimpleNamespace(by_name=self.by_name, plans=self.plans))
+        plugins = cast(Plugins, SimpleNamespace(plans=self.plans))
         self.blamed: list[object] = []
         self.threads = Threads(page)
         self.watch = Watch(60.0, self.blamed.append)

@@ -52,6 +52,52 @@ def said(call: records.Row) -> set[str]:
     return {plan for turn in call["turns"] for plan in re.findall(r"plan (\d)", turn["agent_text"], re.IGNORECASE)}
 
 
+PLUGIN = """\
+from appliance.api import hookimpl
+
+
+@hookimpl
+def appliance_reply_text(text):
+    return text.replace("plan 0", "plan {plan}").replace("Plan 0", "plan {plan}")
+"""
+
+
+async def test_a_call_keeps_the_programs_of_its_plugins_and_the_next_has_the_new_ones(tmp_path: Path) -> None:
+    plans, plugins = tmp_path / "plans", tmp_path / "plugins"
+    plans.mkdir()
+    plugins.mkdir()
+    (plans / "desk.yaml").write_text(LINE.format(plan=0, number="*"))
+    plugin = plugins / "renames.py"
+    plugin.write_text(PLUGIN.format(plan=1))
+    settings = {
+        "dialplans.paths": [str(plans)],
+        "plugins.paths": [str(plugins)],
+        "plugins.enabled": ["renames"],
+        "engines.asr.provider": "fake",
+        "engines.tts": {"provider": "fake", "first_audio_ms": 10, "chunk_ms": 20, "fallback": "none"},
+        "engines.turn.provider": "fake",
+    }
+    with Box(tmp_path / "box", settings) as box:
+        async with BareUac((HOST, box.sip_port)) as uac, Softphone(uac) as first, Softphone(uac) as second:
+            await first.dial(box.uri("100"))
+            await first.wait_agent_speech(10.0)
+            plugin.write_text(PLUGIN.format(plan=2))
+            done = await asyncio.to_thread(reload, box)
+            assert done.returncode == 0, done.stderr
+            await eventually(lambda: "program of plugin renames has changed" in box.log.read_text())
+            await second.dial(box.uri("100"))
+            for phone in (first, second):
+                for _ in range(2):
+                    await phone.wait_agent_silent()
+                    phone.send_digits("1")
+                    await phone.wait_agent_speech(10.0)
+                assert await phone.wait_hangup(10.0) == "them"
+        old, new = await asyncio.to_thread(records.wait_settled, box.database, 2)
+        # A machine that is slower than the hook's budget leaves a text as it was.
+        assert {"1"} <= said(old) <= {"0", "1"} and {"2"} <= said(new) <= {"0", "2"}
+        assert old["disposition"] == new["disposition"] == "completed"
+
+
 async def test_a_call_keeps_its_plan_the_next_has_the_new_one_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
     plans = tmp_path / "plans"
     plans.mkdir()

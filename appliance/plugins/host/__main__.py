@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     limit_memory(arguments.memory_mb)
+    # Compiled files are told apart by whole seconds: one beside a plugin could be of its last but one state.
+    sys.dont_write_bytecode = True
     if arguments.describe:
         from appliance.plugins.host.describing import serve
 

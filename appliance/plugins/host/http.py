@@ -85,7 +85,7 @@ class HttpRuns:
         self._answer(message.number, response)
 
     async def _handled(self, message: HttpAsked, body: bytes) -> HttpResponse:
-        handler = self._runs.plugins.handlers.get((message.plugin, message.method, message.path))
+        handler = self._runs.plugins.handler(message.plugin, message.method, message.path)
         if handler is None:
             return HttpResponse("there is no such route\n", 404)
         request = HttpRequest(message.method, message.path, message.query, message.headers, body, message.peer)

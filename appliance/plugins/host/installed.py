@@ -15,7 +15,7 @@ from appliance.errors import PluginError
 from appliance.plugins.discovery import Source
 from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.host.describing import describe
-from appliance.plugins.loading import Plugin, load
+from appliance.plugins.loading import Plugin, load, unload
 from appliance.plugins.plan import BOX, Manifest, PluginInfo, PluginPlan, Unusable, revealed
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,14 @@ _IMPORT_S: Final = 20.0
 
 @dataclass
 class Installed:
-    """A plan at work: by line and plugin, the values that its hooks see."""
+    """A plan at work.
 
+    Attributes:
+        plugins: by name, in the state of their programs that the plan was made with.
+        values: by line and plugin, the values that its hooks see.
+    """
+
+    plugins: dict[str, Plugin] = field(default_factory=dict)
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, line: str, plugin: str) -> Any:
@@ -62,45 +68,71 @@ class Plugins:
         self._version = version
         self._state_dir = state_dir
         self._loaded: dict[Source, Plugin | PluginError] = {}
-        self._infos: dict[str, PluginInfo] = {}
-        self._configured: dict[tuple[str, str], tuple[bytes, Any, str]] = {}
-        self._started: set[str] = set()
-        self.by_name: dict[str, Plugin] = {}
-        self.handlers: dict[tuple[str, str, str], Handler] = {}
+        self._infos: dict[Source, PluginInfo] = {}
+        self._configured: dict[tuple[Source, str], tuple[bytes, Any, str]] = {}
+        self._started: dict[Source, Plugin] = {}
+        self._handlers: dict[Source, dict[tuple[str, str], Handler]] = {}
         self.plans: dict[int, Installed] = {}
 
     async def set_up(self, number: int, plan: PluginPlan) -> Manifest:
         """Import, configure and start what is new in the plan. Never raises because of a plugin."""
-        for source in plan.sources:
-            await self._load(source)
         unusable: list[Unusable] = []
         installed = Installed()
+        sources = {source.name: source for source in plan.sources}
+        for source in plan.sources:
+            plugin = await self._load(source)
+            if plugin is not None:
+                installed.plugins[source.name] = plugin
         box = next((one.plugins for one in plan.sets if BOX in one.lines), {})
         for one in plan.sets:
             for name, written in one.plugins.items():
-                plugin = self.by_name.get(name)
+                plugin = installed.plugins.get(name)
                 if plugin is None:
-                    unusable.append(Unusable(name, one.lines, self._infos[name].problem))
+                    unusable.append(Unusable(name, one.lines, self._infos[sources[name]].problem))
                     continue
                 shared = BOX not in one.lines and box.get(name) == written
                 why = await self._configure(plugin, one.lines, written, installed, shared)
                 unusable += why
         off_everywhere = {entry.plugin for entry in unusable if BOX in entry.lines}
-        for source in plan.sources:
-            plugin = self.by_name.get(source.name)
-            if plugin is not None and plugin.name not in off_everywhere:
+        for plugin in installed.plugins.values():
+            if plugin.name not in off_everywhere:
                 await self._start(plugin, installed.lines_of(plugin.name))
         self.plans[number] = installed
-        return Manifest(tuple(self._infos[source.name] for source in plan.sources), tuple(unusable))
+        return Manifest(tuple(self._infos[source] for source in plan.sources), tuple(unusable))
 
     async def stop(self) -> None:
         """Tell every plugin that the box stops."""
-        for name in self._started:
-            await self._told("stopping", self.by_name[name], BOX, {})
+        for plugin in list(self._started.values()):
+            await self._told("stopping", plugin, BOX, {})
 
-    async def _load(self, source: Source) -> None:
-        if source in self._loaded:
-            return
+    async def retire(self) -> None:
+        """Stop and forget programs that no plan has any more: calls go by another state of them, or by none."""
+        kept = {plugin.source for installed in self.plans.values() for plugin in installed.plugins.values()}
+        for source, plugin in [one for one in self._loaded.items() if one[0] not in kept]:
+            del self._loaded[source]
+            self._infos.pop(source, None)
+            self._handlers.pop(source, None)
+            for key in [key for key in self._configured if key[0] == source]:
+                del self._configured[key]
+            if self._started.pop(source, None) is not None and isinstance(plugin, Plugin):
+                await self._told("stopping", plugin, BOX, {})
+            if isinstance(plugin, Plugin):
+                unload(plugin)
+
+    def handler(self, plugin: str, method: str, path: str) -> Handler | None:
+        """Who answers a request to a plugin's route, by the latest plan that has the plugin."""
+        found = self.latest(plugin)
+        return self._handlers.get(found.source, {}).get((method, path)) if found is not None else None
+
+    def latest(self, name: str) -> Plugin | None:
+        """The plugin as the latest plan has it that has it at all."""
+        plans = reversed(self.plans.values())
+        return next((installed.plugins[name] for installed in plans if name in installed.plugins), None)
+
+    async def _load(self, source: Source) -> Plugin | None:
+        known = self._loaded.get(source)
+        if known is not None:
+            return known if isinstance(known, Plugin) else None
         try:
             loaded: Plugin | PluginError = await self._in_thread(source.name, "import", lambda: load(source), _IMPORT_S)
         except PluginError as error:
@@ -110,23 +142,24 @@ class Plugins:
         self._loaded[source] = loaded
         if isinstance(loaded, PluginError):
             logger.error("%s", loaded)
-            self._infos[source.name] = PluginInfo(name=source.name, source=source, problem=str(loaded))
-            return
+            self._infos[source] = PluginInfo(name=source.name, source=source, problem=str(loaded))
+            return None
         plugin = loaded
-        self.by_name[source.name] = plugin
         try:
-            self._infos[source.name] = await self._in_thread(
+            self._infos[source] = await self._in_thread(
                 source.name, "describe", lambda: self._described(plugin), _IMPORT_S
             )
         except Exception as error:
             logger.exception("plugin %s cannot be described", source.name)
             why = f"plugin {source.name!r} cannot be described: {type(error).__name__}: {error}"
-            self._infos[source.name] = PluginInfo(name=source.name, source=source, problem=why)
+            self._infos[source] = PluginInfo(name=source.name, source=source, problem=why)
+        return plugin
 
     def _described(self, plugin: Plugin) -> PluginInfo:
         listed = describe(plugin)
+        handlers = self._handlers.setdefault(plugin.source, {})
         for route in listed.routes:
-            self.handlers.setdefault((plugin.name, route.method.upper(), route.path), route.handler)
+            handlers.setdefault((route.method.upper(), route.path), route.handler)
         return listed.info
 
     async def _configure(
@@ -143,12 +176,12 @@ class Plugins:
         first = BOX if BOX in lines else lines[0]
         told = () if "configure" not in plugin.hooks or shared else (BOX,) if first == BOX else lines
         for line in told:
-            before = self._configured.get((plugin.name, line))
+            before = self._configured.get((plugin.source, line))
             if before is not None and before[0] == key:
                 values, why = before[1], before[2]
             else:
                 why = await self._told("configure", plugin, line, {"values": values, "line": line})
-                self._configured[(plugin.name, line)] = (key, values, why)
+                self._configured[(plugin.source, line)] = (key, values, why)
             if why:
                 off = lines if line == BOX else (line,)
                 unusable.append(Unusable(plugin.name, off, f"plugin {plugin.name!r} cannot be configured: {why}"))
@@ -159,9 +192,9 @@ class Plugins:
         return unusable
 
     async def _start(self, plugin: Plugin, lines: tuple[str, ...]) -> None:
-        if plugin.name in self._started:
+        if plugin.source in self._started:
             return
-        self._started.add(plugin.name)
+        self._started[plugin.source] = plugin
         if "started" not in plugin.hooks:
             return
         folder = self._state_dir / "plugins" / plugin.name

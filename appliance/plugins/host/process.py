@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -156,7 +156,8 @@ class PluginHost:
                 self._set_up(message)
             case ForgetPlan():
                 self._wanted.discard(message.plan)
-                self._plugins.plans.pop(message.plan, None)
+                if self._plugins.plans.pop(message.plan, None) is not None:
+                    self._later(self._retire())
             case _:
                 logger.error("control sent %s", type(message).__name__)
 
@@ -167,9 +168,16 @@ class PluginHost:
             del self._parts[message.plan]
             self._wanted.add(message.plan)
             plan = msgspec.json.decode(bytes(data), type=PluginPlan)
-            task = asyncio.get_running_loop().create_task(self._install(message.plan, plan))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._later(self._install(message.plan, plan))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _retire(self) -> None:
+        async with self._busy:
+            await self._plugins.retire()
 
     async def _install(self, number: int, plan: PluginPlan) -> None:
         async with self._busy:
@@ -177,6 +185,8 @@ class PluginHost:
             manifest = await self._plugins.set_up(number, plan)
             if channel is not self._channel or number not in self._wanted:
                 self._plugins.plans.pop(number, None)
+                if number not in self._wanted:
+                    await self._plugins.retire()
                 return
             cut = parts(msgspec.json.encode(manifest))
             for index, part in enumerate(cut, 1):

@@ -98,7 +98,7 @@ class ToolRuns:
 
     async def _offered_again(self, message: RunTool, state: CallState) -> Tool:
         """The host was restarted within the call: the plugin is asked for its tools once more."""
-        plugin = self._runs.plugins.by_name.get(message.plugin)
+        plugin = state.plan.plugins.get(message.plugin)
         implementation = plugin.hooks.get("tools") if plugin is not None else None
         if implementation is None:
             raise ToolError(_NOT_NOW)
