@@ -239,7 +239,10 @@ class Pacing(Section):
 
     max_calls: int = Field(default=10, ge=1, le=10_000, description="Calls at a time, on all boxes together.")
     calls_per_s: float = Field(
-        default=1.0, gt=0, le=100, description="Calls begun per second, on all boxes together; never more in any second."
+        default=1.0,
+        gt=0,
+        le=100,
+        description="Calls begun per second, on all boxes together; never more in any second.",
     )
     ring_timeout_s: float = Field(default=30.0, ge=5, le=180, description="It rings so long at most, in seconds.")
     max_abandoned_percent: float = Field(
