@@ -16,18 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
-from appliance.campaigns import operations, simulate
+from appliance.campaigns import operations
 from appliance.campaigns.checking import check
 from appliance.campaigns.columns import columns_of
 from appliance.campaigns.definition_files import misfits, read_definition
 from appliance.campaigns.exporter import Format, What, export
 from appliance.campaigns.importer import CampaignLeads, import_leads
+from appliance.campaigns.jobs import import_told, simulated
 from appliance.campaigns.lead_files import examine
 from appliance.campaigns.lead_rows import RowError
 from appliance.campaigns.mix import ASSUMED
-from appliance.campaigns.mix_files import mix_of_campaign, read_mix
+from appliance.campaigns.mix_files import read_mix
 from appliance.campaigns.number_lists import import_numbers, whole_number
-from appliance.campaigns.simulate import Box, Simulation
+from appliance.campaigns.simulate import Simulation
 from appliance.cli.campaign_text import (
     MENDABLE,
     about_file,
@@ -244,8 +245,7 @@ def run_import(args: argparse.Namespace) -> int:
                 error_folder=args.errors_in,
                 progress=bar,
             )
-        told = [{"means": target, "column": column, "guessed": guess} for target, column, guess in columns.told()]
-        about = {"encoding": file.encoding, "notes": [*file.notes, *columns.notes], "columns": told}
+        about = import_told(file.encoding, [*file.notes, *columns.notes], list(columns.told()))
         return {"name": row.name, "file": str(args.file), **about, **report.as_json()}
 
     found = _with_store(settings, work)
@@ -325,23 +325,22 @@ def run_export(args: argparse.Namespace) -> int:
 def run_simulate(args: argparse.Namespace) -> int:
     """0; it tells, and keeps nothing."""
     settings = load_settings(args.config, args.set)
-    given = read_mix(args.mix) if args.mix is not None else None
+    given = read_mix(args.mix) if args.mix is not None else ASSUMED
     start = _moment(args.start) if args.start else None
 
     async def work(store: CampaignStore) -> Simulation:
-        row = await store.campaign(args.name)
-        definition = operations.definition_of(row)
-        mix = given or (await mix_of_campaign(store, args.earlier) if args.earlier else ASSUMED)
-        leads = [lead async for lead in store.leads(row.name, states=("waiting", "claimed"))]
-        trunk = settings.trunks.get(definition.trunk)
-        box = Box(
-            settings.limits.max_calls,
-            trunk.max_calls if trunk is not None else None,
-            trunk.max_cps if trunk is not None else None,
-        )
         with ProgressBar("runs", shown=not args.json) as bar:
-            begin = start or await store.now()
-            return simulate.run(definition, leads, mix, begin, args.seed, box=box, runs=args.runs, progress=bar)
+            return await simulated(
+                store,
+                settings,
+                args.name,
+                mix=given,
+                earlier=args.earlier or "",
+                start=start,
+                seed=args.seed,
+                runs=args.runs,
+                progress=bar,
+            )
 
     found = _with_store(settings, work)
     guess = "" if args.mix or args.earlier else "of a guess at what becomes of calls; --mix and --from know better"
