@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field, StringConstraints
 
 from appliance.campaigns import simulate
 from appliance.campaigns.checking import check
@@ -28,7 +30,7 @@ from appliance.campaigns.number_lists import import_numbers
 from appliance.campaigns.operations import definition_of
 from appliance.config import Settings
 from appliance.config.marks import Document
-from appliance.config.validation import validate
+from appliance.config.validation import Section, validate
 from appliance.errors import ApplianceError, CampaignError, ConfigError
 from appliance.store.campaigns import CampaignStore
 
@@ -65,9 +67,18 @@ async def in_a_process(settings: Settings, job: str, arguments: Mapping[str, Any
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _GRACE_S)
     try:
-        found = json.loads(answer)
+        found: Mapping[str, Any] = json.loads(answer)
     except ValueError:
         raise CampaignError(f"the process that did it died with status {process.returncode}; try again") from None
+    return result_of(found)
+
+
+def result_of(found: Mapping[str, Any]) -> Any:
+    """What a job has given, of what its process has told.
+
+    Raises:
+        JobError: the job has raised something.
+    """
     if "error" in found:
         raise JobError(found["error"], found.get("mistakes", []))
     return found["result"]
@@ -118,7 +129,7 @@ async def _check(store: CampaignStore, settings: Settings, given: Mapping[str, A
 
 
 async def _export(store: CampaignStore, settings: Settings, given: Mapping[str, Any]) -> Any:
-    with Path(given["path"]).open("w", encoding="utf-8", newline="") as to:
+    with Path(given["path"]).open("w", encoding="utf-8", newline="") as to:  # noqa: ASYNC230 - nobody else is here
         return await export(store, given["name"], to, what=given["what"], format=given["format"])
 
 
@@ -134,23 +145,33 @@ async def _numbers(store: CampaignStore, settings: Settings, given: Mapping[str,
     return report.as_json()
 
 
+class SimulationRequest(Section):
+    """What may be said of a simulation."""
+
+    mix: Mix | None = Field(default=None, description="What becomes of calls; see campaign-rules.md. Empty: a guess.")
+    from_: Annotated[str, StringConstraints(max_length=64)] = Field(
+        default="", alias="from", description="The campaign whose calls say what becomes of calls."
+    )
+    start: datetime | None = Field(default=None, description="When it is started, in ISO 8601. Empty: now.")
+    seed: int = Field(default=1, description="Of the draws: the same one gives the same figures.")
+    runs: int | None = Field(default=None, ge=1, le=1000, description="How often. Empty: 25, fewer of a long list.")
+
+
 async def _simulate(store: CampaignStore, settings: Settings, given: Mapping[str, Any]) -> Any:
-    mix = ASSUMED
-    if given.get("mix"):
-        checked = validate(Mix, Document("mix", given["mix"]))
-        if checked.mistakes or checked.value is None:
-            raise ConfigError(list(checked.mistakes))
-        mix = checked.value
-    start = datetime.fromisoformat(given["start"]).astimezone(UTC) if given.get("start") else None
+    asked = {key: value for key, value in given.items() if key != "name"}
+    checked = validate(SimulationRequest, Document("body", asked))
+    if checked.mistakes or checked.value is None:
+        raise ConfigError(list(checked.mistakes))
+    wanted = checked.value
     found = await simulated(
         store,
         settings,
         given["name"],
-        mix=mix,
-        earlier=given.get("from", ""),
-        start=start,
-        seed=given.get("seed", 1),
-        runs=given.get("runs"),
+        mix=wanted.mix or ASSUMED,
+        earlier=wanted.from_,
+        start=wanted.start.astimezone(UTC) if wanted.start is not None else None,
+        seed=wanted.seed,
+        runs=wanted.runs,
     )
     return found.as_json()
 
@@ -206,7 +227,8 @@ JOBS: Final[Mapping[str, Job]] = {
 }
 
 
-async def _done(told: Mapping[str, Any]) -> dict[str, Any]:
+async def done(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what is ``told``, and give what is to be told of it."""
     settings = Settings.model_validate_json(told["settings"])
     try:
         async with CampaignStore(settings.store.url) as store:
@@ -219,7 +241,7 @@ async def _done(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     os.nice(_NICE)
-    print(json.dumps(asyncio.run(_done(json.load(sys.stdin)))))
+    print(json.dumps(asyncio.run(done(json.load(sys.stdin)))))
     return 0
 
 

@@ -21,6 +21,7 @@ from aiohttp import web
 from appliance.admin.app import make_app
 from appliance.admin.auth import Tokens, protect
 from appliance.admin.calls_api import CallsApi
+from appliance.admin.campaigns_api import CampaignsApi
 from appliance.admin.metrics import Metrics
 from appliance.admin.phone import PhonePages
 from appliance.admin.plugin_routes import PluginRoutes
@@ -223,11 +224,12 @@ class Control:
         self._registry = registry
         originator = BoxOriginator(registry, dialler, trunks, self._clock.monotonic)
         calls_api = CallsApi(originator)
+        campaigns_api = CampaignsApi(settings, lambda: {line.name for line in registry.routing.lines})
         plugins.on_trouble = registry.trouble
         endpoint = self._endpoint = await self._listen(registry, trunks)
         log.traces = CallTraces(endpoint.trace, store.observe)
         desk = self._desk = self._carriers(registry, trunks, media)
-        http = await self._serve_http(desk, registry, calls_api)
+        http = await self._serve_http(desk, registry, [*calls_api.routes(), *campaigns_api.routes()])
         await desk.start()
         self._status.add_check("record", lambda: store.stats.failing)
         self._status.add_warning("dialplans", lambda: self._outdated)
@@ -256,6 +258,7 @@ class Control:
         orders.close()
         await registry.end_all("the appliance is stopping")
         await calls_api.close()
+        await campaigns_api.close()
         forgetting.cancel()
         tidying.cancel()
         for task in warming:
@@ -429,11 +432,11 @@ class Control:
         media.on_stream_offered = desk.offered
         return desk
 
-    async def _serve_http(self, desk: StreamDesk, registry: CallRegistry, calls: CallsApi) -> web.AppRunner:
+    async def _serve_http(self, desk: StreamDesk, registry: CallRegistry, api: list[web.RouteDef]) -> web.AppRunner:
         where = self._settings.listen.http
         app = make_app(self._status)
         protect(app, Tokens([token.get_secret_value() for token in self._settings.api.tokens]))
-        app.router.add_routes(calls.routes())
+        app.router.add_routes(api)
         desk.add_routes(app)
         phones = {name: one for name in self._settings.trunks if isinstance(one := desk.carrier(name), BrowserCarrier)}
         app.router.add_routes(PluginRoutes(self._plugins).routes())

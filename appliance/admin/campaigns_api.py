@@ -24,8 +24,6 @@ from appliance.errors import ApplianceError, ConfigError, StoreError
 from appliance.store.campaign_rows import CampaignRow
 from appliance.store.campaigns import BATCH, CampaignStore
 
-Guard: TypeAlias = Callable[[web.Request], None]
-"""Raises HTTPUnauthorized where a request brings no token."""
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_UPLOAD: Final = 256 * 1024**2
@@ -38,23 +36,21 @@ _CHUNK: Final = 256 * 1024
 _KEPT_ERRORS: Final = 20
 
 
-class CampaignApi:
-    """The routes. Long work is done in processes of their own, two at a time; a third is told to come again.
+class CampaignsApi:
+    """The routes; docs/campaigns.md lists them. Long work is done in processes of their own, two at a time; a third is
+    told to come again.
 
     Args:
-        store: holds the campaigns.
-        settings: of the box.
+        settings: of the box; the campaigns' database is opened when it is first asked for.
         lines: names of the dialplan's lines.
-        guard: asked first, of every request.
     """
 
-    def __init__(
-        self, store: CampaignStore, settings: Settings, lines: Callable[[], Collection[str]], guard: Guard
-    ) -> None:
-        self._store = store
+    def __init__(self, settings: Settings, lines: Callable[[], Collection[str]]) -> None:
+        self._store = CampaignStore(settings.store.url)
+        self._opening = asyncio.Lock()
+        self._is_open = False
         self._settings = settings
         self._lines = lines
-        self._guard = guard
         self._jobs = 0
         self._folder = settings.state_dir / "uploads"
 
@@ -79,10 +75,21 @@ class CampaignApi:
             web.delete(f"{lists}/{{number}}", self._handled(self._allow)),
         ]
 
+    async def close(self) -> None:
+        """Close the database."""
+        if self._is_open:
+            await self._store.close()
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if not self._is_open:
+                await self._store.open()
+                self._is_open = True
+
     def _handled(self, handler: Handler) -> Handler:
         async def handled(request: web.Request) -> web.StreamResponse:
-            self._guard(request)
             try:
+                await self._open()
                 return await handler(request)
             except ConfigError as error:
                 return _wrong(400, str(error), [str(mistake) for mistake in error.mistakes])
@@ -182,11 +189,8 @@ class CampaignApi:
     async def _simulate(self, request: web.Request) -> web.Response:
         row = await self._campaign(request)
         given = await _json(request) if request.can_read_body else {}
-        odd = sorted(set(given) - {"mix", "from", "start", "seed", "runs"})
-        if odd:
-            return _wrong(400, f"{odd[0]!r} is unknown; known: mix, from, start, seed, runs")
         async with self._working():
-            return web.json_response(await self._job("simulate", {"name": row.name, **given}))
+            return web.json_response(await self._job("simulate", {**given, "name": row.name}))
 
     # --- do not call ----------------------------------------------------------------------------------------------
 
