@@ -22,11 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from appliance.errors import ToolError
 
 __all__ = ["Answer", "Arguments", "OngoingCall", "Question", "RunTool", "Tool", "ToolError"]
+
+LEAVE: Final = "Shall I really do that?"
+"""What is asked before a tool whose source says no more than that it needs leave: in the language of the line."""
 
 Arguments: TypeAlias = Mapping[str, Any]
 """What the model wrote, once it has been checked against the tool's schema."""

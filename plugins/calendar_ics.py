@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import icalendar
 import recurring_ical_events
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from appliance.api import Arguments, Call, OngoingCall, PluginValues, Tool, ToolError, hookimpl
 from appliance.api.hours import Days, Holiday, Opening, Spans, TimeZone
@@ -26,7 +26,6 @@ SUMMARY = "Tells which appointments are free in an iCalendar file, and books the
 
 _MOST_TIMES = 12
 _MAX_FILE_BYTES = 10_000_000
-_DAY_MIN = 24 * 60
 
 
 class Values(PluginValues):
@@ -35,8 +34,8 @@ class Values(PluginValues):
     Attributes:
         file: the calendar, `*.ics`; made when the first appointment is booked. What repeats in it is understood.
         timezone: where the appointments are, such as `Europe/Berlin`.
-        hours: when there are appointments: days to spans of hours, `{mon-fri: "09:00-12:30, 13:30-17:00"}`; they end
-            on the day they begin on. `holidays` has hours of its own.
+        hours: when there are appointments: days to spans of hours, `{mon-fri: "09:00-12:30, 13:30-17:00"}`;
+            `22:00-02:00` goes on the next day. `holidays` has hours of its own.
         holidays: days without appointments, or with those hours: `DE`, `DE-BE`, `2026-12-24`, `12-24`.
         minutes: how long an appointment takes.
         days_ahead: how far ahead appointments can be made.
@@ -59,15 +58,6 @@ class Values(PluginValues):
     def opening(self) -> Opening:
         """The hours, ready to be asked."""
         return Opening.of({days: [spans] for days, spans in self.hours.items()}, self.holidays)
-
-    @field_validator("hours")
-    @classmethod
-    def _end_on_their_day(cls, hours: dict[str, str]) -> dict[str, str]:
-        for days, spans in hours.items():
-            week = Opening.of({days: [spans]}, ()).week or ()
-            if any(end > _DAY_MIN for day in week for _, end in day):
-                raise ValueError(f"{spans!r} ends before it begins; write it as 09:00-17:00")
-        return hours
 
     @model_validator(mode="after")
     def _has_a_folder(self) -> Values:
@@ -96,11 +86,18 @@ class Diary:
         length = timedelta(minutes=self._values.minutes)
         earliest = now() + timedelta(minutes=self._values.notice_minutes)
         found = []
-        for begin, end in self._opening.times(day, self._zone):
+        hours = (*self._opening.times(day - timedelta(days=1), self._zone), *self._opening.times(day, self._zone))
+        for begin, end in hours:
+            if begin.date() != day and end.date() != day:
+                continue
             taken = self._taken(begin, end)
             for number in range((end - begin) // length):
                 at = begin + number * length
-                if at >= earliest and not any(first < at + length and at < last for first, last in taken):
+                if (
+                    at.date() == day
+                    and at >= earliest
+                    and not any(first < at + length and at < last for first, last in taken)
+                ):
                     found.append(at)
         return found
 

@@ -36,18 +36,21 @@ _ANNOUNCED: Final[Mapping[str, str]] = {
     "de": "Dieses Gespräch wird aufgezeichnet.",
     "fr": "Cet appel est enregistré.",
     "es": "Esta llamada se graba.",
+    "it": "Questa chiamata viene registrata.",
 }
 _ASKED: Final[Mapping[str, str]] = {
     "en": "May we record this call? Please say yes or no, or press 1 for yes and 2 for no.",
     "de": "Dürfen wir dieses Gespräch aufzeichnen? Sagen Sie bitte ja oder nein, oder drücken Sie 1 oder 2.",
     "fr": "Pouvons-nous enregistrer cet appel ? Dites oui ou non, ou tapez 1 pour oui et 2 pour non.",
     "es": "¿Podemos grabar esta llamada? Diga sí o no, o pulse 1 para sí y 2 para no.",
+    "it": "Possiamo registrare questa chiamata? Dica sì o no, oppure prema 1 per sì e 2 per no.",
 }
 _REFUSED: Final[Mapping[str, str]] = {
     "en": "All right, it is not recorded.",
     "de": "In Ordnung, es wird nicht aufgezeichnet.",
     "fr": "Très bien, il n'est pas enregistré.",
     "es": "De acuerdo, no se graba.",
+    "it": "Va bene, non viene registrata.",
 }
 _ANSWERS: Final = (
     "yes", "yes please", "yes you may", "yeah", "sure", "of course", "okay", "that's fine", "no", "no thanks",

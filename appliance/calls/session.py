@@ -41,6 +41,7 @@ from appliance.conversation.speculation import Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
+from appliance.dialplan.surroundings import targets_of
 from appliance.dialplan.text import render
 from appliance.errors import MediaError, StoreError
 from appliance.events import (
@@ -502,6 +503,8 @@ class CallSession:
                 self._slots["transfer"] = f"{transfer.to}: denied ({wanted.reason})"
                 return TransferFailed(wanted.reason or "a plugin has denied it")
             transfer = other_transfer(transfer, wanted, line, self._values())
+        if transfer.to in targets_of(line):  # nobody's number but the operator's
+            self._log.own_slots.add("transfer")
         voicing = Voicing(services.rings, services.tts, voice_of(line), services.clock.monotonic)
         self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
         reason = await services.transfers.hand_on(

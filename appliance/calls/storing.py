@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import repeat
 from typing import Final, Protocol
 
 from appliance.conversation.hooked import WITHHELD, HooksOfCall
@@ -54,6 +55,7 @@ class CallKeeping:
         ended: the end of the call, as it may be kept; None as long as it goes on.
         turns: how many there were.
         recording: path of the recording; "" without one.
+        own_slots: names of those that hold the operator's words and the box's, which no plugin changes.
     """
 
     def __init__(self, log: Sayer, hooks: HooksOfCall) -> None:
@@ -69,6 +71,7 @@ class CallKeeping:
         self.ended: CallEnded | None = None
         self.turns = 0
         self.recording = ""
+        self.own_slots = {"line.closed", "line.changed"}
 
     def go_on_with(self, hooks: HooksOfCall) -> None:
         """Another line has the call now: ask its plugins. Where none of them asks to be, those before still are."""
@@ -83,9 +86,12 @@ class CallKeeping:
         if not self._asks:
             self._pass_on(event)
             return
-        if len(self._waiting) >= _MAX_WAITING:
-            if isinstance(event, TurnProgress):
+        if isinstance(event, TurnProgress):
+            if len(self._waiting) >= _MAX_WAITING:
                 return
+            # Half a number is no number to any plugin: what is under way is shown once it is complete.
+            event = replace(event, turn=_turn(event.turn, repeat("")), hearing="")
+        elif len(self._waiting) >= _MAX_WAITING:
             logger.error("call %s: too much waits to be stored; a text is withheld", event.call_id)
             event = with_texts(event, [_WITHHELD for _ in texts_of(event)])
         self._waiting.append(event)
@@ -112,7 +118,7 @@ class CallKeeping:
                 self._task = None
                 while self._waiting:
                     event = self._waiting.popleft()
-                    self._pass_on(with_texts(event, [_WITHHELD for _ in texts_of(event)]))
+                    self._pass_on(self._kept(event, with_texts(event, [_WITHHELD for _ in texts_of(event)])))
 
     async def _run(self) -> None:
         while self._waiting:
@@ -120,13 +126,20 @@ class CallKeeping:
             texts = texts_of(event)
             if any(texts):
                 try:
-                    event = with_texts(event, await self._hooks.before_storing(texts))
+                    event = self._kept(event, with_texts(event, await self._hooks.before_storing(texts)))
                 except Exception:
                     logger.exception("call %s: a text is withheld: plugins could not be asked", event.call_id)
-                    event = with_texts(event, [_WITHHELD_FAILED for _ in texts])
+                    event = self._kept(event, with_texts(event, [_WITHHELD_FAILED for _ in texts]))
             self._waiting.popleft()
             self._pass_on(event)
         self._task = None
+
+    def _kept(self, before: CallEvent, after: CallEvent) -> CallEvent:
+        """``after`` with those slots of ``before`` that stay as they are."""
+        if not isinstance(before, CallEnded) or not isinstance(after, CallEnded):
+            return after
+        own = {name: value for name, value in before.slots.items() if name in self.own_slots}
+        return replace(after, slots={**after.slots, **own})
 
     def _pass_on(self, event: CallEvent) -> None:
         self._log.say(event)

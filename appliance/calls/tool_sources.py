@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import msgspec
 import pluggy
 
 from appliance import hookspecs
+from appliance.conversation import manners
 from appliance.conversation.hooked import HooksOfCall
 from appliance.conversation.memory import CallerMemory
 from appliance.conversation.thinking import HandOver
@@ -23,7 +24,7 @@ from appliance.dialplan.schema import Line
 from appliance.errors import EngineError
 from appliance.hook_types import Call
 from appliance.plugins.hook_table import ToolOffer
-from appliance.tool_types import Arguments, OngoingCall, Tool
+from appliance.tool_types import LEAVE, Arguments, OngoingCall, Tool
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class ToolSources:
             except ValueError as error:
                 logger.error("line %s: a tool of plugin %s is left out: %s", call.line, plugin, error)
                 continue
-            chosen[name] = offered
+            chosen[name] = _asking(offered, call.plan.voice.language or call.language)
         sources = {name: offered.plugin for name, offered in chosen.items()}
         return ToolSet([offered.tool for offered in chosen.values()], sources)
 
@@ -127,6 +128,13 @@ class ToolSources:
                     yield from (tool if isinstance(tool, Offered) else Offered(name, tool) for tool in tools)
             except Exception:
                 logger.exception("line %s: the tools of plugin %s are left out", call.line, name)
+
+
+def _asking(offered: Offered, language: str) -> Offered:
+    """The tool, which asks for leave in the line's language where its source has not said how."""
+    if offered.tool.confirm != LEAVE:
+        return offered
+    return Offered(offered.plugin, replace(offered.tool, confirm=manners.leave(language)))
 
 
 async def host_tools(hooks: HooksOfCall) -> list[Offered]:

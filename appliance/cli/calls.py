@@ -161,6 +161,8 @@ def describe(call: CallRecord) -> str:
         ("ended", _end(call)),
         ("slots", ", ".join(f"{printable(k)} = {printable(str(v))}" for k, v in call.slots.items())),
         ("recording", _recording(call)),
+        ("consent", call.recording_consent),
+        ("silent", _paused(call)),
         ("quality", _quality(call)),
     ]
     lines = [f"{name:<10} {value}" for name, value in facts if value]
@@ -260,6 +262,15 @@ def _recording(call: CallRecord) -> str:
     length = "" if call.recording_frames is None else f", {call.recording_frames * _FRAME_S:.1f} s"
     problem = f", incomplete: {call.recording_problem}" if call.recording_problem else ""
     return f"{call.recording_path}{length}{problem}"
+
+
+def _paused(call: CallRecord) -> str:
+    """Where the recording is silence because something private was asked; "" for nowhere."""
+    parts = []
+    for begin, end in call.recording_paused:
+        until = "its end" if end is None else f"{end * _FRAME_S:.1f} s"
+        parts.append(f"from {(begin or 0) * _FRAME_S:.1f} s to {until}")
+    return ", ".join(parts)
 
 
 def _quality(call: CallRecord) -> str:

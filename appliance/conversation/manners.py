@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from appliance.tool_types import LEAVE
+
 
 class Request(enum.Enum):
     """What the caller wants of the voice."""
@@ -109,36 +111,49 @@ _YES: Final[Mapping[str, str]] = {
     "de": r"(?:ja|jawohl|genau|richtig|gerne?|natürlich|klar|stimmt|sicher|in ordnung|okay|ok)(?: .*)?",
     "fr": r"(?:oui|ouais|d'accord|bien sûr|exactement|tout à fait|c'est ça|allez y)(?: .*)?",
     "es": r"(?:sí|si|claro|vale|de acuerdo|correcto|exacto|por supuesto|adelante)(?: .*)?",
+    "it": r"(?:sì|si|certo|certamente|va bene|d'accordo|esatto|giusto|volentieri|okay|ok)(?: .*)?",
 }
 _NO: Final[Mapping[str, str]] = {
     "en": r"no|nope|nah|never|not|\w+n't|cancel|stop|wait|wrong|incorrect|rather not",
     "de": r"nein|nicht|nee|ne|kein|keine|keinesfalls|falsch|stopp|warten|halt",
     "fr": r"non|pas|jamais|attendez|faux|annulez",
     "es": r"no|nunca|tampoco|espere|incorrecto|cancele",
+    "it": r"no|non|mai|neanche|sbagliato|aspetti|annulli",
 }
 _FILLERS: Final[Mapping[str, tuple[str, ...]]] = {
     "en": ("One moment, please.", "I am still working on it.", "Thank you for waiting."),
     "de": ("Einen Moment, bitte.", "Ich bin noch dabei.", "Danke, dass Sie warten."),
     "fr": ("Un instant, s'il vous plaît.", "Je m'en occupe encore.", "Merci de patienter."),
     "es": ("Un momento, por favor.", "Sigo en ello.", "Gracias por esperar."),
+    "it": ("Un momento, per favore.", "Ci sto ancora lavorando.", "Grazie per l'attesa."),
 }
 _APOLOGIES: Final[Mapping[str, str]] = {
     "en": "I am sorry, something went wrong on my side. Please try again.",
     "de": "Es tut mir leid, bei mir ist etwas schiefgegangen. Bitte versuchen Sie es noch einmal.",
     "fr": "Je suis désolée, il y a eu un problème de mon côté. Veuillez réessayer.",
     "es": "Lo siento, algo ha fallado por mi parte. Por favor, inténtelo de nuevo.",
+    "it": "Mi dispiace, c'è stato un problema da parte mia. Per favore, riprovi.",
 }
 _NOT_UNDERSTOOD: Final[Mapping[str, str]] = {
     "en": "I am sorry, I did not understand that. Could you say it in other words?",
     "de": "Entschuldigung, das habe ich nicht verstanden. Können Sie es anders sagen?",
     "fr": "Excusez-moi, je n'ai pas compris. Pouvez-vous le dire autrement ?",
     "es": "Disculpe, no le he entendido. ¿Puede decirlo de otra manera?",
+    "it": "Mi scusi, non ho capito. Può dirlo in un altro modo?",
 }
 _FAREWELLS: Final[Mapping[str, str]] = {
     "en": "I am sorry, I cannot help you right now. Goodbye.",
     "de": "Es tut mir leid, ich kann Ihnen gerade nicht helfen. Auf Wiederhören.",
     "fr": "Je suis désolée, je ne peux pas vous aider pour le moment. Au revoir.",
     "es": "Lo siento, ahora mismo no puedo ayudarle. Adiós.",
+    "it": "Mi dispiace, al momento non posso aiutarla. Arrivederci.",
+}
+_LEAVE: Final[Mapping[str, str]] = {
+    "en": LEAVE,
+    "de": "Soll ich das wirklich tun?",
+    "fr": "Voulez-vous vraiment que je le fasse ?",
+    "es": "¿De verdad quiere que lo haga?",
+    "it": "Vuole davvero che lo faccia?",
 }
 _GIVEN_UP: Final[Mapping[str, str]] = {
     "en": "I am sorry, I cannot help you right now.",
@@ -227,6 +242,11 @@ def not_understood(language: str) -> str:
 def farewell(language: str) -> str:
     """Said where replies fail again and again, before the call is ended."""
     return _FAREWELLS.get(_base(language), _FAREWELLS["en"])
+
+
+def leave(language: str) -> str:
+    """Asked before something is done that cannot be undone, where nobody has said what else to ask."""
+    return _LEAVE.get(_base(language), LEAVE)
 
 
 def given_up(language: str) -> str:

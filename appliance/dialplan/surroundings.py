@@ -112,6 +112,11 @@ def _transfers(line: Line) -> Iterator[tuple[Path, TransferTarget]]:
     yield from ((("transfers", name), choice) for name, choice in line.transfers.items())
 
 
+def targets_of(line: Line) -> frozenset[str]:
+    """Whom the line hands callers on to, where that is written out and no value of a call is part of it."""
+    return frozenset(target.to for _, target in _transfers(line) if "${" not in target.to)
+
+
 def trunk_misfits(line: Line, around: Surroundings) -> Iterator[Problem]:
     """Trunks that the line answers on, and that there are not."""
     trunks = around.trunks

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from appliance.api import Call, OngoingCall, Tool, ToolError, hookimpl
 from appliance.config.mcp import McpServer
 from appliance.hookspecs import ProviderOptions
+from appliance.tool_types import LEAVE
 
 if TYPE_CHECKING:
     import mcp
@@ -43,7 +44,6 @@ _AT_ONCE: Final = 16
 _MAX_TEXT: Final = 3000
 _MAX_DESCRIPTION: Final = 1000
 _MAX_SCHEMA: Final = 8000
-_QUESTION: Final = "Shall I really do that?"
 _UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Connection:
             run=run,
             side_effects=known.name not in self._server.read_only,
             timeout_s=self._server.timeout_s,
-            confirm=_QUESTION if known.name in self._server.confirm else "",
+            confirm=LEAVE if known.name in self._server.confirm else "",
         )
 
     async def use(self, tool: str, arguments: dict[str, Any], key: str) -> Any:

@@ -31,7 +31,11 @@ def used_in(made: VirtualCall) -> list[Any]:
 
 
 def one_tool(
-    hooks: SpokenHooks, arguments: str = '{"count": 3}', answers: tuple[str, ...] = (), **more: Any
+    hooks: SpokenHooks,
+    arguments: str = '{"count": 3}',
+    answers: tuple[str, ...] = (),
+    language: str = "en-us",
+    **more: Any,
 ) -> tuple[VirtualCall, list[Any], Script]:
     """A call in which the model uses the tool ``book``, and what that has been run with; the caller answers so."""
     ran: list[Any] = []
@@ -42,7 +46,7 @@ def one_tool(
 
     hooks.tools["book"] = run
     hooks._hooks["tools"] = [[offer("book", **more)]]
-    made = VirtualCall(llm_line(turn={"speculate": 0}), llm=True, hooks=hooks)
+    made = VirtualCall(llm_line(turn={"speculate": 0}, language=language), llm=True, hooks=hooks)
     return made, ran, Script(made.engines, ToolCall("", "book", arguments), "That is what it is.")
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from appliance.dialplan.schema import Line
-from appliance.events import CallAnswered, RecordingFinished, RecordingKept
+from appliance.events import CallAnswered, RecordingFinished, RecordingKept, TurnProgress
 from appliance.ipc.hook_messages import HookOutcome
 from appliance.ipc.messages import RecordingStopped
 from tests.calls.hooked_call import hang_up, one_tool, use_it, used_in
-from tests.calls.virtual_call import VirtualCall, flow_line
+from tests.calls.test_session_transfers import HandsOn
+from tests.calls.virtual_call import FLOW, VirtualCall, flow_line
 from tests.engines.virtual_time import run_virtual
 from tests.plugins.spoken_hooks import SpokenHooks
 
@@ -191,5 +192,41 @@ def test_without_plugins_nothing_is_asked_and_nothing_waits() -> None:
         assert not hooks.told
         assert any(isinstance(event, CallAnswered) for event in made.log.events)
         assert isinstance(made.session._line, Line)
+
+    run_virtual(call())
+
+
+def test_what_is_under_way_is_shown_without_words_where_plugins_decide_what_may_be_kept() -> None:
+    async def call() -> None:
+        made = VirtualCall(flow_line(), hooks=SpokenHooks(before_storing=redact))
+        await made.until_quiet()
+        made.speaks(0.8, "tea please")
+        await made.until_says("Please enter your four digit code.")
+        await made.ends()
+        told = [event for event in made.log.events if isinstance(event, TurnProgress)]
+        assert {event.doing.value for event in told} >= {"agent_speaks", "caller_speaks"}
+        words = {
+            (event.hearing, event.turn.caller_text, event.turn.agent_text, event.turn.heard_text) for event in told
+        }
+        assert words == {("", "", "", "")}
+
+    run_virtual(call())
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"), [("+49301234", "+49301234: failed"), ("${slots.drink}", "[drink]: failed")]
+)
+def test_the_operators_own_number_stays_in_what_became_of_a_transfer(target: str, kept: str) -> None:
+    async def call() -> None:
+        transfers = HandsOn(None, 0.1)
+        flow = {**FLOW["flow"], "pin": {"transfer": target, "failed": "bye"}}
+        hide = SpokenHooks(
+            before_storing=lambda texts: [text.replace("+49301234", "[phone]") for text in redact(texts)]
+        )
+        made = VirtualCall(flow_line(flow=flow), hooks=hide, transfers=transfers)
+        await made.until_quiet()
+        made.speaks(0.8, "tea please")
+        ended = await made.over()
+        assert ended.slots["transfer"] == kept
 
     run_virtual(call())

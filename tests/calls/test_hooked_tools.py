@@ -12,7 +12,7 @@ import pytest
 from appliance.events import Confirmed, TurnAmended
 from appliance.hook_types import Denied
 from appliance.ipc.messages import ToolCall
-from appliance.tool_types import Question
+from appliance.tool_types import LEAVE, Question
 from tests.calls.hooked_call import hang_up, offer, one_tool, use_it, used_in
 from tests.calls.test_tool_calls import Desk, Script
 from tests.calls.test_tool_calls import line as llm_line
@@ -306,5 +306,30 @@ def test_a_transfer_that_a_plugin_denies_is_not_tried_and_the_model_is_told_why(
         assert hooks.told["call_ended"][0]["summary"].transferred_to == ""
         assert "<reason>sales is &lt;closed&gt;</reason>" in script.prompts[-1].messages[-1].content
         assert made.log.ended.slots["transfer"] == "sip:sales@192.0.2.1: denied (sales is <closed>)"
+
+    run_virtual(call())
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "answer"),
+    [
+        ("en-us", "Shall I really do that?", "yes"),
+        ("de", "Soll ich das wirklich tun?", "ja"),
+        ("fr", "Voulez-vous vraiment que je le fasse ?", "oui"),
+        ("es", "¿De verdad quiere que lo haga?", "sí"),
+        ("it", "Vuole davvero che lo faccia?", "sì"),
+    ],
+)
+def test_leave_is_asked_for_in_the_language_of_the_line(language: str, question: str, answer: str) -> None:
+    async def call() -> None:
+        made, ran, _ = one_tool(SpokenHooks(), confirm=LEAVE, language=language)
+        await made.until_quiet()
+        made.speaks(0.8, "a table please")
+        await made.until(lambda: any(said.startswith(question.rstrip(" ?")) for said in made.engines.said))
+        await made.until_quiet()
+        made.speaks(0.8, answer)
+        await made.until_says("That is what it is.")
+        await hang_up(made)
+        assert ran
 
     run_virtual(call())

@@ -13,7 +13,18 @@ import pytest
 from appliance.cli.call_bundle import waterfall
 from appliance.cli.calls import printable
 from appliance.cli.main import main
-from appliance.events import CallTraced, Confirmed, Disposition, HangupBy, InputBy, Speculation, ToolRun
+from appliance.events import (
+    CallTraced,
+    Confirmed,
+    Consent,
+    Disposition,
+    HangupBy,
+    InputBy,
+    RecordingConsent,
+    RecordingPaused,
+    Speculation,
+    ToolRun,
+)
 from appliance.store.calls import CallStore
 from tests.store import facts
 
@@ -43,6 +54,8 @@ def record(url: str) -> str:
                 facts.ringing("abc1"),
                 facts.answered("abc1"),
                 facts.recording("abc1", "/var/r/abc1.wav"),
+                RecordingConsent(call_id="abc1", consent=Consent.ANNOUNCED),
+                RecordingPaused(call_id="abc1", parts=((100, 250), (500, None))),
                 facts.turn("abc1", 0, by=InputBy.NONE, speech_start_at=None, speech_end_at=None, interrupted=False),
                 facts.turn("abc1", 1),
                 facts.turn("abc1", 2, by=InputBy.KEY, caller_text="3", confidence=None, interrupted=False),
@@ -102,6 +115,8 @@ answered   after 1.00 s
 ended      2026-03-02 12:00:20 after 19.0 s of talk, by caller (200 BYE)
 slots      day = tuesday, count = 3
 recording  /var/r/abc1.wav, 18.0 s
+consent    announced
+silent     from 2.0 s to 5.0 s, from 10.0 s to its end
 quality    heard MOS 4.30, 0.5 % lost, jitter 1.2 ms, round trip 40 ms
 
          agent   We open at nine. Anything else?

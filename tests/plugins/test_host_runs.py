@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from appliance.api import ModelRequest, Tool
-from appliance.ipc.hook_messages import HookDone, RunHook
+from appliance.errors import ToolError
+from appliance.ipc.hook_messages import HookCall, HookDone, RunHook, RunTool
 from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.host.calls import Calls
 from appliance.plugins.host.context import Running
@@ -22,6 +23,7 @@ from appliance.plugins.host.installed import Installed, Plugins
 from appliance.plugins.host.results import MAX_RESULT_BYTES
 from appliance.plugins.host.runs import HookRuns, in_thread
 from appliance.plugins.host.threads import MAX_THREADS, Leave, Threads, Worker
+from appliance.plugins.host.tools import _MAX_USE_BYTES, _Ongoing
 from appliance.plugins.host.watch import Watch
 from appliance.plugins.loading import Implementation
 from appliance.plugins.marker import MarkerPage
@@ -175,3 +177,13 @@ async def test_the_thread_of_a_cancelled_tool_is_watched(bench: Bench) -> None:
     assert bench.watch.waiting == 1
     go.set()
     await eventually(lambda: not bench.watch.waiting)
+
+
+async def test_what_a_tool_says_of_its_call_and_is_too_long_for_a_message_is_refused_in_words() -> None:
+    sent: list[Any] = []
+    run = RunTool(1, 1, "notes", "book", HookCall("p"), b"", "p-1")
+    ongoing = _Ongoing(run, asyncio.get_running_loop(), sent.append)
+    with pytest.raises(ToolError, match=rf"note was given 3\d\d,\d\d\d bytes; give it {_MAX_USE_BYTES:,} at most"):
+        ongoing.note("all", "x" * 300_000)
+    ongoing.note("all", "x" * 190_000)
+    await eventually(lambda: len(sent) == 1)

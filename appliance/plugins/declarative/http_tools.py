@@ -17,13 +17,13 @@ from appliance.plugins.declarative.loader import DeclarativePlugin
 from appliance.plugins.declarative.schema import HttpTool, Table
 from appliance.plugins.declarative.tables import Rows
 from appliance.plugins.declarative.templates import OMITTED, Scope, parse
+from appliance.tool_types import LEAVE
 
 logger = logging.getLogger(__name__)
 
 _PASSING: Final = frozenset((429, 502, 503, 504))
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
-_QUESTION: Final = "Shall I really do that?"
 
 
 def tools_of(plugin: DeclarativePlugin, values: Mapping[str, Any], client: HttpClient) -> list[Tool]:
@@ -59,7 +59,7 @@ def _http_tool(plugin: str, name: str, tool: HttpTool, scope: Scope, client: Htt
 
 def _question(tool: HttpTool) -> str:
     if isinstance(tool.confirm, bool):
-        return _QUESTION if tool.confirm else ""
+        return LEAVE if tool.confirm else ""
     parts = parse(tool.confirm).parts
     return "".join(part if isinstance(part, str) else "{" + ".".join(part.path) + "}" for part in parts)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from appliance.api import Answer, OngoingCall, Question, Tool, ToolError
+from appliance.ipc.channel import MAX_MESSAGE_BYTES
 from appliance.ipc.hook_messages import CallUsed, HookCall, RunTool, ToolDone, UseCall
 from appliance.ipc.messages import AnyMessage
 from appliance.plugins.host.calls import CallState
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _ASK_S: Final = 600.0
 _MAX_RUNS: Final = 1000
+_MAX_USE_BYTES: Final = MAX_MESSAGE_BYTES - 4096
+"""Of what a tool says of its call at once: it has to fit a message, with what stands around it."""
 _NOT_NOW: Final = "the tool is not available now"
 
 
@@ -202,7 +205,10 @@ class _Ongoing:
 
     def _use(self, verb: str, **arguments: Any) -> int:
         """From any thread."""
+        data = msgspec.msgpack.encode(arguments)
+        if len(data) > _MAX_USE_BYTES:
+            raise ToolError(f"{verb} was given {len(data):,} bytes; give it {_MAX_USE_BYTES:,} at most")
         self._step += 1
-        message = UseCall(self._number, self._step, verb, msgspec.msgpack.encode(arguments))
+        message = UseCall(self._number, self._step, verb, data)
         self._loop.call_soon_threadsafe(self._send, message)
         return self._step

@@ -101,11 +101,28 @@ def test_a_repetition_books_once_and_a_new_file_is_made(tmp_path: Path) -> None:
     run_virtual(book())
 
 
+def test_hours_that_go_past_midnight_are_of_both_days(tmp_path: Path) -> None:
+    async def book() -> None:
+        late = {**values(tmp_path), "hours": {"fri": "22:30-00:45"}}
+        async with await place(plugins={"calendar_ics": late}) as call:
+            plugin = call.plugin("calendar_ics")
+            plugin.now = lambda: NOW
+            diary = plugin.Diary(plugin.Values(**late))
+            friday, saturday = diary.free(date(2026, 11, 20)), diary.free(date(2026, 11, 21))
+            assert [f"{one:%d %H:%M}" for one in friday] == ["20 22:30", "20 23:00", "20 23:30"]
+            assert [f"{one:%d %H:%M}" for one in saturday] == ["21 00:00"]
+            diary.book(saturday[0], "Ann", "", "key")
+            assert diary.free(date(2026, 11, 21)) == []
+            assert diary.free(date(2026, 11, 22)) == []
+
+    run_virtual(book())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"timezone": "Mars"}, "not a time zone"),
-        ({"hours": {"mon": "17:00-09:00"}}, "ends before it begins"),
+        ({"hours": {"mon": "17:00-17:00"}}, "begins when it ends"),
         ({"file": "/nowhere/at/all.ics"}, "does not exist"),
     ],
 )
