@@ -91,7 +91,7 @@ bars: $(VENV)/.setup-dev peers ## the measured bars, each printing its figure (a
 	[ -z "$$failed" ] || { echo "below the bar:$$failed" >&2; exit 1; }
 
 .PHONY: fuzz
-fuzz: $(VENV)/.setup-dev ## ten minutes of damaged input for every parser (make test gives each ten seconds)
+fuzz: $(VENV)/.setup-dev ## ten minutes of damaged input for every parser (make test gives each four seconds)
 	$(BIN)/python -m tests.bench.fuzz
 
 .PHONY: interop

@@ -30,11 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_leaked_threads() -> Iterator[None]:
-    """A test ends with the threads it began with."""
+def no_leaked_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test ends with the threads it began with, and those that its loop keeps for the tests after it."""
     before = set(threading.enumerate())
     yield
-    leaked = [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
+    marker = request.node.get_closest_marker("asyncio")
+    kept = "asyncio_" if marker is not None and "loop_scope" in marker.kwargs else "-"
+    leaked = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.is_alive() and not thread.name.startswith(kept)
+    ]
     for thread in leaked:
         thread.join(LIMIT_S)
     names = [thread.name for thread in leaked if thread.is_alive()]

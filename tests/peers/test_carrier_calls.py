@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from appliance.cli.box import Box
 from tests.bench import lines, records
 from tests.carriers.accounts import CARRIERS, TELNYX, Carrier
 
-pytestmark = [pytest.mark.peer, pytest.mark.parametrize("carrier", CARRIERS, ids=str)]
+pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 
 CALLER = "+491701234567"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", params=CARRIERS, ids=str)
+def carrier(request: pytest.FixtureRequest) -> Carrier:
+    found: Carrier = request.param
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sim(carrier: Carrier) -> AsyncIterator[Any]:
     async with carrier.account() as sim:
         yield sim
 
 
+@pytest.fixture(scope="module")
+def box(carrier: Carrier, sim: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder = tmp_path_factory.mktemp(carrier.name)
+    settings = {**lines.settings(folder), "trunks": {carrier.name: carrier.trunk(sim)}}
+    with Box(folder / "box", settings) as box:
+        carrier.reach(sim, box)
+        yield box
+    assert box.stop() == 0, box.log_tail()
+
+
 @pytest.fixture
-async def box(carrier: Carrier, sim: Any, start_box: Callable[..., Box], tmp_path: Path) -> Box:
-    settings = {**lines.settings(tmp_path), "trunks": {carrier.name: carrier.trunk(sim)}}
-    box = await asyncio.to_thread(start_box, settings)
-    carrier.reach(sim, box)
-    return box
+def before(box: Box) -> int:
+    """How many calls are on record."""
+    return len(records.calls(box.database))
 
 
-async def test_a_call_is_answered_branched_and_ended(carrier: Carrier, sim: Any, box: Box) -> None:
+async def test_a_call_is_answered_branched_and_ended(carrier: Carrier, sim: Any, box: Box, before: int) -> None:
     call = await sim.call(lines.KEYS, CALLER, caller_name="Ann")
     stream = await call.streaming()
     await stream.wait_heard()
     stream.press("2")
     assert await call.wait_ended() == carrier.completed
-    (record,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
+    record = (await asyncio.to_thread(records.wait_settled, box.database, before + 1))[-1]
     assert (record["disposition"], record["hangup_by"], record["protocol"]) == ("completed", "agent", carrier.name)
     assert (record["calling"], record["called"], record["trunk"]) == (CALLER, lines.KEYS, carrier.name)
     assert any(turn["by"] == "key" for turn in record["turns"])
@@ -47,11 +61,11 @@ async def test_a_call_is_answered_branched_and_ended(carrier: Carrier, sim: Any,
     sim.check()
 
 
-async def test_a_caller_who_hangs_up_ends_the_call(carrier: Carrier, sim: Any, box: Box) -> None:
+async def test_a_caller_who_hangs_up_ends_the_call(carrier: Carrier, sim: Any, box: Box, before: int) -> None:
     call = await sim.call(lines.LISTENER, CALLER)
     await (await call.streaming()).wait_heard()
     await call.hang_up()
-    (record,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
+    record = (await asyncio.to_thread(records.wait_settled, box.database, before + 1))[-1]
     assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
     if carrier is TELNYX:
         assert [action for action, _ in call.commands] == ["answer"]
@@ -66,7 +80,9 @@ async def test_a_number_without_a_line_is_rejected(carrier: Carrier, sim: Any, b
     sim.check()
 
 
-async def test_a_stream_that_breaks_is_opened_again_and_the_call_goes_on(carrier: Carrier, sim: Any, box: Box) -> None:
+async def test_a_stream_that_breaks_is_opened_again_and_the_call_goes_on(
+    carrier: Carrier, sim: Any, box: Box, before: int
+) -> None:
     call = await sim.call(lines.KEYS, CALLER)
     stream = await call.streaming()
     await stream.wait_heard()
@@ -74,6 +90,6 @@ async def test_a_stream_that_breaks_is_opened_again_and_the_call_goes_on(carrier
     again = await call.streaming(number=2)
     again.press("2")
     assert await call.wait_ended() == carrier.completed
-    (record,) = await asyncio.to_thread(records.wait_settled, box.database, 1)
+    record = (await asyncio.to_thread(records.wait_settled, box.database, before + 1))[-1]
     assert (record["disposition"], record["hangup_by"]) == ("completed", "agent")
     sim.check()

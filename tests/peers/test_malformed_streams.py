@@ -13,11 +13,11 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from aiohttp import WSMsgType, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -30,7 +30,7 @@ from tests.carriers.malformed import AUDIOSOCKET_CALL, CORPUS, START, STARTS, Ca
 from tests.signalling.fake_box import running
 from tests.waiting import LIMIT_S
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 KEY = Ed25519PrivateKey.generate()
 CLOSE_CODES = (1007, 1008, 1009)
 """Not UTF-8, against the protocol, too large: the reasons of WebSocket itself. The second has words with it."""
@@ -110,19 +110,25 @@ class Peers:
         return f"ws://{HOST}:{self.box.settings['listen.media.port']}/{kind}/media{path}"
 
 
-@pytest.fixture
-async def peers(start_box: Callable[..., Box], tmp_path: Path) -> AsyncIterator[Peers]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def peers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peers]:
+    """One box for the cases of all kinds; nothing that they do is an error of its own."""
+    folder = tmp_path_factory.mktemp("malformed")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
         made = Peers(http)
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", made.api)
         async with running(app) as port:
             settings = {
-                **lines.settings(tmp_path), "trunks": made.trunks(f"http://{HOST}:{port}"), "limits.max_cps": 300,
+                **lines.settings(folder), "trunks": made.trunks(f"http://{HOST}:{port}"), "limits.max_cps": 300,
                 "listen.streams": [{"kind": "audiosocket", "host": HOST, "port": made.audiosocket_port}],
             }  # fmt: skip
-            made.box = await asyncio.to_thread(start_box, settings)
+            made.box = Box(folder / "box", settings)
+            await asyncio.to_thread(made.box.start)
             yield made
+            assert await asyncio.to_thread(made.box.stop) == 0, made.box.log_tail()
+    log = made.box.log.read_text()
+    assert [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line] == []
 
 
 async def over_websocket(peers: Peers, kind: str, case: Case) -> str:
@@ -199,6 +205,3 @@ async def test_what_no_peer_should_send(peers: Peers, kind: str) -> None:
             wrong[case.name] = found
     assert wrong == {}
     await is_answered(peers, kind)
-    await asyncio.to_thread(peers.box.stop)
-    log = peers.box.log.read_text()
-    assert [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line] == []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
@@ -19,21 +18,29 @@ pytestmark = pytest.mark.peer
 ALLOW = ["127.0.0.1/32"]
 
 
-@pytest.fixture
-async def pbx_box(start_box: Callable[..., Box], tmp_path: Path) -> Box:
+@pytest.fixture(scope="module")
+def pbx_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Whoever does not say whom it calls gets the line that waits for keys."""
+    folder = tmp_path_factory.mktemp("pbx")
     port = free_port()
     trunks = {
         "pbx": {"kind": "pbx", "allow": ALLOW, "called": lines.KEYS},
         "asterisk": {"kind": "audiosocket", "allow": ALLOW},
     }
     settings = {
-        **lines.settings(tmp_path), "trunks": trunks,
+        **lines.settings(folder), "trunks": trunks,
         "listen.streams": [{"kind": "audiosocket", "host": HOST, "port": port}],
     }  # fmt: skip
-    box = await asyncio.to_thread(start_box, settings)
-    box.audiosocket_port = port  # type: ignore[attr-defined]
-    return box
+    with Box(folder / "box", settings) as box:
+        box.audiosocket_port = port  # type: ignore[attr-defined]
+        yield box
+    assert box.stop() == 0, box.log_tail()
+
+
+@pytest.fixture
+def before(pbx_box: Box) -> int:
+    """How many calls are on record."""
+    return len(records.calls(pbx_box.database))
 
 
 def media(box: Box, query: str = "") -> str:
@@ -69,14 +76,14 @@ async def freeswitch(box: Box) -> CarrierCaller:
 
 @pytest.mark.parametrize("way", [audiosocket, asterisk, asterisk_in_plain_text])
 async def test_a_call_is_answered_branched_and_ended(
-    pbx_box: Box, way: Callable[[Box], Awaitable[CarrierCaller]]
+    pbx_box: Box, before: int, way: Callable[[Box], Awaitable[CarrierCaller]]
 ) -> None:
     caller = await way(pbx_box)
     await caller.wait_heard()
     caller.press("2")
     await caller.wait_ended(20.0)
     await caller.hang_up()
-    (record,) = await asyncio.to_thread(records.wait_settled, pbx_box.database, 1)
+    record = (await asyncio.to_thread(records.wait_settled, pbx_box.database, before + 1))[-1]
     assert (record["disposition"], record["hangup_by"]) == ("completed", "agent")
     assert (record["calling"], record["called"]) == ("200", lines.KEYS)
     assert "pressed two" in record["turns"][-1]["agent_text"]
@@ -85,12 +92,12 @@ async def test_a_call_is_answered_branched_and_ended(
 
 @pytest.mark.parametrize("way", [audiosocket, asterisk, freeswitch])
 async def test_a_caller_who_hangs_up_ends_the_call(
-    pbx_box: Box, way: Callable[[Box], Awaitable[CarrierCaller]]
+    pbx_box: Box, before: int, way: Callable[[Box], Awaitable[CarrierCaller]]
 ) -> None:
     caller = await way(pbx_box)
     await caller.wait_heard()
     await caller.hang_up()
-    (record,) = await asyncio.to_thread(records.wait_settled, pbx_box.database, 1)
+    record = (await asyncio.to_thread(records.wait_settled, pbx_box.database, before + 1))[-1]
     assert (record["disposition"], record["hangup_by"], record["calling"]) == ("completed", "caller", "200")
     assert caller.violations == []
 
