@@ -66,6 +66,13 @@ def _ports(value: Any) -> str:
     return f"{first}-{last}"
 
 
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is no address of HTTP; write it as http://127.0.0.1:4318/v1/traces")
+    return value
+
+
 def _database(value: str) -> str:
     if urlsplit(value).scheme not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
         hint = "write sqlite+aiosqlite:///PATH or postgresql+asyncpg://HOST/NAME"
@@ -317,6 +324,17 @@ class Log(Section):
     )
 
 
+class Traces(Section):
+    """Spans of calls, turns, tools and hooks, for OpenTelemetry. Needs the extra `appliance[traces]`."""
+
+    endpoint: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        default=None,
+        description="Where spans are sent by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`: a collector, "
+        "which adds what a service beyond it wants to know. Nothing that was said is in them, and nobody's number. "
+        "Unset: no spans.",
+    )
+
+
 class Dialplans(Section):
     """Who answers which number."""
 
@@ -409,6 +427,7 @@ class Settings(Section):
     limits: Limits = Field(default=Limits(), description="How much the box takes on.")
     media: Media = Field(default=Media(), description="The audio clock.")
     log: Log = Field(default=Log(), description="Log lines.")
+    traces: Traces = Field(default=Traces(), description="Spans for OpenTelemetry.")
     api: Api = Field(default=Api(), description="The HTTP API.")
     dialplans: Dialplans = Field(default=Dialplans(), description="Who answers which number.")
     plugins: Plugins = Field(default=Plugins(), description="Plugins.")
@@ -510,6 +529,8 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str | int, ...], str, str]
         ("plugins", "mcp", name, "url"): server.url for name, server in settings.plugins.mcp.items() if server.url
     }
     urls["store", "url"] = settings.store.url
+    if settings.traces.endpoint is not None:
+        urls["traces", "endpoint"] = settings.traces.endpoint
     found += address_mistakes(urls, settings.egress)
     taken: dict[tuple[str, str, int], str] = {}
     sockets: list[tuple[tuple[str | int, ...], str, str, int]] = [

@@ -12,7 +12,8 @@ into the metrics, the log and the call's record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -24,12 +25,23 @@ from appliance.plugins.plan import BOX, Manifest, PluginPlan
 from appliance.plugins.tool_calls import NOT_AVAILABLE
 from appliance.tool_types import OngoingCall
 
-__all__ = ["NO_HOOKS", "HookCall", "HookHost", "Hooks", "Table", "make_table"]
+__all__ = ["NO_HOOKS", "HookCall", "HookHost", "HookRun", "Hooks", "Table", "make_table"]
 
 Table = Mapping[str, Mapping[str, tuple[str, ...]]]
 """Line to hook to the plugins that implement it there, in order."""
 
 _NOTHING: Final[Mapping[str, tuple[str, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class HookRun:
+    """A hook that was asked or told; ``began_at`` and ``ended_at`` are CLOCK_MONOTONIC."""
+
+    call_id: str
+    hook: str
+    began_at: float
+    ended_at: float
+    outcomes: Sequence[HookOutcome]
 
 
 class HookHost(Protocol):

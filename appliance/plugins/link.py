@@ -39,7 +39,7 @@ from appliance.ipc.hook_messages import (
 from appliance.ipc.messages import AnyMessage
 from appliance.plugins.breaker import Breaker, Key
 from appliance.plugins.hook_table import HOOKS
-from appliance.plugins.hooks import Hooks, make_table
+from appliance.plugins.hooks import HookRun, Hooks, make_table
 from appliance.plugins.http_limits import parts
 from appliance.plugins.http_proxy import HttpProxy
 from appliance.plugins.liveness import Liveness
@@ -86,6 +86,7 @@ class _Waiting:
     plugins: tuple[str, ...]
     call_id: str
     line: str
+    began_at: float
     done: asyncio.Future[HookDone | None]
 
 
@@ -99,6 +100,7 @@ class PluginLink:
         metrics: told of every hook that ran.
 
     Attributes:
+        on_run: called with every hook that was run or given up, where somebody wants to know.
         on_trouble: called with (call id, hook, how a plugin did) for everything that is no success.
     """
 
@@ -108,6 +110,7 @@ class PluginLink:
         self._runtime_dir = runtime_dir
         self._need = need
         self._metrics = metrics
+        self.on_run: Callable[[HookRun], None] | None = None
         self.on_trouble: Callable[[str, str, HookOutcome], None] = lambda call_id, hook, outcome: None
         self.breaker = Breaker()
         self._numbers = itertools.count(TOLD + 1)
@@ -249,7 +252,7 @@ class PluginLink:
             self._unavailable(call_id, hook, plugins)
             return None
         loop = asyncio.get_running_loop()
-        waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, line, loop.create_future())
+        waiting = self._waiting[number] = _Waiting(hook, plugins, call_id, line, time.monotonic(), loop.create_future())
         timer = loop.call_later(HOOKS[hook].budget_s * len(plugins) + _SLACK_S, self._too_late, number)
         try:
             return await waiting.done
@@ -316,6 +319,8 @@ class PluginLink:
             self._count_failure(culprit, waiting.hook, waiting.line)
             if len(self._late) < _MAX_WAITING:
                 self._late[number] = culprit
+        if self.on_run is not None:
+            self.on_run(HookRun(waiting.call_id, waiting.hook, waiting.began_at, time.monotonic(), (outcome,)))
         waiting.done.set_result(None)
 
     def _hook_done(self, message: HookDone) -> None:
@@ -331,6 +336,11 @@ class PluginLink:
             if outcome.plugin != late and outcome.outcome != "unavailable":  # which is not the plugin's fault
                 self._count_failure(outcome.plugin, message.hook, message.line)
         waiting = self._waiting.pop(message.number, None)
+        if self.on_run is not None and (waiting is not None or message.number == TOLD):
+            now = time.monotonic()
+            took = sum(outcome.seconds for outcome in message.outcomes)
+            began_at = waiting.began_at if waiting is not None else now - took
+            self.on_run(HookRun(message.call_id, message.hook, began_at, now, message.outcomes))
         if waiting is not None and not waiting.done.done():
             waiting.done.set_result(message)
 

@@ -59,6 +59,7 @@ from appliance.server.compiling import Plan, compiled
 from appliance.server.kept import KeptPlan
 from appliance.server.plan import pool_name, pool_of
 from appliance.server.reload import Commit, Outcome, Reloader, listen, watch
+from appliance.server.spans import CallSpans, call_spans
 from appliance.server.webhooks import Webhooks
 from appliance.signalling.browser import BrowserCarrier
 from appliance.signalling.builtin_carriers import carrier_registry
@@ -90,10 +91,13 @@ class EventLog:
         self._watch = watch
         self.traces: CallTraces | None = None
         self.webhooks: Webhooks | None = None
+        self.spans: CallSpans | None = None
 
     def started(self, event: CallStarted) -> asyncio.Future[None]:
         if self.traces is not None:
             self.traces.observe(event)
+        if self.spans is not None:
+            self.spans.observe(event)
         self._metrics.observe(event)
         self._watch.observe(event)
         committed = self._store.call_started(event)
@@ -109,6 +113,8 @@ class EventLog:
         self._watch.observe(event)
         if self.traces is not None:
             self.traces.observe(event)
+        if self.spans is not None:
+            self.spans.observe(event)
 
     def leg_closed(self, leg: LegClosed) -> None:
         self._metrics.leg_closed(leg)
@@ -178,6 +184,8 @@ class Control:
         self._metrics.watch_budgets(lambda: {"verdict": verdicts.refused, "speculation": speculation.refused})
         log = EventLog(store, self._metrics, self._watch)
         log.webhooks = webhooks
+        log.spans = call_spans(settings.traces.endpoint) if settings.traces.endpoint is not None else None
+        plugins.on_run = log.spans.hook_ran if log.spans is not None else None
         services = Services(
             clock=self._clock,
             rings=self._rings,
@@ -273,6 +281,8 @@ class Control:
         await desk.close()
         await http.cleanup()
         await plugins.close()
+        if log.spans is not None:
+            await asyncio.to_thread(log.spans.close)
         for pool in pools.values():
             await pool.stop()
         if recorder is not None:
