@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zoneinfo
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from time import struct_time
 from typing import Any
 
 import phonenumbers
@@ -25,10 +23,21 @@ from appliance.campaigns.windows import (
     zones_of_number,
 )
 from tests.campaigns.leads import OWNED, Lead, definition
-from tests.campaigns.wall_clock import DAY_S, FROM, MINUTE_S, UNTIL, WallClock, wall_clock
+from tests.campaigns.wall_clock import (
+    DAY_S,
+    FROM,
+    MINUTE_S,
+    UNTIL,
+    Allows,
+    WallClock,
+    first_open,
+    reading,
+    wall_clock,
+    zones,
+)
 
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-ZONES = sorted(name for name in zoneinfo.available_timezones() if name not in ("Factory", "localtime"))
+ZONES = zones()
 NIGHTLY = "00:10-00:50, 01:20-02:10, 02:25-03:05, 03:50-04:20, 22:40-23:20"
 """Hours whose edges lie about those at which clocks are changed."""
 NUMBERS = {"US": "+12125550142", "CA": "+14165550142", "FR": "+33142685300", "DE": "+4930123456", "GB": "+442079460018"}
@@ -46,31 +55,6 @@ def windows(default: Any, regions: dict[str, Any] | None = None, holidays: Seque
 
 def at(moment: float) -> datetime:
     return datetime.fromtimestamp(moment, UTC)
-
-
-Allows = Callable[[struct_time], bool]
-
-
-def reading(hours: str, days: frozenset[int] = frozenset(range(7))) -> Allows:
-    """What ``hours`` on ``days`` allow, worked out from the digits of the clock alone."""
-    spans = []
-    for span in hours.split(","):
-        begin, end = (int(part.strip()[:2]) * 60 + int(part.strip()[3:]) for part in span.split("-"))
-        spans.append((begin, end))
-
-    def allows(local: struct_time) -> bool:
-        minute = local.tm_hour * 60 + local.tm_min
-        return local.tm_wday in days and any(begin <= minute < end for begin, end in spans)
-
-    return allows
-
-
-def first_open(clock: WallClock, sides: Sequence[tuple[str, Allows]], moment: int, limit_s: int) -> int | None:
-    """The first minute from ``moment`` on that every side allows, by looking at each."""
-    for candidate in range(moment, moment + limit_s, MINUTE_S):
-        if all(allows(clock.at(zone, candidate)) for zone, allows in sides):
-            return candidate
-    return None
 
 
 def test_every_zone_is_read_as_the_c_library_reads_it_around_every_change_of_clocks(clock: WallClock) -> None:

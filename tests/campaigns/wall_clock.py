@@ -7,15 +7,34 @@ import importlib.util
 import os
 import time
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 MINUTE_S = 60
 DAY_S = 86_400
 FROM = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
 UNTIL = int(datetime(2036, 1, 1, tzinfo=UTC).timestamp())
+
+
+Allows: TypeAlias = Callable[[time.struct_time], bool]
+"""Whether a time on the clock is within some hours."""
+
+
+def reading(hours: str, days: frozenset[int] = frozenset(range(7))) -> Allows:
+    """What ``hours`` on ``days`` (0 is Monday) allow, worked out from the digits of the clock alone."""
+    spans = []
+    for span in hours.split(","):
+        begin, end = (int(part.strip()[:2]) * 60 + int(part.strip()[3:]) for part in span.split("-"))
+        spans.append((begin, end))
+
+    def allows(local: time.struct_time) -> bool:
+        minute = local.tm_hour * 60 + local.tm_min
+        return local.tm_wday in days and any(begin <= minute < end for begin, end in spans)
+
+    return allows
 
 
 class WallClock:
@@ -50,6 +69,19 @@ class WallClock:
                 low, high = (middle, high) if self.offset_s(zone, middle) == before else (low, middle)
             found.append(high)
         return found
+
+
+def zones() -> list[str]:
+    """Every zone of the database that is a place's."""
+    return sorted(name for name in zoneinfo.available_timezones() if name not in ("Factory", "localtime"))
+
+
+def first_open(clock: WallClock, sides: Sequence[tuple[str, Allows]], moment: int, limit_s: int) -> int | None:
+    """The first minute from ``moment`` on that every side, a zone and its hours, allows: by looking at each."""
+    for candidate in range(moment, moment + limit_s, MINUTE_S):
+        if all(allows(clock.at(zone, candidate)) for zone, allows in sides):
+            return candidate
+    return None
 
 
 @contextlib.contextmanager
