@@ -1,0 +1,133 @@
+"""The box calls people, machines and networks over SIP and RTP: what they heard, and what it says came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from appliance.cli.box import Box
+from tests.bench.callees import FarmProcess
+from tests.bench.lines import dialplan
+from tests.waiting import block_until
+
+TOKEN = "a-token-of-the-box-for-tests"
+LINE: dict[str, Any] = {
+    "name": "recall",
+    "match": {"called": ["900"]},
+    "greeting": "Hello ${lead.name}.",
+    "no_input": {"after_s": 6},
+    "flow": {
+        "ask": {
+            "ask": "Shall we come?",
+            "expect": {"yes": ["yes", "yes please"], "no": ["no", "no thank you"]},
+            "keys": {"1": "yes"},
+            "slot": "wanted",
+        },
+        "bye": {"hang_up": "Thank you, goodbye."},
+    },
+}
+
+
+class Dialling:
+    """A box with a farm of callees around it."""
+
+    def __init__(self, box: Box, farm: FarmProcess) -> None:
+        self.box, self.farm = box, farm
+
+    def call(self, number: str, **more: Any) -> dict[str, Any]:
+        """Place a call, and give what came of it."""
+        body = {"number": number, "line": "recall", "trunk": "carrier", "owner": "Acme Plumbing", **more}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.box.http_port}/api/v1/calls?wait=true",
+            data=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+        with urllib.request.urlopen(request, timeout=90) as reply:
+            told: dict[str, Any] = json.loads(reply.read())
+        return {**told["result"], "call_id": told["call_id"]}
+
+    def seen(self, number: str) -> list[str]:
+        """What the callee saw."""
+        return [entry["event"] for entry in self.farm.entries() if entry["number"] == number]
+
+    def record(self, call_id: str) -> dict[str, Any]:
+        """The call as it is on record."""
+        words = [sys.executable, "-m", "appliance.cli.main", "calls", "show", call_id, "--json"]
+        words += ["--set", f"store.url=sqlite+aiosqlite:///{self.box.database}"]
+        found: dict[str, Any] = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+        return found
+
+    def trace(self, call_id: str) -> list[str]:
+        """What was said in SIP, as it is on record a moment after the call."""
+        with contextlib.closing(sqlite3.connect(self.box.database)) as database:
+            (found,) = database.execute("select trace from calls where id = ?", (call_id,)).fetchone()
+        return [message["text"] for message in json.loads(found)]
+
+
+@pytest.fixture(scope="module")
+def dialling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dialling]:
+    folder = tmp_path_factory.mktemp("outgoing")
+    with FarmProcess(folder / "farm.jsonl") as farm:
+        carrier = {
+            "kind": "sip",
+            "proxy": f"sip:127.0.0.1:{farm.port}",
+            "allow_prefixes": ["+1202"],
+            "caller_id": "+12025550100",
+            "caller_ids": ["+12025550101"],
+        }
+        settings = {"trunks": {"carrier": carrier}, "api.tokens": [TOKEN], **dialplan(folder, [LINE])}
+        with Box(folder / "box", settings) as box:
+            yield Dialling(box, farm)
+
+
+def test_a_person_is_called_greeted_and_understood(dialling: Dialling) -> None:
+    number = "+12025551230"
+    result = dialling.call(number, variables={"name": "Ann"}, caller_id="+12025550101")
+    assert (result["sip_code"], result["ended_by"], result["completed"], result["problem"]) == (200, "agent", True, "")
+    assert result["slots"]["wanted"] == "yes"
+    record = dialling.record(result["call_id"])
+    assert (record["direction"], record["trunk"], record["called"]) == ("outbound", "carrier", number)
+    assert record["calling"] == "+12025550101"
+    opening = record["turns"][0]["agent_text"]
+    assert opening.startswith("This is an automated call on behalf of Acme Plumbing. Hello Ann. Shall we come?")
+    heard = [entry for entry in dialling.farm.entries() if entry["number"] == number]
+    assert [entry["caller_id"] for entry in heard][:1] == ["+12025550101"]
+    (told,) = [entry for entry in heard if entry["event"] == "heard"]
+    assert told["first_sound_after_s"] < 1.0
+    block_until(lambda: dialling.trace(result["call_id"]) != [])
+    assert dialling.trace(result["call_id"])[0].startswith(f"INVITE sip:{number}@")
+
+
+def test_what_is_no_answer(dialling: Dialling) -> None:
+    wanted = {"2": 486, "4": 603, "5": 404, "6": 503, "3": 408}
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = list(pool.map(lambda digit: dialling.call(f"+1202555124{digit}", ring_timeout_s=5), wanted))
+    assert [result["sip_code"] for result in found] == list(wanted.values())
+    assert [result["answered_after_s"] for result in found] == [None] * len(wanted)
+    assert "cancelled" in dialling.seen("+12025551243")
+
+
+def test_a_person_who_does_not_want_to_be_called_is_never_called_again(dialling: Dialling) -> None:
+    number = "+12025551259"
+    result = dialling.call(number)
+    assert (result["opted_out"], result["reason"]) == (True, "opted_out")
+    assert "stop calling me" in dialling.record(result["call_id"])["turns"][1]["caller_text"]
+    again = dialling.call(number)
+    assert again["problem"] == f"{number} is on the do-not-call list"
+    assert dialling.seen(number).count("invite") == 1
+
+
+def test_what_may_not_be_dialled_or_shown_never_leaves(dialling: Dialling) -> None:
+    assert "allow_prefixes" in dialling.call("+4930123456")["problem"]
+    assert "is not ours to show" in dialling.call("+12025551260", caller_id="+12025559999")["problem"]
+    assert "there is no line 'nobody'" in dialling.call("+12025551260", line="nobody")["problem"]
+    assert dialling.seen("+12025551260") == []
