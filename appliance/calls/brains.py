@@ -24,7 +24,7 @@ from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
 from appliance.dialplan.schema import Line
 from appliance.dialplan.steps import ConverseStep, TransferTarget
-from appliance.dialplan.text import normalise, render
+from appliance.dialplan.text import known_late, normalise, render
 from appliance.errors import EngineError, StoreError
 from appliance.events import ToolRun
 from appliance.signalling.leg import CallInfo
@@ -199,8 +199,10 @@ def values_of(line: Line, info: CallInfo) -> dict[str, str]:
 
 def transfer_to(target: TransferTarget, values: Mapping[str, str]) -> brain.Transfer:
     """The step that hands the caller on to ``target``."""
-    to, announce = render(target.to, values), render(target.announce, values)
-    return brain.Transfer(to, target.trunk or "", target.kind == "attended", target.timeout_s, announce)
+    late = known_late(target.announce)
+    announce = target.announce if late else render(target.announce, values)
+    attended = target.kind == "attended"
+    return brain.Transfer(render(target.to, values), target.trunk or "", attended, target.timeout_s, announce, late)
 
 
 class _Notes:
@@ -323,9 +325,10 @@ class FlowBrain:
                     yield brain.Listen(self._expectation(action))
                 case flow.SetSlot(name, value, private):
                     self._slots[name] = PRIVATE if private else value
-                case flow.Transfer(target):
+                case flow.Transfer(target, late):
+                    attended = target.kind == "attended"
                     yield brain.Transfer(
-                        target.to, target.trunk or "", target.kind == "attended", target.timeout_s, target.announce
+                        target.to, target.trunk or "", attended, target.timeout_s, target.announce, late
                     )
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)

@@ -10,13 +10,19 @@ from appliance.calls.tool_sources import CallInBox, DoNotCall
 from appliance.conversation.memory import MAX_FACT, CallerMemory
 from appliance.conversation.thinking import HandOver
 from appliance.dialplan.schema import Line
-from appliance.dialplan.text import DIGITS_PHRASE, normalise, spoken_digits
+from appliance.dialplan.text import DIGITS_PHRASE, SUMMARY, normalise, spoken_digits, variables_in
 from appliance.errors import StoreError, ToolError
 from appliance.hook_types import Call
 from appliance.hookspecs import hookimpl
 from appliance.tool_types import Arguments, OngoingCall, Question, Tool
 
 _ATTEMPTS: Final = 3
+_SUMMARY: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 300,
+    "description": "For the human who answers: who calls, what they want, what is known so far. It is spoken.",
+}
 _MAX_MESSAGE: Final = 2000
 _CONVERSATION_S: Final = 30.0
 """Time-out of a tool that talks with the caller; what it waits for answers does not count."""
@@ -72,16 +78,20 @@ def _schema(required: Sequence[str] = (), **properties: Any) -> dict[str, Any]:
 
 def _transfer(hand_overs: Mapping[str, HandOver]) -> Tool:
     async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        if SUMMARY in arguments:
+            call.note(SUMMARY, arguments[SUMMARY])
         call.hand_on(arguments["to"])
         return {"status": "the caller is handed on when you have finished speaking"}
 
+    announced = [name for choice in hand_overs.values() for name, _ in variables_in(choice.transfer.announce)]
+    told = {SUMMARY: _SUMMARY} if SUMMARY in announced else {}
     who = "; ".join(
         f"{name}: {choice.description}" if choice.description else name for name, choice in hand_overs.items()
     )
     return Tool(
         name="transfer",
         description=f"Hand the caller on to somebody else. Say so in the same answer. There are: {who}.",
-        parameters=_schema(["to"], to={"type": "string", "enum": list(hand_overs)}),
+        parameters=_schema(["to", *told], to={"type": "string", "enum": list(hand_overs)}, **told),
         run=run,
     )
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.calls.services import Services
 from appliance.clock import Clock
+from appliance.conversation.inputs import PRIVATE
+from appliance.dialplan.text import SUMMARY
 from appliance.errors import StoreError
 from appliance.events import CallEnded, CallStarted, Direction, Disposition, HangupBy, LineMeasured
 from appliance.ipc.messages import LegClosed
 from appliance.signalling.leg import CallInfo
 
 logger = logging.getLogger(__name__)
+
+_MAX_SUMMARY: Final = 300
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,11 @@ def record_refused(info: CallInfo, services: Services, status: int, reason: str)
             hangup_text=reason,
         )
     )
+
+
+def summary_in(slots: Mapping[str, str]) -> str:
+    """What a call has been about, in words for a human: a model's own, else what has been found out."""
+    if slots.get(SUMMARY):
+        return slots[SUMMARY]
+    told = [f"{name.replace('_', ' ')}: {value}" for name, value in slots.items() if value not in ("", PRIVATE)]
+    return "; ".join(one for one in told if not one.startswith("ending: "))[:_MAX_SUMMARY]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from appliance.calls.brains import (
 )
 from appliance.calls.call_recording import CallRecording
 from appliance.calls.consent_brain import with_consent, without_disclosure
-from appliance.calls.facts import Outcome, line_measured, started_event
+from appliance.calls.facts import Outcome, line_measured, started_event, summary_in
 from appliance.calls.hand_back import make_shared_brain
 from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
 from appliance.calls.placing import Placing
@@ -42,7 +43,7 @@ from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
 from appliance.dialplan.surroundings import targets_of
-from appliance.dialplan.text import render
+from appliance.dialplan.text import SUMMARY, render
 from appliance.errors import MediaError, StoreError
 from appliance.events import (
     CallAnswered,
@@ -503,6 +504,8 @@ class CallSession:
                 self._slots["transfer"] = f"{transfer.to}: denied ({wanted.reason})"
                 return TransferFailed(wanted.reason or "a plugin has denied it")
             transfer = other_transfer(transfer, wanted, line, self._values())
+        if transfer.late:
+            transfer = replace(transfer, announce=render(transfer.announce, self._values()), late=False)
         if transfer.to in targets_of(line):  # nobody's number but the operator's
             self._log.own_slots.add("transfer")
         voicing = Voicing(services.rings, services.tts, voice_of(line), services.clock.monotonic)
@@ -546,7 +549,9 @@ class CallSession:
         info = self._leg.info
         slots = self._dialogue.brain.slots if self._dialogue is not None else {}
         return {
+            SUMMARY: summary_in(slots),
             **{f"slots.{name}": str(value) for name, value in slots.items()},
+            "called.number": info.called,
             "caller.number": info.calling if self._answered_at is None else info.person,
             "call.id": self.call_id,
             "line.name": self._line.name,

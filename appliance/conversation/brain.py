@@ -162,7 +162,8 @@ class Transfer:
     """Hand the caller on when everything has been said; the last step of a reply.
 
     ``to`` is a number, a name or a SIP URI; ``trunk`` "" leaves the choice to the routes. Not ``attended``: the
-    caller's side is told to call there by itself, where it can.
+    caller's side is told to call there by itself, where it can. ``late``: ``announce`` is still a template, of values
+    that are known when the caller is handed on.
     """
 
     to: str
@@ -170,6 +171,7 @@ class Transfer:
     attended: bool = False
     timeout_s: float = 30.0
     announce: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True)

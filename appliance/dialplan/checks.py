@@ -26,7 +26,7 @@ from appliance.dialplan.steps import (
     TransferStep,
     TransferTarget,
 )
-from appliance.dialplan.text import normalise, variables_in
+from appliance.dialplan.text import SUMMARY, normalise, variables_in
 from appliance.engines.lexicon import PHONES
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -313,6 +313,8 @@ def _variables(draft: Draft) -> Iterator[Problem]:
         for name, spoken in variables_in(text):
             if path[0] == "transfers" and path[-1] == "announce" and name.startswith("slots."):
                 continue  # noted by tools, under names of their own
+            if name == SUMMARY and path[-1] == "announce" and path[0] != "closed":
+                continue
             if name not in known and not (name.startswith(_NAMED_BY_OTHERS) and name not in _NAMED_BY_OTHERS):
                 yield Problem(path, f"unknown variable ${{{name}}}", nearest(name, known))
             elif name.removeprefix("slots.") in private and name.startswith("slots."):

@@ -35,7 +35,7 @@ from appliance.dialplan.steps import (
 )
 from appliance.dialplan.steps import NoInput as NoInputPolicy
 from appliance.dialplan.steps import NoMatch as NoMatchPolicy
-from appliance.dialplan.text import DIGITS_PHRASE, normalise, render, spoken_digits
+from appliance.dialplan.text import DIGITS_PHRASE, SUMMARY, normalise, render, spoken_digits, variables_in
 
 # --- events ---------------------------------------------------------------------------------------------------------
 
@@ -140,10 +140,11 @@ class Hangup:
 class Transfer:
     """Hand the caller on, once everything has been said. Nothing comes after it but :class:`TransferFailed`.
 
-    The texts of ``target`` have their variables filled in.
+    The texts of ``target`` have their variables filled in; ``late``: not its announcement, which is about the call.
     """
 
     target: TransferTarget
+    late: bool = False
 
 
 Action: TypeAlias = Say | Listen | SetSlot | Hangup | Transfer
@@ -250,9 +251,11 @@ class Flow:
                 return actions + self._close(step.disposition)
             elif isinstance(step, TransferStep):
                 self.state = State.TRANSFERRING
-                texts = {"to": self._filled(step.transfer.to), "announce": self._filled(step.transfer.announce)}
+                announce = step.transfer.announce
+                late = any(name == SUMMARY for name, _ in variables_in(announce))
+                texts = {"to": self._filled(step.transfer.to)} | ({} if late else {"announce": self._filled(announce)})
                 target = step.transfer.model_copy(update=texts)
-                return [*actions, *self._say(step.say, False), Transfer(target)]
+                return [*actions, *self._say(step.say, False), Transfer(target, late)]
             elif isinstance(step, ConverseStep):
                 self.state = State.CONVERSING
                 return actions

@@ -173,7 +173,9 @@ class TransferTarget(Section):
     )
     timeout_s: Seconds = Field(default=30.0, description="How long the other side may take to answer.")
     announce: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = Field(
-        default="", description="Said to the one who answers, before the caller is put through; needs `attended`."
+        default="",
+        description="Said to the one who answers, before the caller is put through; needs `attended`. `${summary}` "
+        "stands for what the call has been about.",
     )
 
 

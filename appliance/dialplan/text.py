@@ -9,7 +9,10 @@ from functools import lru_cache
 from appliance.engines import lexicon
 from appliance.engines.lexicon import DIGITS, spell_number
 
-__all__ = ["DIGITS_PHRASE", "normalise", "render", "spoken_digits", "variables_in"]
+__all__ = ["DIGITS_PHRASE", "SUMMARY", "known_late", "normalise", "render", "spoken_digits", "variables_in"]
+
+SUMMARY = "summary"
+"""The variable for what a call has been about so far."""
 
 DIGITS_PHRASE = "<digits {min} {max}>"
 """What a recogniser is asked for where a number is spoken digit by digit."""
@@ -61,6 +64,11 @@ def spoken_digits(text: str) -> str | None:
 def variables_in(template: str) -> list[tuple[str, str]]:
     """Each ``${name}`` or ``${name | filter}`` as (name, filter), the filter "" where there is none."""
     return [(name, spoken or "") for name, spoken in _VARIABLE.findall(template)]
+
+
+def known_late(template: str) -> bool:
+    """Whether something in it is known only when a caller is handed on: ``${summary}``, or what tools have noted."""
+    return any(name == SUMMARY or name.startswith("slots.") for name, _ in variables_in(template))
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
