@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate, pairwise
 from random import Random
+from statistics import median
 from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -25,6 +26,7 @@ QUANTILES: Final = 41
 _DRAWN: Final = tuple(one.value for one in Disposition if one is not Disposition.NOT_ALLOWED)
 _FEWEST_SECOND_CALLS: Final = 5
 """From fewer calls nothing is learnt of what follows on a disposition."""
+_FEWEST_DELAYS: Final = 10
 _HOURS: Final = 24
 
 
@@ -119,7 +121,13 @@ class Mix(Section):
         default=0.1,
         ge=0,
         le=60,
-        description="From the end of a call to the beginning of the one in its place, seconds.",
+        description="From the end of a call to the beginning of the one in its place, where leads wait, in seconds.",
+    )
+    leaving_s: float = Field(
+        default=0.02,
+        ge=0,
+        le=60,
+        description="How much longer than `calls_per_s` asks for it takes from one call to the next, in seconds.",
     )
 
     @model_validator(mode="after")
@@ -230,9 +238,15 @@ class Measuring:
     """Makes a mix of the calls of an earlier campaign, told one by one and in any order.
 
     What is kept of a call is a few numbers, so that hundreds of thousands may be told.
+
+    Args:
+        distance_s: at which its calls left at least, by its ``calls_per_s``; None where that is not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, distance_s: float | None = None) -> None:
+        self._distance_s = distance_s
+        self._events: list[tuple[float, int]] = []
+        """Moments at which a call began (1) or ended (-1)."""
         self._calls: defaultdict[int, list[tuple[datetime, str]]] = defaultdict(list)
         self._ring_s: defaultdict[str, list[float]] = defaultdict(list)
         self._talk_s: defaultdict[str, list[float]] = defaultdict(list)
@@ -243,12 +257,13 @@ class Measuring:
         if ended is None or name not in _DRAWN or name == Disposition.INTERRUPTED:
             return
         self._calls[attempt.lead_id].append((attempt.started_at, name))
+        self._events += [(attempt.started_at.timestamp(), 1), (ended.timestamp(), -1)]
         answered = attempt.answered_at
         self._ring_s[name].append(max(0.0, ((answered or ended) - attempt.started_at).total_seconds()))
         if answered is not None and name in ON_THE_LINE:
             self._talk_s[name].append(max(0.0, (ended - answered).total_seconds()))
 
-    def mix(self, turnaround_s: float = 0.1) -> Mix:
+    def mix(self) -> Mix:
         """What was told, as shares and lengths.
 
         Raises:
@@ -269,19 +284,46 @@ class Measuring:
             if self._talk_s[name]:
                 outcomes[name]["talk_s"] = _quantiles(self._talk_s[name])
         learnt = {before: dict(found) for before, found in after.items() if found.total() >= _FEWEST_SECOND_CALLS}
-        return Mix.model_validate({"outcomes": outcomes, "after": learnt, "turnaround_s": turnaround_s})
+        return Mix.model_validate({"outcomes": outcomes, "after": learnt, **self._delays()})
+
+    def _delays(self) -> dict[str, float]:
+        """``turnaround_s`` and ``leaving_s``, as far as there was a time at which they could be seen."""
+        self._events.sort()
+        most, active = 0, 0
+        for _, step in self._events:
+            active += step
+            most = max(most, active)
+        turnarounds, distances, active = [], [], 0
+        started_at: float | None = None
+        for (moment, step), (later, next_step) in pairwise(self._events):
+            # Where every place was taken, the call that follows on an end stood in its place.
+            if active == most and step < 0 < next_step:
+                turnarounds.append(later - moment)
+            active += step
+            if step > 0:
+                if started_at is not None:
+                    distances.append(moment - started_at)
+                started_at = moment
+        found = {}
+        if len(turnarounds) >= _FEWEST_DELAYS:
+            found["turnaround_s"] = min(60.0, round(median(turnarounds), 3))
+        if len(distances) >= _FEWEST_DELAYS and self._distance_s is not None:
+            # Most calls wait for a place; those that followed soonest on another waited for their turn alone.
+            least = sorted(distances)[len(distances) // 10]
+            found["leaving_s"] = min(60.0, round(max(0.0, least - self._distance_s), 3))
+        return found
 
 
-def measured(attempts: Iterable[AttemptLike], turnaround_s: float = 0.1) -> Mix:
-    """The mix of the calls of an earlier campaign.
+def measured(attempts: Iterable[AttemptLike], distance_s: float | None = None) -> Mix:
+    """The mix of the calls of an earlier campaign; ``distance_s`` as of :class:`Measuring`.
 
     Raises:
         ValueError: none of them is over.
     """
-    measuring = Measuring()
+    measuring = Measuring(distance_s)
     for attempt in attempts:
         measuring.add(attempt)
-    return measuring.mix(turnaround_s)
+    return measuring.mix()
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from appliance.campaigns.definition import Definition
 from appliance.campaigns.mix import Measuring, Mix
+from appliance.campaigns.pacing import Gate
 from appliance.config.load import read_document
 from appliance.config.validation import validate
 from appliance.errors import ConfigError, StoreError
@@ -29,7 +31,8 @@ async def mix_of_campaign(store: CampaignStore, name: str) -> Mix:
     Raises:
         StoreError: there is no such campaign, none of its calls is over, or it cannot be read.
     """
-    measuring = Measuring()
+    pacing = Definition.of(await store.definition_of(name)).pacing
+    measuring = Measuring(Gate(pacing.calls_per_s).distance_s)
     async for attempt in store.attempts(name):
         measuring.add(attempt)
     try:

@@ -73,6 +73,7 @@ TONE_DISPOSITIONS: Final[Mapping[str, Disposition]] = {
     "sit": Disposition.INVALID,
     "busy": Disposition.BUSY,
     "reorder": Disposition.FAILED,
+    "fax": Disposition.MACHINE,
 }
 """Of the tones heard before an answer, which say more than the status that follows them; ``sit`` is the triple of
 special information tones, with its cause where that was recognised."""

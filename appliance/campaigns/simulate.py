@@ -362,7 +362,7 @@ class _Campaign:
 
     def _dial(self, index: int, lead: _Lead, now: datetime, day: str) -> None:
         for gate in self._gates:
-            gate.left(self._now)
+            gate.left(self._now + self._mix.leaving_s)
         self._breaker.placed(self._now)
         lead.day_attempts = lead.day_attempts + 1 if lead.day == day else 1
         lead.day = day

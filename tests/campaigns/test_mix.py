@@ -115,7 +115,7 @@ def test_a_mix_is_measured_from_calls() -> None:
     calls += [attempt(lead, lead, "busy", 1) for lead in range(700, 1000)]
     calls += [attempt(lead, 5000 + lead, "busy", 1) for lead in range(700, 800)]
     calls += [attempt(lead, 5000 + lead, "completed", 3, 12) for lead in range(800, 1000)]
-    found = measured(reversed(calls), turnaround_s=0.5)
+    found = measured(reversed(calls))
     assert found.outcomes["completed"].share == 700 and found.outcomes["busy"].share == 300
     assert found.after == {"busy": {"busy": 100, "completed": 200}}
     talk_s = found.outcomes["completed"].talk_s
@@ -134,3 +134,20 @@ def test_calls_that_go_on_or_were_cut_off_tell_nothing() -> None:
     assert set(measured(calls).outcomes) == {"busy"}
     with pytest.raises(ValueError, match="no finished calls"):
         measured(calls[:2])
+
+
+def test_what_the_box_takes_between_calls_is_measured_where_all_places_were_taken() -> None:
+    places = dict.fromkeys(range(4), 0.0)
+    calls, free = [], 0.0
+    for lead in range(200):
+        place = min(places, key=lambda one: places[one])
+        begins = max(free, places[place])
+        length_s = 3.0 + lead % 7
+        calls.append(attempt(lead, begins, "completed", 1, length_s - 1))
+        places[place], free = begins + length_s + 0.25, begins + 0.13
+    found = measured(calls, distance_s=0.1)
+    assert found.turnaround_s == pytest.approx(0.25)
+    assert measured(calls[:5]).turnaround_s == mix().turnaround_s  # too few to tell
+    quick = [attempt(lead, lead * 0.13, "busy", 60) for lead in range(100)]
+    assert measured(quick, distance_s=0.1).leaving_s == pytest.approx(0.03)
+    assert measured(quick).leaving_s == mix().leaving_s

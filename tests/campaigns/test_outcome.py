@@ -58,7 +58,7 @@ def test_a_call_that_nobody_answered_ends_as_its_status_says(code: int, expected
 
 @pytest.mark.parametrize(
     ("early", "expected"),
-    [("busy", "busy"), ("reorder", "failed"), ("sit", "invalid"), ("ringback", "no_answer"), ("fax", "no_answer")],
+    [("busy", "busy"), ("reorder", "failed"), ("sit", "invalid"), ("ringback", "no_answer"), ("fax", "machine")],
 )
 def test_tones_before_the_answer_say_more_than_the_status(early: str, expected: str) -> None:
     assert disposition(OutgoingResult(sip_code=480, early=early)) == expected

@@ -22,7 +22,7 @@ def leads(count: int) -> list[Lead]:
 
 
 def mix(turnaround_s: float = 0.0, **outcomes: dict[str, Any]) -> Mix:
-    return Mix.model_validate({"outcomes": outcomes, "turnaround_s": turnaround_s})
+    return Mix.model_validate({"outcomes": outcomes, "turnaround_s": turnaround_s, "leaving_s": 0.0})
 
 
 def one_run(count: int, drawn: Mix, start: datetime = MORNING, box: Box | None = None, **keys: Any) -> Run:
@@ -64,13 +64,18 @@ def test_the_time_between_calls_counts() -> None:
     assert 645 <= ran.duration_s < 648
 
 
+def test_the_time_that_a_call_takes_to_leave_counts() -> None:
+    ran = one_run(100, TALK.model_copy(update={"leaving_s": 0.5}), pacing={"max_calls": 100, "calls_per_s": 1})
+    assert pytest.approx(ran.duration_s, abs=1) == 60 + 99 * 1.55
+
+
 def test_the_night_is_waited_for() -> None:
     late = MORNING + timedelta(hours=10, minutes=55)  # 19:55
     ran = one_run(100, TALK, late, pacing={"max_calls": 10, "calls_per_s": 50})
     assert ran.first_at == late
     assert ran.done_at is not None
     next_day = MORNING + timedelta(days=1)
-    assert next_day + timedelta(minutes=5) <= ran.done_at < next_day + timedelta(minutes=6)
+    assert next_day + timedelta(minutes=5) <= ran.done_at < next_day + timedelta(minutes=7)
 
 
 def test_busy_lines_are_tried_again_and_then_given_up() -> None:
