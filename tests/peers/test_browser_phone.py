@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,30 @@ async def shown(page: Page, selector: str) -> list[str]:
     return found
 
 
-async def settled(box: Box, calls: int = 1) -> list[dict[str, Any]]:
-    return await asyncio.to_thread(records.wait_settled, box.database, calls)
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """The box as it comes, for all tests that need no other."""
+    with Box(tmp_path_factory.mktemp("shipped") / "box") as box:
+        yield box
+    assert box.stop() == 0, box.log_tail()
 
 
-async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> None:
+@pytest.fixture
+def before(shipped: Box) -> int:
+    """How many calls are on record."""
+    return len(records.calls(shipped.database))
+
+
+async def settled(box: Box, before: int, calls: int = 1) -> list[dict[str, Any]]:
+    """The calls since then."""
+    return (await asyncio.to_thread(records.wait_settled, box.database, before + calls))[before:]
+
+
+async def test_a_conversation(shipped: Box, before: int, tmp_path: Path) -> None:
     """The question is interrupted, a key is pressed, the rest is said; the agent books and hangs up."""
     said = ((6.2, "I'd like to book a table"), (15.5, "half past seven"), (24.0, "yes please"))
     sound = await microphone(tmp_path, *said)
-    box = await asyncio.to_thread(start_box)
-    async with page_of(box, tmp_path, microphone=sound) as page:
+    async with page_of(shipped, tmp_path, microphone=sound) as page:
         assert await shown(page, ".line .number") == ["100"]
         await page.js("document.getElementById('call').click()")
         await page.until("document.body.dataset.state === 'call'")
@@ -95,7 +109,7 @@ async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> 
         slots = dict(zip(await shown(page, "#slots dt"), await shown(page, "#slots dd"), strict=True))
         assert slots == {"request": "booking", "people": "two", "time": "half past seven", "ending": "booked"}
         assert page.said == []
-    (record,) = await settled(box)
+    (record,) = await settled(shipped, before)
     assert (record["protocol"], record["trunk"], record["line"]) == ("browser", "phone", "reception")
     assert (record["called"], record["calling"]) == ("100", "browser")
     assert (record["disposition"], record["hangup_by"]) == ("completed", "agent")
@@ -104,12 +118,11 @@ async def test_a_conversation(start_box: Callable[..., Box], tmp_path: Path) -> 
     assert greeting == f"{record['turns'][0]['heard_text']} {unheard}", "what was not heard is struck out"
     latencies = [turn["latency_ms"] for turn in record["turns"][1:]]
     assert [int(badge.split()[0]) for badge in badges] == pytest.approx(latencies, abs=1.0)
-    assert records.recording_seconds(record["recording_path"], box.recordings) > 15.0
+    assert records.recording_seconds(record["recording_path"], shipped.recordings) > 15.0
 
 
-async def test_the_caller_hangs_up_and_calls_again(start_box: Callable[..., Box], tmp_path: Path) -> None:
-    box = await asyncio.to_thread(start_box)
-    async with page_of(box, tmp_path) as page:
+async def test_the_caller_hangs_up_and_calls_again(shipped: Box, before: int, tmp_path: Path) -> None:
+    async with page_of(shipped, tmp_path) as page:
         for _ in range(2):
             await page.js("document.getElementById(document.body.dataset.state === 'after' ? 'again' : 'call').click()")
             await page.until("document.querySelector('.bubble.agent.speaking')")
@@ -121,23 +134,21 @@ async def test_the_caller_hangs_up_and_calls_again(start_box: Callable[..., Box]
             await page.until("document.body.dataset.state === 'after'")
             assert await page.js("document.getElementById('after-title').textContent") == "You hung up"
         assert page.said == []
-    for record in await settled(box, 2):
+    for record in await settled(shipped, before, 2):
         assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
 
 
-async def test_a_page_that_is_closed_ends_its_call(start_box: Callable[..., Box], tmp_path: Path) -> None:
-    box = await asyncio.to_thread(start_box)
-    async with page_of(box, tmp_path) as page:
+async def test_a_page_that_is_closed_ends_its_call(shipped: Box, before: int, tmp_path: Path) -> None:
+    async with page_of(shipped, tmp_path) as page:
         await page.js("document.getElementById('call').click()")
         await page.until("document.querySelector('.bubble.agent.speaking')")
         await page.go("about:blank")
-        (record,) = await settled(box)
+        (record,) = await settled(shipped, before)
         assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
 
 
-async def test_a_stream_that_breaks_is_opened_again(start_box: Callable[..., Box], tmp_path: Path) -> None:
-    box = await asyncio.to_thread(start_box)
-    async with page_of(box, tmp_path) as page:
+async def test_a_stream_that_breaks_is_opened_again(shipped: Box, before: int, tmp_path: Path) -> None:
+    async with page_of(shipped, tmp_path) as page:
         await page.js(
             "(() => { const Before = WebSocket; window.made = [];"
             " window.WebSocket = class extends Before { constructor(url) { super(url); made.push(this); } } })()"
@@ -151,7 +162,7 @@ async def test_a_stream_that_breaks_is_opened_again(start_box: Callable[..., Box
         await page.until("document.getElementById('turns').textContent.includes('noon until eleven')")
         await page.js("document.getElementById('hangup').click()")
         await page.until("document.body.dataset.state === 'after'")
-    (record,) = await settled(box)
+    (record,) = await settled(shipped, before)
     assert (record["disposition"], record["hangup_by"]) == ("completed", "caller")
 
 
@@ -224,8 +235,8 @@ WORKLET = """(async () => {
 })()"""
 
 
-async def test_marks_come_back_when_the_sound_has_been_played(box: Box, tmp_path: Path) -> None:
-    async with page_of(box, tmp_path) as page:
+async def test_marks_come_back_when_the_sound_has_been_played(shipped: Box, tmp_path: Path) -> None:
+    async with page_of(shipped, tmp_path) as page:
         heard = await page.js(WORKLET)
     (first, played_at), (second, _), (third, _) = heard["marks"]
     assert (first, second, third) == ("a", "b", "c"), "a clear gives back the marks of what it threw away"
