@@ -322,14 +322,17 @@ class Listening:
 
     async def _follow_speech(self, asr: EnginePool, speech_start: int) -> None:
         loop = asyncio.get_running_loop()
+        guess = taken = ""
         while True:
             due = loop.time() + _PARTIAL_EVERY_S
             try:
                 async with asyncio.timeout(self._asr_timeout_s):
                     result = await asr.recognise(self._request(asr, speech_start, self._frame + 1, final=False))
                 if result.text and not self._expectation.private and self._hooks.wanted("partial_transcript"):
-                    text = await self._hooks.partial_transcript(result.text)
-                    result = msgspec.structs.replace(result, text=text)
+                    if result.text != guess:  # the same guess again is nothing new to plugins
+                        taken = await self._hooks.partial_transcript(result.text)
+                        guess = result.text
+                    result = msgspec.structs.replace(result, text=taken)
             except (EngineError, TimeoutError) as error:
                 logger.info("slot %d: no partial result (%s)", self._slot, error)
             else:

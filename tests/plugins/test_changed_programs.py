@@ -71,6 +71,17 @@ async def test_calls_in_progress_keep_the_program_and_later_ones_have_the_new_on
         assert "stopping2" not in seen.read_text()
 
 
+async def test_a_call_that_a_later_plan_asks_about_finds_plugins_that_came_with_it(tmp_path: Path) -> None:
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
+    for name in ("one", "two"):
+        real.write(name, PLUGIN.format(seen=str(tmp_path / "seen"), number=name))
+    async with real.running():
+        first = await real.hooks({"one": {}})
+        assert await first.chain("final_transcript", call("same"), "x") == "x one"
+        second = await real.hooks({"one": {}, "two": {}})
+        assert await second.chain("final_transcript", call("same"), "x") == "x one two"
+
+
 async def test_a_new_program_that_does_not_work_leaves_the_old_one_to_its_calls(tmp_path: Path) -> None:
     real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     real.write("changes", PLUGIN.format(seen=str(tmp_path / "seen"), number=1))

@@ -41,7 +41,7 @@ class Bench:
         self.by_name: dict[str, Any] = {}
         self.plans = {1: Installed(plugins=self.by_name)}
         self.calls = Calls()
-        plugins = cast(Plugins, SimpleNamespace(plans=self.plans))
+        plugins = cast(Plugins, SimpleNamespace(plans=self.plans, latest=self.by_name.get))
         self.blamed: list[object] = []
         self.threads = Threads(page)
         self.watch = Watch(60.0, self.blamed.append)

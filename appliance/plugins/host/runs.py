@@ -255,7 +255,7 @@ class _Run:
         return self.fail(step, "over_budget", seconds, f"not back within {self.rule.budget_s * 1000:g} ms")
 
     def _step(self, name: str) -> _Step | None:
-        plugin = self.state.plan.plugins.get(name)
+        plugin = self.state.plan.plugins.get(name) or self.host.plugins.latest(name)
         implementation = plugin.hooks.get(self.message.hook) if plugin is not None else None
         if implementation is None:
             self.outcomes.append(HookOutcome(name, "failed", 0.0, "the plugin has no such hook"))
