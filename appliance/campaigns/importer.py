@@ -90,6 +90,8 @@ class CampaignLeads:
     def __init__(self, store: CampaignStore, campaign_id: str) -> None:
         self._store = store
         self._id = campaign_id
+        self._added = 0
+        self._count_at = 1
 
     async def listed(self, numbers: Sequence[str]) -> Collection[str]:
         return await self._store.on_lists(self._id, numbers)
@@ -99,6 +101,10 @@ class CampaignLeads:
 
     async def insert(self, leads: Sequence[NewLead]) -> int:
         added, _ = await self._store.insert_leads(self._id, leads)
+        self._added += added
+        if self._added >= self._count_at:
+            await self._store.count_leads_anew()
+            self._count_at = 4 * self._added
         return added
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Table, case, delete, func, insert, select, update
+from sqlalchemy import Table, case, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -326,6 +326,16 @@ class CampaignStore:
                 raise _none(campaign_id) from error
             raise
         return len(written), [lead.row for lead in batch if lead.row not in written]
+
+    async def count_leads_anew(self) -> None:
+        """Have PostgreSQL look at how the leads are spread: until it has, it reads all leads of a campaign that has just
+        been imported for every question about a few of them. SQLite has no need of it."""
+        if self._database.shared:
+
+            async def analyse(connection: AsyncConnection) -> None:
+                await connection.execute(text("ANALYZE leads"))
+
+            await self._database.run(analyse)
 
     async def known_numbers(self, campaign_id: str, numbers: Collection[str]) -> set[str]:
         """Those of the numbers that the campaign has already; ask for at most ``BATCH`` at a time."""
