@@ -264,7 +264,8 @@ def appliance_answered(call: Call) -> None:
 def appliance_partial_transcript(call: Call, text: str) -> str | None:
     """What the caller has said so far, while they still speak.
 
-    * When: the recogniser has another guess than before; not every recogniser has any. Not on lines with ``agent: realtime``.
+    * When: the recogniser has a new guess, other than the last one; not every recogniser has any. Not on lines with
+      ``agent: realtime``.
     * Budget: 20 ms.
     * Result: chained: what the text is to be.
     * Failure: the text stays as it was.
