@@ -45,6 +45,7 @@ class Question:
         reject: with ``phrases``: have speech that fits none of them come back as not accepted.
         min_digits, max_digits: a number is wanted, so keys are gathered until there are ``max_digits``, until ``#``, or
             until none comes for ``key_timeout_s``. With ``max_digits`` 0 a single key is an answer.
+        private: what is said and pressed until the answer is neither recorded, nor on record, nor told to plugins.
     """
 
     text: str
@@ -53,6 +54,7 @@ class Question:
     min_digits: int = 0
     max_digits: int = 0
     key_timeout_s: float = 3.0
+    private: bool = False
 
 
 @dataclass(frozen=True)

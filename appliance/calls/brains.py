@@ -18,6 +18,7 @@ from appliance.conversation.hooked import NONE, WITHHELD, HooksOfCall
 from appliance.conversation.inputs import PRIVATE
 from appliance.conversation.llm_brain import LlmBrain, Persona
 from appliance.conversation.memory import CallerMemory
+from appliance.conversation.private_numbers import PrivateNumbers
 from appliance.conversation.speaker import Voice
 from appliance.conversation.thinking import HandOver, Manner, Model
 from appliance.conversation.tools import CallFacts
@@ -158,6 +159,7 @@ def call_in_box(
         hand_overs=hand_overs,
         memory=memory,
         do_not_call=do_not_call,
+        private=PrivateNumbers({name: number.tools for name, number in line.private.items()}),
     )
 
 

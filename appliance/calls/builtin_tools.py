@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from appliance.calls.tool_sources import CallInBox, DoNotCall
 from appliance.conversation.memory import MAX_FACT, CallerMemory
+from appliance.conversation.private_numbers import NOTHING_PRIVATE, PrivateNumbers
 from appliance.conversation.thinking import HandOver
-from appliance.dialplan.schema import Line
+from appliance.dialplan.schema import Line, PrivateNumber
 from appliance.dialplan.text import DIGITS_PHRASE, SUMMARY, normalise, spoken_digits, variables_in
 from appliance.errors import StoreError, ToolError
 from appliance.hook_types import Call
@@ -36,7 +37,7 @@ class BuiltinTools:
     def appliance_tools(self, call: Call) -> Sequence[Tool] | None:
         if not isinstance(call, CallInBox):
             return None
-        return builtin_tools(call.plan, call.hand_overs, call.memory, call.do_not_call)
+        return builtin_tools(call.plan, call.hand_overs, call.memory, call.do_not_call, call.private)
 
 
 def tool_names(line: Line) -> tuple[str, ...]:
@@ -47,11 +48,16 @@ def tool_names(line: Line) -> tuple[str, ...]:
     if line.agent == "realtime":
         names.remove("collect_digits")
     names += ["transfer"] if line.transfers else []
+    names += ["collect_private"] if line.private and line.agent != "realtime" else []
     return (*names, "remember") if line.memory.enabled else tuple(names)
 
 
 def builtin_tools(
-    line: Line, hand_overs: Mapping[str, HandOver], memory: CallerMemory | None, do_not_call: DoNotCall | None
+    line: Line,
+    hand_overs: Mapping[str, HandOver],
+    memory: CallerMemory | None,
+    do_not_call: DoNotCall | None,
+    private: PrivateNumbers = NOTHING_PRIVATE,
 ) -> list[Tool]:
     """The built-in tools of ``line``, made for one call. Those that could do nothing in it are left out."""
     makers: dict[str, Callable[[], Tool | None]] = {
@@ -62,6 +68,7 @@ def builtin_tools(
         "stop_calling": lambda: _stop_calling(do_not_call) if do_not_call is not None else None,
         "remember": lambda: _remember(memory) if memory is not None else None,
         "send_digits": _send_digits,
+        "collect_private": lambda: _collect_private(line.private, private) if line.private else None,
     }
     made = [makers[name]() for name in tool_names(line) if name in makers]
     return [tool for tool in made if tool is not None]
@@ -154,6 +161,34 @@ def _collect_digits(prompts: Sequence[str]) -> Tool:
             min={"type": "integer", "minimum": 1, "maximum": 32, "description": "Fewest digits."},
             max={"type": "integer", "minimum": 1, "maximum": 32, "description": "Most digits."},
             check={"enum": ["none", "luhn"], "description": "luhn: the last digit is that of a card number."},
+        ),
+        run=run,
+        cancellable=True,
+        timeout_s=_CONVERSATION_S,
+    )
+
+
+def _collect_private(wanted: Mapping[str, PrivateNumber], held: PrivateNumbers) -> Tool:
+    async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        name = arguments["name"]
+        rule = wanted[name]
+        for _ in range(_ATTEMPTS):
+            question = Question(arguments["question"], min_digits=rule.min, max_digits=rule.max, private=True)
+            digits = (await call.ask(question)).keys
+            right = rule.check == "none" or passes_luhn(digits)
+            if digits.isdecimal() and rule.min <= len(digits) <= rule.max and right:
+                return {"pass_on_as": held.keep(name, digits), "digits": len(digits)}
+        raise ToolError("the caller has pressed no number that is right")
+
+    names = "; ".join(f"{name}, for {', '.join(rule.tools)}" for name, rule in wanted.items())
+    return Tool(
+        name="collect_private",
+        description="Ask the caller to press a number that you do not learn. You are told what stands for it: pass "
+        f"that on to the tool that needs the number. There are: {names}.",
+        parameters=_schema(
+            ["name", "question"],
+            name={"type": "string", "enum": list(wanted)},
+            question={"type": "string", "minLength": 1, "maxLength": 300, "description": "What the caller is asked."},
         ),
         run=run,
         cancellable=True,

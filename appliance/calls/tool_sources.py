@@ -18,6 +18,7 @@ from appliance import hookspecs
 from appliance.conversation import manners
 from appliance.conversation.hooked import HooksOfCall
 from appliance.conversation.memory import CallerMemory
+from appliance.conversation.private_numbers import NOTHING_PRIVATE, PrivateNumbers
 from appliance.conversation.thinking import HandOver
 from appliance.conversation.tools import ToolSet
 from appliance.dialplan.schema import Line
@@ -51,12 +52,14 @@ class CallInBox(Call):
         hand_overs: who the model may hand the caller on to, by name.
         memory: what is known of the caller; None for nothing.
         do_not_call: whom not to call; None where nothing is kept.
+        private: what the caller has pressed without the model learning it.
     """
 
     plan: Line
     hand_overs: Mapping[str, HandOver] = field(default_factory=dict)
     memory: CallerMemory | None = None
     do_not_call: DoNotCall | None = None
+    private: PrivateNumbers = NOTHING_PRIVATE
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class ToolSources:
                 continue
             chosen[name] = _asking(offered, call.plan.voice.language or call.language)
         sources = {name: offered.plugin for name, offered in chosen.items()}
-        return ToolSet([offered.tool for offered in chosen.values()], sources)
+        return ToolSet([offered.tool for offered in chosen.values()], sources, call.private)
 
     def _in_box(self, call: CallInBox) -> Iterator[Offered]:
         for name, ask in zip(self._names, self._ask, strict=True):

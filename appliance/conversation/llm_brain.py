@@ -211,6 +211,8 @@ class LlmBrain:
         thinking = self._shared.thinking
         if thinking is not None and thinking.asking is None:  # the tool does not wait for the answer any more
             await gate.passed()
+            if thinking.asks_privately and isinstance(heard, Heard | Key | KeysEnded):
+                heard = Heard("", None, accepted=False)  # said or pressed in answer to a question that was private
             self._shared.thinking = None
             await thinking.give_up()
             thinking = None
@@ -434,6 +436,8 @@ class LlmBrain:
         self._silences = 0
         thinking.history = self._history
         thinking.answered(answer)
+        if asking.question.private:
+            yield Listen(self._listen())
         async with aclosing(self._follow(thinking)) as steps:
             async for step in steps:
                 yield step

@@ -122,6 +122,7 @@ class Asking:
             key_timeout_s=question.key_timeout_s if question.max_digits else None,
             min_digits=question.min_digits,
             keys=ALL_KEYS,
+            private=question.private,
         )
 
     def key(self, digit: str) -> Answer | None:
@@ -187,6 +188,8 @@ class Thinking:
         self._now = now
         self.pieces: list[Piece] = []
         self.asking: Asking | None = None
+        self.asks_privately = False
+        """Whether the last question was about something private, and has not been answered."""
         self._asks = asyncio.Lock()
         self._steps: asyncio.Queue[Step | _Mark | _Broken] = asyncio.Queue()
         self._running: list[Running] = []
@@ -226,6 +229,7 @@ class Thinking:
     def answered(self, answer: Answer) -> None:
         """The caller has answered the question; :meth:`steps` goes on."""
         asking, self.asking = self.asking, None
+        self.asks_privately = False
         self._set_aside()
         self._recorded = self._asked_up_to
         if asking is not None and not asking.answer.done():
@@ -410,6 +414,7 @@ class Thinking:
                 self.say_for_tool(question.text)
             self._steps.put_nowait(Listen(asking.expectation))
             self.asking = asking
+            self.asks_privately = question.private
             self._steps.put_nowait(_WAIT)
             try:
                 return await asking.answer

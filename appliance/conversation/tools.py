@@ -23,6 +23,7 @@ from appliance.api.tools import Answer, OngoingCall, Question, Tool
 from appliance.conversation import tool_schemas
 from appliance.conversation.brain import Gate
 from appliance.conversation.hooked import NONE, HooksOfCall
+from appliance.conversation.private_numbers import NOTHING_PRIVATE, PrivateNumbers
 from appliance.conversation.tool_schemas import validator_of
 from appliance.errors import ToolError
 from appliance.events import Confirmed, ToolRun
@@ -48,12 +49,19 @@ class ToolSet:
     Args:
         tools: what there is.
         sources: name of a tool to the plugin that it is from, where that is another than ``builtin``.
+        private: numbers of the call that some of them are given.
 
     Raises:
         ValueError: a tool cannot be offered as it is; says which, and why.
     """
 
-    def __init__(self, tools: Iterable[Tool] = (), sources: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tools: Iterable[Tool] = (),
+        sources: Mapping[str, str] | None = None,
+        private: PrivateNumbers = NOTHING_PRIVATE,
+    ) -> None:
+        self.private = private
         self._sources = dict(sources or {})
         self._tools: dict[str, Tool] = {}
         self._validators: dict[str, Validator] = {}
@@ -112,7 +120,7 @@ class ToolSet:
         """
         if not isinstance(arguments, dict):
             raise ToolError("the arguments must be a JSON object")
-        tool_schemas.check(self._validators[name], arguments)
+        tool_schemas.check(self._validators[name], dict(self.private.revealed(name, arguments)))
 
 
 def is_object(arguments: str) -> bool:
@@ -175,7 +183,7 @@ class _Call:
 
     def say(self, text: str) -> None:
         if self._run.reply is not None and text:
-            self._run.reply.say_for_tool(text)
+            self._run.reply.say_for_tool(self._run.hidden(text))
 
     async def ask(self, question: Question) -> Answer:
         reply = self._reply()
@@ -184,7 +192,7 @@ class _Call:
 
     def note(self, name: str, value: str) -> None:
         self._effect()
-        self._run.note(name, value)
+        self._run.note(name, self._run.hidden(value))
 
     def press(self, digits: str) -> None:
         self._reply().press(digits)
@@ -274,12 +282,12 @@ class Running:
             if tool.confirm:
                 await self._confirm(arguments)
             async with asyncio.timeout(tool.timeout_s) as self._timeout:
-                result = await tool.run(arguments, call)
-            self.result = as_json(await self._seen(arguments, result))
+                result = await tool.run(self._tools.private.revealed(tool.name, arguments), call)
+            self.result = self.hidden(as_json(await self._seen(arguments, result)))
         except TimeoutError:
             self.problem = f"no result within {tool.timeout_s:g} s"
         except ToolError as error:
-            self.problem = str(error)
+            self.problem = self.hidden(str(error))
         except Exception:
             logger.exception("tool %s failed", tool.name)
             self.problem = "the tool failed"
@@ -315,7 +323,12 @@ class Running:
         """The result as plugins want the model to see it."""
         if not self._hooks.wanted("after_tool"):
             return result
-        return await self._hooks.after_tool(self.tool.name, arguments, msgspec.json.decode(_as_text(result)))
+        shown = msgspec.json.decode(self.hidden(_as_text(result)))
+        return await self._hooks.after_tool(self.tool.name, arguments, shown)
+
+    def hidden(self, text: str) -> str:
+        """``text`` of the tool without what the caller has given in private."""
+        return self._tools.private.hidden(text)
 
     async def _confirm(self, arguments: Mapping[str, Any]) -> None:
         question = re.sub(r"\{(\w+)\}", lambda match: str(arguments.get(match[1], "")), self.tool.confirm)

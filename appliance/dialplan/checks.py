@@ -41,13 +41,13 @@ _BEFORE_ANY_QUESTION = ("closed",)
 _FILTERS = ("digits",)
 HAND_BACK = "continue_flow"
 """The tool by which a model gives the caller back to the flow."""
-_TEXT_KEYS = ("memory", "context_tokens", "reply_tokens")
-_ASKING_TOOLS = ("collect_digits", "remember")
+_TEXT_KEYS = ("memory", "private", "context_tokens", "reply_tokens")
+_ASKING_TOOLS = ("collect_digits", "collect_private", "remember")
 _REFUSING_KEYS = ("name", "description", "match", "refuse", "timezone", "region")
 FIXED_KEYS = (*OWN_KEYS, *CLOSING_KEYS, "refuse", "plugins", "timezone", "region")
 """What `closed.instead` cannot change."""
-_CONVERSE_KEYS = ("prompt", "transfers", "context_tokens", "reply_tokens")
-_MODEL_KEYS = ("prompt", "tools", "transfers", "memory", "context_tokens", "reply_tokens")
+_CONVERSE_KEYS = ("prompt", "transfers", "private", "context_tokens", "reply_tokens")
+_MODEL_KEYS = ("prompt", "tools", "transfers", "memory", "private", "context_tokens", "reply_tokens")
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,8 @@ def _tools(line: Line) -> Iterator[Problem]:
             yield Problem(path, "cannot be used with agent: realtime", "remove it, or set agent: llm")
         elif name == "transfer" and not line.transfers:
             yield Problem(path, "there is nobody to hand on to", "name them under transfers")
+        elif name == "collect_private" and not line.private:
+            yield Problem(path, "there is nothing to collect", "name it under private")
         elif name == "remember" and not line.memory.enabled:
             yield Problem(path, "nothing is remembered on this line", "set memory.enabled: true")
     for name, choice in line.transfers.items():

@@ -19,7 +19,7 @@ from pydantic import (
 
 from appliance.config.fields import Language, LinePlugins, Region
 from appliance.config.validation import Section, fault, short_form
-from appliance.dialplan.match import HolidaysKey, HoursKey, Match
+from appliance.dialplan.match import HolidaysKey, HoursKey, Match, one_or_many
 from appliance.dialplan.shortcuts import Shortcut
 from appliance.dialplan.steps import (
     TEXT_SCHEMA,
@@ -37,7 +37,16 @@ from appliance.dialplan.steps import (
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Respelling: TypeAlias = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
 
-BUILTIN_TOOLS = ("transfer", "hang_up", "collect_digits", "take_message", "stop_calling", "remember", "send_digits")
+BUILTIN_TOOLS = (
+    "transfer",
+    "hang_up",
+    "collect_digits",
+    "take_message",
+    "stop_calling",
+    "remember",
+    "send_digits",
+    "collect_private",
+)
 """What a language model can be given without a plugin."""
 
 
@@ -106,6 +115,23 @@ class TransferChoice(TransferTarget):
     say: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = Field(
         default="", description="Said first, where the model says nothing by itself; the caller cannot cut it short."
     )
+
+
+class PrivateNumber(Section):
+    """A number that callers press for a tool, and that the model does not learn."""
+
+    tools: Annotated[tuple[Name, ...], BeforeValidator(one_or_many), Field(min_length=1)] = Field(
+        description="The tools that are given it, by name."
+    )
+    min: int = Field(default=1, ge=1, le=32, description="Fewest digits.")
+    max: int = Field(default=32, ge=1, le=32, description="Most digits.")
+    check: Literal["none", "luhn"] = Field(default="none", description="luhn: the last digit is that of a card number.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PrivateNumber:
+        if self.min > self.max:
+            raise fault(f"min {self.min} is more than max {self.max}", "swap them")
+        return self
 
 
 class Memory(Section):
@@ -339,6 +365,12 @@ class Line(Section):
     transfers: dict[Name, Annotated[TransferChoice, BeforeValidator(target)]] = Field(
         default={},
         description="With `agent: llm`: who the caller may be handed on to: a number, or a mapping, by name.",
+    )
+    private: dict[Name, PrivateNumber] = Field(
+        default={},
+        max_length=10,
+        description="With `agent: llm`, not `realtime`: numbers that callers press for tools, by name; neither the "
+        "model nor the record nor other plugins learn them.",
     )
     memory: Memory = Field(
         default=Memory(), description="With `agent: llm`, not `realtime`: what is remembered of callers."

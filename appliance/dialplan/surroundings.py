@@ -196,6 +196,11 @@ def _tools(line: Line, around: Surroundings) -> Iterator[Problem]:
     for index, name in enumerate(line.tools or ()):
         if name not in known:
             yield Problem(("tools", index), f"there is no tool {name!r}", nearest(name, known))
+    for number, private in line.private.items():
+        for index, name in enumerate(private.tools):
+            if name not in others:
+                at: Path = ("private", number, "tools", index)
+                yield Problem(at, f"no plugin of this line has a tool {name!r}", nearest(name, others))
     for step_name, step in line.flow.items():
         for index, name in enumerate(step.tools if isinstance(step, ConverseStep) else ()):
             if name not in known:
