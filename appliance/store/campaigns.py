@@ -328,8 +328,8 @@ class CampaignStore:
         return len(written), [lead.row for lead in batch if lead.row not in written]
 
     async def count_leads_anew(self) -> None:
-        """Have PostgreSQL look at how the leads are spread: until it has, it reads all leads of a campaign that has just
-        been imported for every question about a few of them. SQLite has no need of it."""
+        """Have PostgreSQL look at how the leads are spread: until it has, it reads all leads of a campaign that has
+        just been imported for every question about a few of them. SQLite has no need of it."""
         if self._database.shared:
 
             async def analyse(connection: AsyncConnection) -> None:

@@ -462,8 +462,8 @@ flow:
         "plan.yaml:3: flow.a.transfer.trunk: there is no trunk 'pbxx'; did you mean 'pbx'?",
         "plan.yaml:4: flow.b.transfer: nothing says by which trunk; name a trunk here, or add routes to appliance.yaml",
         "plan.yaml:4: flow.b.transfer.to: unknown variable ${slots.who}; known: caller.number, called.number, "
-        "line.name, caller.asserted, caller.asserted_name, caller.verstat, caller.privacy, diverted.number, "
-        "call.reason, call.user_to_user",
+        "line.name, campaign.owner, campaign.name, caller.asserted, caller.asserted_name, caller.verstat, "
+        "caller.privacy, diverted.number, call.reason, call.user_to_user",
         "plan.yaml:5: flow.c.transfer.announce: nobody hears it with kind: blind; set kind: attended, or remove it",
     ]
 
