@@ -66,6 +66,11 @@ class Breaker:
         """The hook has held up every other one, or ended their process."""
         self._open[Key(plugin, hook, EVERY_LINE)] = now + OPEN_S
 
+    def forget(self, plugin: str) -> None:
+        """The plugin has another program now: nothing is held against it."""
+        self._failed = {key: times for key, times in self._failed.items() if key.plugin != plugin}
+        self._open = {key: until for key, until in self._open.items() if key.plugin != plugin}
+
     @property
     def quiet(self) -> bool:
         """Whether every hook may run, and none is being tried again."""

@@ -129,6 +129,7 @@ class PluginLink:
         self._said: dict[tuple[str, str, str], float] = {}
         self._ends: dict[str, deque[float]] = {}
         self._left_out: dict[str, float] = {}
+        self._programs: dict[str, str] = {}
         self.ended: Counter[str] = Counter()
         """How often the host ended, by the plugin to blame ("" for none)."""
 
@@ -142,6 +143,11 @@ class PluginLink:
         """
         if plan.empty:
             return Hooks(self)
+        for source in plan.sources:
+            if self._programs.setdefault(source.name, source.code) != source.code:
+                self._programs[source.name] = source.code
+                self.breaker.forget(source.name)
+                self._left_out.pop(source.name, None)
         number = next(self._plan_numbers)
         wanted = _Plan(number, plan, asyncio.get_running_loop().create_future())
         self._plans[number] = wanted

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from appliance.plugins.discovery import Source, stamped
+from appliance.plugins.hook_table import HOOKS
 from tests.plugins.real_host import QUICK, RealHost, call
 from tests.waiting import eventually
 
@@ -48,6 +52,14 @@ def appliance_http_routes():
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budgets that a loaded machine keeps, too, at both ends."""
+    monkeypatch.setenv("HOOK_BUDGET_S", "20")
+    for hook, rule in HOOKS.items():
+        monkeypatch.setitem(HOOKS, hook, replace(rule, budget_s=20.0))
+
+
 async def test_calls_in_progress_keep_the_program_and_later_ones_have_the_new_one(tmp_path: Path) -> None:
     real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
     seen = tmp_path / "seen"
@@ -69,6 +81,20 @@ async def test_calls_in_progress_keep_the_program_and_later_ones_have_the_new_on
         gc.collect()
         assert await second.chain("final_transcript", call("new"), "x") == "x 2"
         assert "stopping2" not in seen.read_text()
+
+
+async def test_a_mended_program_is_asked_again_at_once(tmp_path: Path) -> None:
+    real = RealHost(tmp_path, module=QUICK, hang_s=10.0)
+    failing = "from appliance.api import hookimpl\n\n\n@hookimpl\ndef appliance_final_transcript(text):\n    return 1\n"
+    real.write("changes", failing)
+    async with real.running():
+        hooks = await real.hooks({"changes": {}})
+        for _ in range(5):
+            assert await hooks.chain("final_transcript", call("a"), "x") == "x"
+        assert not real.link.closed("changes", "final_transcript", "a")
+        real.write("changes", failing.replace("return 1", "return text + '!'"))
+        hooks = await real.hooks({"changes": {}})
+        assert await hooks.chain("final_transcript", call("b"), "x") == "x!"
 
 
 async def test_a_call_that_a_later_plan_asks_about_finds_plugins_that_came_with_it(tmp_path: Path) -> None:

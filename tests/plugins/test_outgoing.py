@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.config import Settings
+from appliance.plugins.hook_table import HOOKS
 from appliance.plugins.host.outgoing import Outgoing
 from appliance.server.plan import plan
 from tests.plugins.real_host import QUICK, RealHost, call
@@ -65,6 +67,14 @@ async def appliance_reply_text(call, text):
         return f"tried: {type(error).__name__}"
     return "tried"
 '''
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budgets that a loaded machine keeps, too, at both ends."""
+    monkeypatch.setenv("HOOK_BUDGET_S", "20")
+    for hook, rule in HOOKS.items():
+        monkeypatch.setitem(HOOKS, hook, replace(rule, budget_s=20.0))
 
 
 async def test_plugins_connect_to_listed_hosts_alone(tmp_path: Path) -> None:
