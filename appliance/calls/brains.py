@@ -91,8 +91,12 @@ def model_brain(
     memory: CallerMemory | None,
     slots: dict[str, str],
     begins: bool = False,
+    private: PrivateNumbers | None = None,
 ) -> LlmBrain:
-    """A language model that has the prompt and the tools of ``line``, and says ``opening`` first."""
+    """A language model that has the prompt and the tools of ``line``, and says ``opening`` first.
+
+    ``private`` are numbers that the caller has pressed before, without the model.
+    """
     caller = number_of(info)
     values = values_of(line, info)
     hand_overs = hand_overs_of(line, values)
@@ -126,7 +130,7 @@ def model_brain(
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
-        tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers), of_host),
+        tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers, private), of_host),
         slots=slots,
         about=about_call(info),
         memory=memory,
@@ -142,6 +146,7 @@ def call_in_box(
     hand_overs: Mapping[str, HandOver],
     memory: CallerMemory | None,
     do_not_call: DoNotCall | None,
+    private: PrivateNumbers | None = None,
 ) -> CallInBox:
     """The call as plugins within this process see it."""
     caller = number_of(info)
@@ -159,8 +164,13 @@ def call_in_box(
         hand_overs=hand_overs,
         memory=memory,
         do_not_call=do_not_call,
-        private=PrivateNumbers({name: number.tools for name, number in line.private.items()}),
+        private=private or private_numbers(line),
     )
+
+
+def private_numbers(line: Line) -> PrivateNumbers:
+    """The numbers of a call on ``line`` that only tools are given; none yet."""
+    return PrivateNumbers({name: number.tools for name, number in line.private.items()})
 
 
 def with_fallback(leader: brain.Brain, line: Line, info: CallInfo) -> brain.Brain:
@@ -260,6 +270,7 @@ class FlowBrain:
         self._pace = 1.0
         self._flow = flow.Flow(line, caller=info.person, called=info.called, values=variables(info))
         self._slots: dict[str, str] = {}
+        self.private_numbers = private_numbers(line)
 
     @property
     def slots(self) -> Mapping[str, str]:
@@ -327,6 +338,8 @@ class FlowBrain:
                     yield brain.Listen(self._expectation(action))
                 case flow.SetSlot(name, value, private):
                     self._slots[name] = PRIVATE if private else value
+                    if private and name in self._line.private and value.isdecimal():
+                        self.private_numbers.keep(name, value)
                 case flow.Transfer(target, late):
                     attended = target.kind == "attended"
                     yield brain.Transfer(

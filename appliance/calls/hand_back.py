@@ -128,10 +128,20 @@ def make_shared_brain(
         own = Offered("builtin", hand_back_tool(step, done))
         opening = [Say(piece, line.barge_in) for piece in pieces_of(filled(step.say or ""))]
         return model_brain(
-            plan, info, model_services, hooks, [own, *of_host], opening=opening, memory=None, slots=slots, begins=True
+            plan,
+            info,
+            model_services,
+            hooks,
+            [own, *of_host],
+            opening=opening,
+            memory=None,
+            slots=slots,
+            begins=True,
+            private=leader.private_numbers,
         )
 
-    return SharedBrain(FlowBrain(line, info), make)
+    leader = FlowBrain(line, info)
+    return SharedBrain(leader, make)
 
 
 class SharedBrain:

@@ -40,12 +40,12 @@ def shop(**changes: Any) -> Line:
 class Paying:
     """A call on the shop's line whose model asks for the card, and pays."""
 
-    def __init__(self, *answers: str | ToolCall) -> None:
+    def __init__(self, *answers: str | ToolCall, line: Line | None = None) -> None:
         self.paid: list[Any] = []
         self.hooks = SpokenHooks(before_tool=None, after_tool=None, key=None, before_storing=lambda texts: texts)
         self.hooks.tools["pay"] = self._pay
         self.hooks._hooks["tools"] = [[offer("pay", parameters=PARAMETERS)]]
-        self.made = VirtualCall(shop(), llm=True, hooks=self.hooks)
+        self.made = VirtualCall(line or shop(), llm=True, hooks=self.hooks)
         self.script = Script(self.made.engines, *answers)
 
     async def _pay(self, arguments: Any, call: Any) -> Any:
@@ -99,6 +99,25 @@ def test_a_wrong_number_is_asked_for_again_and_never_told() -> None:
         (result,) = [tool.result for turn in made.log.turns for tool in turn.tools]
         assert "the caller has pressed no number that is right" in result
         assert "4111111111111112" not in paying.everything()
+
+    run_virtual(call())
+
+
+def test_what_a_flow_has_asked_in_private_is_given_to_a_tool_of_a_later_step() -> None:
+    async def call() -> None:
+        flow = {
+            "card": {"ask": "Your card, please?", "digits": {"min": 13, "max": 19}, "slot": "card", "private": True},
+            "pay": {"converse": "Pay with [private card].", "tools": ["pay"], "next": "bye", "failed": "bye"},
+            "bye": {"hang_up": "It is paid."},
+        }
+        line = {"agent": "flow", "flow": flow, "greeting": None}
+        done = ToolCall("c", "continue_flow", "{}")
+        paying = Paying(PAY, done, line=shop(**line))
+        await paying.press(CARD + "#")
+        ended = await paying.made.over()
+        assert [one["card"] for one in paying.paid] == [CARD]
+        assert ended.slots["card"] == "[private]"
+        assert CARD not in paying.everything()
 
     run_virtual(call())
 
