@@ -76,7 +76,7 @@ lint: $(VENV)/.setup-dev ## ruff, mypy, import contract
 	$(BIN)/lint-imports
 
 .PHONY: check
-check: lint ## lint and the unit tests in virtual time; the inner loop, about a minute on two cores
+check: lint ## lint and the unit tests in virtual time; the inner loop, about three minutes on two cores
 	$(PYTEST) -n $(TEST_WORKERS) --dist loadfile -m 'not peer and not slow'
 
 .PHONY: test

@@ -52,8 +52,8 @@ def test_mistakes_in_settings_engines_and_dialplans_come_together(capsys: pytest
         "box.yaml:5: limits.max_calls: must be a whole number, not 'none'",
         "plans/a.yaml:2: match.trunk: there is no trunk 'locla'; did you mean 'local'?",
         "plans/a.yaml:3: flow.bye.hang_up: unknown variable ${x}; known: caller.number, called.number, line.name, "
-        "caller.asserted, caller.asserted_name, caller.verstat, caller.privacy, diverted.number, call.reason, "
-        "call.user_to_user",
+        "campaign.owner, campaign.name, caller.asserted, caller.asserted_name, caller.verstat, caller.privacy, "
+        "diverted.number, call.reason, call.user_to_user",
         "plans/b.yaml:2: language: the recogniser does not understand 'de'; it understands en; "
         "or name another engines.asr.provider in appliance.yaml",
         "plans/b.yaml:3: flow.q.expect.zugzwang.0: the recogniser does not know 'zugzwang'; "

@@ -19,6 +19,8 @@ from tests.bench.callees import FarmProcess
 from tests.bench.lines import dialplan
 from tests.waiting import block_until
 
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
+
 TOKEN = "a-token-of-the-box-for-tests"
 LINE: dict[str, Any] = {
     "name": "recall",
