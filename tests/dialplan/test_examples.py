@@ -28,4 +28,4 @@ def test_an_example_is_right_and_has_a_number_of_its_own(path: Path) -> None:
 def test_they_are_not_loaded_unless_they_are_named() -> None:
     names = [line.name for line in load_dialplans([DIALPLANS]).lines]
     assert names == ["reception"]
-    assert len(FILES) == 6
+    assert len(FILES) == 7
