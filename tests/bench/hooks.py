@@ -42,7 +42,7 @@ from tests.bench.uac import BareUac
 from tests.plugins.real_host import RealHost, call
 
 MOST = 0.05
-NARROW = 0.01
+NARROW = 0.015
 """Half of the interval of confidence that is narrow enough."""
 IDLE = 10
 _WARM_UP = 200
@@ -260,6 +260,13 @@ def whole_calls(bar: Bar, line: Line, rounds: int, calls: int, turns: int) -> No
     bar.figure(
         f"of control and host alone {ours:+.1%} +- {ours_half:.1%} ({none_ours * 1e3:.1f} and {idle_ours * 1e3:.1f} ms)"
     )
+    extra = [
+        1.0 + (idle - none) / whole
+        for idle, none, whole in zip(costs["idle"].ours, costs["none"].ours, costs["none"].whole, strict=True)
+    ]
+    share, share_half = interval(extra)
+    bar.figure(f"what control and host take more is {share:+.1%} +- {share_half:.1%} of the whole box")
+    bar.require(share <= MOST, f"control and host take {share:.1%} of the whole box more")
     each = sum(ran.values()) / total
     bar.figure(f"{each:.1f} hooks a turn, {(idle_ours - none_ours) / each * 1e6:.0f} us each in a call")
     bar.note("hooks a turn: " + ", ".join(f"{hook} {count / total:.2f}" for hook, count in ran.most_common()))
