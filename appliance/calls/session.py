@@ -298,9 +298,13 @@ class CallSession:
                 slots=self._facts(),
             )
         )
-        if self._placing is not None:
-            self._placing.over(outcome, self._facts(), self._transferred_to)
-        await self._log.close()
+        try:
+            await self._log.close()
+        finally:
+            if self._placing is not None:
+                # Results keep of the answers what the record does: plugins may have taken something out of them.
+                kept = self._log.ended.slots if self._log.ended is not None else {}
+                self._placing.over(outcome, kept, self._transferred_to)
         for brain in self._brains:
             await brain.close()
         if self._brains:

@@ -14,6 +14,7 @@ from appliance.events import CallAnswered, CallPlaced, CallRinging, CallStarted,
 from tests.calls.placed_call import NUMBER, PlacedCall, Unwanted
 from tests.calls.virtual_call import flow_line
 from tests.engines.virtual_time import run_virtual
+from tests.plugins.spoken_hooks import SpokenHooks
 
 OWNED = {"campaign.owner": "Acme Plumbing", "campaign.name": "spring"}
 
@@ -46,6 +47,19 @@ def test_a_placed_call_from_record_to_result() -> None:
         assert result.greeted_at - result.answered_at < 0.3
         assert made.progress == ["dialling", "ringing", "answered"]
         assert made.log.turns[0].agent_text.startswith("This is an automated call on behalf of Acme Plumbing. Hello")
+
+    run_virtual(call())
+
+
+def test_a_result_keeps_of_the_answers_what_the_record_does() -> None:
+    async def call() -> None:
+        hooks = SpokenHooks(before_storing=lambda texts: [text.replace("tea", "***") for text in texts])
+        made = PlacedCall(flow_line(), hooks=hooks)
+        await made.until_quiet()
+        made.speaks(0.8, "tea please")
+        await made.until_says("Please enter your four digit code.")
+        made.session.end(Disposition.COMPLETED, "the box is stopping")
+        assert (await made.result()).slots["drink"] == "***"
 
     run_virtual(call())
 
