@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from appliance.calls.builtin_tools import BuiltinTools
+from appliance.calls.builtin_tools import CALLBACK_SLOT, BuiltinTools
 from appliance.calls.fallback_brain import FallbackBrain
-from appliance.calls.tool_sources import CallInBox, DoNotCall, Offered, ToolSources
-from appliance.clock import Clock
+from appliance.calls.tool_sources import Callbacks, CallInBox, DoNotCall, Offered, ToolSources
+from appliance.clock import Clock, SystemClock
 from appliance.conversation import brain, manners
 from appliance.conversation.clauses import MAX_CHARACTERS, ClauseCutter
 from appliance.conversation.hooked import NONE, WITHHELD, HooksOfCall
@@ -23,6 +26,7 @@ from appliance.conversation.speaker import Voice
 from appliance.conversation.thinking import HandOver, Manner, Model
 from appliance.conversation.tools import CallFacts
 from appliance.dialplan import flow
+from appliance.dialplan.callback_time import callback_time
 from appliance.dialplan.schema import Line
 from appliance.dialplan.steps import ConverseStep, TransferTarget
 from appliance.dialplan.text import known_late, normalise, render
@@ -30,6 +34,8 @@ from appliance.errors import EngineError, StoreError
 from appliance.events import ToolRun
 from appliance.signalling.leg import CallInfo
 from appliance.store.callers import CallerStore, plain_number
+
+logger = logging.getLogger(__name__)
 
 LEAD: Final = "lead."
 """Begins the dialplan's name of what is known of the one called."""
@@ -130,7 +136,9 @@ def model_brain(
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
-        tools=services.tools.tools_for(call_in_box(line, info, hand_overs, memory, services.callers, private), of_host),
+        tools=services.tools.tools_for(
+            call_in_box(line, info, hand_overs, memory, services.callers, services.clock.utc, private), of_host
+        ),
         slots=slots,
         about=about_call(info),
         memory=memory,
@@ -146,6 +154,7 @@ def call_in_box(
     hand_overs: Mapping[str, HandOver],
     memory: CallerMemory | None,
     do_not_call: DoNotCall | None,
+    utc: Callable[[], datetime],
     private: PrivateNumbers | None = None,
 ) -> CallInBox:
     """The call as plugins within this process see it."""
@@ -159,6 +168,7 @@ def call_in_box(
         language=line.language,
         direction="outbound" if info.outbound else "inbound",
         lead=lead_of(info),
+        callbacks=Callbacks(zone_of(info, line), utc) if info.outbound else None,
         caller_name=info.calling_name if caller else "",
         plan=line,
         hand_overs=hand_overs,
@@ -264,6 +274,7 @@ class FlowBrain:
 
     def __init__(self, line: Line, info: CallInfo) -> None:
         self._line = line
+        self._info = info
         self._requests = _requests(line)
         self._phrases = manners.phrases(line.language, self._requests)
         self._said: tuple[brain.Say, ...] = ()
@@ -340,6 +351,8 @@ class FlowBrain:
                     self._slots[name] = PRIVATE if private else value
                     if private and name in self._line.private and value.isdecimal():
                         self.private_numbers.keep(name, value)
+                case flow.CallBack(when):
+                    self._call_back(when)
                 case flow.Transfer(target, late):
                     attended = target.kind == "attended"
                     yield brain.Transfer(
@@ -348,6 +361,14 @@ class FlowBrain:
                 case flow.Hangup(disposition):
                     self._slots.setdefault("ending", disposition)
                     yield brain.HangUp(disposition)
+
+    def _call_back(self, when: str) -> None:
+        try:
+            at = callback_time(when, SystemClock().utc(), zone_of(self._info, self._line))
+        except ValueError as error:
+            logger.warning("line %s: no call back: %s", self._line.name, error)
+            return
+        self._slots[CALLBACK_SLOT] = at.isoformat()
 
     def was_said(self, meant: str, said: str) -> None:
         """A flow goes on the same way in whatever words it speaks."""
@@ -419,6 +440,15 @@ def variables(info: CallInfo) -> dict[str, str]:
         **{f"header.{name}": value for name, value in info.offered.items()},
         **info.known,
     }
+
+
+def zone_of(info: CallInfo, line: Line) -> tzinfo:
+    """Where the far end is, as far as that is known; else where the line is, or the box."""
+    for name in (info.zone, line.timezone):
+        if name:
+            with contextlib.suppress(ValueError, OSError):
+                return ZoneInfo(name)
+    return SystemClock().utc().astimezone().tzinfo or UTC
 
 
 def lead_of(info: CallInfo) -> dict[str, str]:

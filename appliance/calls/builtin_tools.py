@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from appliance.calls.tool_sources import CallInBox, DoNotCall
+from appliance.calls.tool_sources import Callbacks, CallInBox, DoNotCall
 from appliance.conversation.memory import MAX_FACT, CallerMemory
 from appliance.conversation.private_numbers import NOTHING_PRIVATE, PrivateNumbers
 from appliance.conversation.thinking import HandOver
+from appliance.dialplan.callback_time import WAYS, callback_time
 from appliance.dialplan.schema import Line, PrivateNumber
 from appliance.dialplan.text import DIGITS_PHRASE, SUMMARY, normalise, spoken_digits, variables_in
 from appliance.errors import StoreError, ToolError
@@ -24,6 +25,8 @@ _SUMMARY: Final = {
     "maxLength": 300,
     "description": "For the human who answers: who calls, what they want, what is known so far. It is spoken.",
 }
+CALLBACK_SLOT: Final = "callback_at"
+"""Says when to call again, as ISO 8601 in UTC."""
 _MAX_MESSAGE: Final = 2000
 _CONVERSATION_S: Final = 30.0
 """Time-out of a tool that talks with the caller; what it waits for answers does not count."""
@@ -37,14 +40,16 @@ class BuiltinTools:
     def appliance_tools(self, call: Call) -> Sequence[Tool] | None:
         if not isinstance(call, CallInBox):
             return None
-        return builtin_tools(call.plan, call.hand_overs, call.memory, call.do_not_call, call.private)
+        return builtin_tools(
+            call.plan, call.hand_overs, call.memory, call.do_not_call, call.private, call.callbacks
+        )
 
 
 def tool_names(line: Line) -> tuple[str, ...]:
     """What the model of ``line`` may do."""
     if line.tools is not None:
         return tuple(dict.fromkeys((*line.tools, "hang_up")))
-    names = ["hang_up", "collect_digits", "take_message", "stop_calling"]
+    names = ["hang_up", "collect_digits", "take_message", "stop_calling", "callback"]
     if line.agent == "realtime":
         names.remove("collect_digits")
     names += ["transfer"] if line.transfers else []
@@ -58,6 +63,7 @@ def builtin_tools(
     memory: CallerMemory | None,
     do_not_call: DoNotCall | None,
     private: PrivateNumbers = NOTHING_PRIVATE,
+    callbacks: Callbacks | None = None,
 ) -> list[Tool]:
     """The built-in tools of ``line``, made for one call. Those that could do nothing in it are left out."""
     makers: dict[str, Callable[[], Tool | None]] = {
@@ -66,6 +72,7 @@ def builtin_tools(
         "collect_digits": lambda: _collect_digits(line.no_match.prompts),
         "take_message": _take_message,
         "stop_calling": lambda: _stop_calling(do_not_call) if do_not_call is not None else None,
+        "callback": lambda: _callback(callbacks) if callbacks is not None else None,
         "remember": lambda: _remember(memory) if memory is not None else None,
         "send_digits": _send_digits,
         "collect_private": lambda: _collect_private(line.private, private) if line.private else None,
@@ -247,6 +254,35 @@ def _stop_calling(do_not_call: DoNotCall) -> Tool:
         description="The caller does not want to be called any more: never have this number called again. Use it "
         "whenever that is asked for, without arguing, and say that it has been done.",
         parameters=_schema(reason={"type": "string", "maxLength": 300, "description": "In the caller's words."}),
+        run=run,
+    )
+
+
+def _callback(callbacks: Callbacks) -> Tool:
+    async def run(arguments: Arguments, call: OngoingCall) -> Any:
+        try:
+            at = callback_time(arguments["when"], callbacks.utc(), callbacks.zone)
+        except ValueError as error:
+            raise ToolError(str(error)) from error
+        call.note(CALLBACK_SLOT, at.isoformat())
+        return {
+            "status": "they will be called again then",
+            "when": f"{at.astimezone(callbacks.zone):%A %Y-%m-%d %H:%M}",
+        }
+
+    return Tool(
+        name="callback",
+        description="The person wants to be called at another time: agree on one, and have them called again then. Say "
+        "the day and the time back to them.",
+        parameters=_schema(
+            ["when"],
+            when={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 60,
+                "description": f"Their local time: {WAYS}. Within 30 days.",
+            },
+        ),
         run=run,
     )
 

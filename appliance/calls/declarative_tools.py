@@ -23,4 +23,4 @@ class DeclarativeTools:
     @hookimpl
     def appliance_tools(self, call: CallInBox) -> list[Offered]:
         chosen = effective(self._enabled, call.plan.plugins)
-        return [Offered(plugin, tool) for plugin, tool in self._source.tools_of(call.line, chosen)]
+        return [Offered(plugin, tool) for plugin, tool in self._source.tools_of(call.line, chosen, call.lead)]

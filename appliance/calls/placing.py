@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from appliance.audio.call_tones import Tone
 from appliance.calls.answer_watch import AnswerWatch
+from appliance.calls.builtin_tools import CALLBACK_SLOT
 from appliance.calls.facts import Outcome
 from appliance.calls.orders import OutgoingOrder, OutgoingResult, Progress, SlotValue
 from appliance.calls.outbound_brain import CallNotes, OutboundBrain, identified
@@ -27,8 +28,6 @@ from appliance.signalling.outgoing_leg import OutgoingLeg
 
 logger = logging.getLogger(__name__)
 
-CALLBACK: Final = "callback_at"
-"""The slot that says when to call again, as ISO 8601 with an offset."""
 ALWAYS_TOOLS: Final = ("stop_calling", "callback")
 """What a language model may always do in such a call, whatever its line lists."""
 _NO_ANSWER: Final = frozenset({408, 480, 487})
@@ -199,7 +198,7 @@ class Placing:
             message_left=self.notes.message_left,
             opted_out=self.notes.opted_out or "do_not_call" in slots,
             transferred_to=transferred_to,
-            callback_at=_time(slots.get(CALLBACK)),
+            callback_at=_time(slots.get(CALLBACK_SLOT)),
             slots=dict(slots),
             completed=answered and by_agent,
             problem=result.problem or (outcome.text or "the call failed" if ours else ""),

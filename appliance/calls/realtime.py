@@ -101,7 +101,7 @@ def make_realtime(
             transfers=hand_overs,
         ),
         facts=CallFacts(info.leg_id, line.name, caller, info.called),
-        tools=sources.tools_for(call_in_box(line, info, hand_overs, None, do_not_call), of_host),
+        tools=sources.tools_for(call_in_box(line, info, hand_overs, None, do_not_call, clock.utc), of_host),
         slots={},
         about=about_call(info),
         now=clock.monotonic,

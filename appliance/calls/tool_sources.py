@@ -7,8 +7,9 @@ same hook; what they get as the call knows more about it (:class:`CallInBox`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, tzinfo
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -43,6 +44,14 @@ class DoNotCall(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """What it takes to agree on a time to call again: the zone of the far end, and the time now."""
+
+    zone: tzinfo
+    utc: Callable[[], datetime]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallInBox(Call):
     """A call as plugins within the control process see it.
@@ -53,6 +62,7 @@ class CallInBox(Call):
         memory: what is known of the caller; None for nothing.
         do_not_call: whom not to call; None where nothing is kept.
         private: what the caller has pressed without the model learning it.
+        callbacks: for agreeing on a time to call again; None where nobody would call.
     """
 
     plan: Line
@@ -60,6 +70,7 @@ class CallInBox(Call):
     memory: CallerMemory | None = None
     do_not_call: DoNotCall | None = None
     private: PrivateNumbers = NOTHING_PRIVATE
+    callbacks: Callbacks | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from typing import Any, TypeAlias
 from appliance.api.hours import ON_HOLIDAYS
 from appliance.config.trunks import NETWORK_VARIABLES
 from appliance.config.validation import nearest
+from appliance.dialplan.callback_time import WAYS, is_callback_time
 from appliance.dialplan.extends import CLOSING_KEYS, OWN_KEYS
 from appliance.dialplan.schema import BUILTIN_TOOLS, Line
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
+    CallbackStep,
     ConverseStep,
     GotoStep,
     HangUpStep,
@@ -26,7 +28,7 @@ from appliance.dialplan.steps import (
     TransferStep,
     TransferTarget,
 )
-from appliance.dialplan.text import SUMMARY, normalise, variables_in
+from appliance.dialplan.text import SUMMARY, normalise, render, variables_in
 from appliance.engines.lexicon import PHONES
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -124,6 +126,8 @@ def problems(draft: Draft, missing_words: MissingWords | None = None) -> list[Pr
                 found += _converse(draft.line, name, step)
             elif isinstance(step, BranchStep):
                 found += _branch(draft, name, step)
+            elif isinstance(step, CallbackStep):
+                found += _callback(draft, name, step)
             elif isinstance(step, TransferStep):
                 found += _announcement(("flow", name, "transfer", "announce"), step.transfer)
         found += [*_end(draft), *_loops(draft), *_unreachable(draft)]
@@ -279,6 +283,9 @@ def texts(draft: Draft) -> Iterator[tuple[Path, str]]:
         elif isinstance(step, ConverseStep):
             yield ("flow", name, "say"), step.say or ""
             yield ("flow", name, "converse"), step.converse
+        elif isinstance(step, CallbackStep):
+            yield ("flow", name, "callback"), step.callback
+            yield ("flow", name, "say"), step.say
         elif isinstance(step, AskStep):
             yield ("flow", name, "ask"), step.ask
             yield from _prompts(("flow", name), step.no_input, step.no_match)
@@ -334,7 +341,7 @@ def _named_targets(draft: Draft) -> Iterator[tuple[Path, str]]:
     yield from _outside(line)
     for name, step in draft.sound.items():
         path: Path = ("flow", name)
-        if isinstance(step, SayStep) and step.next is not None:
+        if isinstance(step, SayStep | CallbackStep) and step.next is not None:
             yield (*path, "next"), step.next
         elif isinstance(step, GotoStep):
             yield (*path, "goto"), step.goto
@@ -440,8 +447,25 @@ def _branch(draft: Draft, name: str, step: BranchStep) -> Iterator[Problem]:
             yield Problem((*path, "when", value), f"slot {step.branch!r} never holds {value!r}", hint)
 
 
+def _callback(draft: Draft, name: str, step: CallbackStep) -> Iterator[Problem]:
+    """It must be a time, whatever is answered."""
+    path: Path = ("flow", name, "callback")
+    slots = _slots(draft)
+    written = [step.callback]
+    for variable, _ in variables_in(step.callback):
+        question = slots.get(variable.removeprefix("slots.")) if variable.startswith("slots.") else None
+        if question is None or question.digits is not None:
+            hint = "ask for it with expect, or keys, whose choices are times: `tomorrow 09:30`"
+            yield Problem(path, f"${{{variable}}} may be no time", hint)
+            return
+        written = [render(text, {variable: choice}) for text in written for choice in question.choices]
+    for text in written:
+        if not is_callback_time(text):
+            yield Problem(path, f"{text!r} is no time to call again", f"write it as {WAYS}")
+
+
 def _falls_through(step: Step) -> bool:
-    if isinstance(step, SayStep):
+    if isinstance(step, SayStep | CallbackStep):
         return step.next is None
     return isinstance(step, AskStep | ConverseStep) and not step.next
 

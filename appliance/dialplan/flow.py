@@ -25,6 +25,7 @@ from appliance.dialplan.steps import (
     DEFAULT_RETRIES,
     AskStep,
     BranchStep,
+    CallbackStep,
     ConverseStep,
     DigitSpec,
     GotoStep,
@@ -130,6 +131,13 @@ class SetSlot:
 
 
 @dataclass(frozen=True)
+class CallBack:
+    """Call again at a time that was agreed on; ``when`` as :mod:`appliance.dialplan.callback_time` reads it."""
+
+    when: str
+
+
+@dataclass(frozen=True)
 class Hangup:
     """End the call. ``disposition`` is ``no_input``, ``no_match`` or as the step says."""
 
@@ -147,7 +155,7 @@ class Transfer:
     late: bool = False
 
 
-Action: TypeAlias = Say | Listen | SetSlot | Hangup | Transfer
+Action: TypeAlias = Say | Listen | SetSlot | CallBack | Hangup | Transfer
 
 
 class State(enum.Enum):
@@ -246,6 +254,9 @@ class Flow:
                 name = step.when.get(self._slots.get(step.branch, ""), step.default)
             elif isinstance(step, GotoStep):
                 name = step.goto
+            elif isinstance(step, CallbackStep):
+                actions += [CallBack(self._filled(step.callback)), *self._say(step.say, None)]
+                name = step.next or self._below(name)
             elif isinstance(step, HangUpStep):
                 actions += self._say(step.hang_up or "", None)
                 return actions + self._close(step.disposition)

@@ -28,6 +28,7 @@ from appliance.dialplan.shortcuts import Shortcut
 from appliance.dialplan.steps import (
     AskStep,
     BranchStep,
+    CallbackStep,
     ConverseStep,
     DigitSpec,
     GotoStep,
@@ -74,6 +75,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`transfer` of a `transfer` step", TransferTarget),
     ("A `converse` step", ConverseStep),
     ("One of `slots` of a `converse` step", SlotSpec),
+    ("A `callback` step", CallbackStep),
     ("A `goto` step", GotoStep),
 )
 

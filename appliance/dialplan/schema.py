@@ -43,6 +43,7 @@ BUILTIN_TOOLS = (
     "collect_digits",
     "take_message",
     "stop_calling",
+    "callback",
     "remember",
     "send_digits",
     "collect_private",

@@ -206,6 +206,20 @@ class GotoStep(Section):
     goto: str = Field(description="The step to go on with.")
 
 
+class CallbackStep(Section):
+    """Agrees on a time to call again, and goes on: the campaign that has placed the call does so then."""
+
+    tag: ClassVar[str] = "<callback>"
+    callback: Text = Field(
+        description="When, where the one called is: `+2h`, `14:00`, `tomorrow 09:30`, `monday 10:00` or "
+        "`2026-11-23T10:00`, within 30 days; or `${slots.NAME}`, whose choices are such times."
+    )
+    say: Annotated[str, StringConstraints(max_length=4000, strip_whitespace=True)] = Field(
+        default="", description="Said then."
+    )
+    next: str | None = Field(default=None, description="Step to go on with; the one below unless given.")
+
+
 class SlotSpec(Section):
     """One thing that a language model is to find out."""
 
@@ -254,9 +268,9 @@ class ConverseStep(Section):
 
 
 STEP_KINDS: tuple[type[Section], ...] = (
-    SayStep, AskStep, BranchStep, HangUpStep, TransferStep, ConverseStep, GotoStep
+    SayStep, AskStep, BranchStep, HangUpStep, TransferStep, ConverseStep, CallbackStep, GotoStep
 )  # fmt: skip
-STEP_KEYS = ("transfer", "converse", "say", "ask", "branch", "hang_up", "goto")
+STEP_KEYS = ("transfer", "converse", "callback", "say", "ask", "branch", "hang_up", "goto")
 
 
 def _kind(value: Any) -> str:
@@ -267,11 +281,11 @@ def _kind(value: Any) -> str:
 def _has_one_kind(value: Any) -> Any:
     if isinstance(value, STEP_KINDS):
         return value
-    wanted = f"give it one of {', '.join((*STEP_KEYS[2:], *STEP_KEYS[:2]))}"
+    wanted = f"give it one of {', '.join((*STEP_KEYS[3:], *STEP_KEYS[:3]))}"
     if not isinstance(value, dict):
         raise fault("is not a step", wanted)
     found = [kind for kind in STEP_KEYS if kind in value]
-    if ("transfer" in found or "converse" in found) and "say" in found:
+    if {"transfer", "converse", "callback"} & {*found} and "say" in found:
         found.remove("say")  # a key of such a step
     if not found:
         raise fault("the step does nothing", wanted)
@@ -280,7 +294,7 @@ def _has_one_kind(value: Any) -> Any:
     return value
 
 
-Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | TransferStep | ConverseStep | GotoStep
+Step: TypeAlias = SayStep | AskStep | BranchStep | HangUpStep | TransferStep | ConverseStep | CallbackStep | GotoStep
 TaggedStep: TypeAlias = Annotated[
     Annotated[SayStep, Tag("<say>")]
     | Annotated[AskStep, Tag("<ask>")]
@@ -288,6 +302,7 @@ TaggedStep: TypeAlias = Annotated[
     | Annotated[HangUpStep, Tag("<hang_up>")]
     | Annotated[TransferStep, Tag("<transfer>")]
     | Annotated[ConverseStep, Tag("<converse>")]
+    | Annotated[CallbackStep, Tag("<callback>")]
     | Annotated[GotoStep, Tag("<goto>")],
     Discriminator(_kind),
     BeforeValidator(_has_one_kind),

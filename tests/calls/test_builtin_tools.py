@@ -82,7 +82,7 @@ def test_which_tools_a_line_has() -> None:
     def names(**more: Any) -> tuple[str, ...]:
         return tool_names(Line.model_validate({"name": "x", "agent": "llm", "prompt": "y", **more}))
 
-    assert names() == ("hang_up", "collect_digits", "take_message", "stop_calling")
+    assert names() == ("hang_up", "collect_digits", "take_message", "stop_calling", "callback")
     assert names(transfers={"sales": "100"})[-1] == "transfer"
     assert names(memory={"enabled": True})[-1] == "remember"
     assert names(tools=[]) == ("hang_up",)

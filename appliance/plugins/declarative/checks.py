@@ -242,6 +242,8 @@ def _variables(
         elif variable.path[0] not in known[variable.root]:
             hint = nearest(variable.path[0], known[variable.root]) or f"there are no {variable.root}"
             yield Problem(path, f"unknown variable {variable}", hint)
+        elif variable.root == "call" and (variable.path[0] == "lead") != (len(variable.path) > 1):
+            yield Problem(path, f"unknown variable {variable}", "write ${call.lead.NAME} with the name of a column")
 
 
 def values_model(name: str, specs: Mapping[str, ValueSpec]) -> type[ProviderOptions]:

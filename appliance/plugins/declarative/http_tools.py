@@ -26,15 +26,18 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
 
 
-def tools_of(plugin: DeclarativePlugin, values: Mapping[str, Any], client: HttpClient) -> list[Tool]:
+def tools_of(
+    plugin: DeclarativePlugin, values: Mapping[str, Any], client: HttpClient, lead: Mapping[str, str] | None = None
+) -> list[Tool]:
     """The tools of a plugin for one line.
 
     Args:
         plugin: of which file.
         values: what the line sets, checked and with the defaults filled in.
         client: how it connects.
+        lead: what is known of the one called, on a call that the box has placed.
     """
-    scope = Scope(values=values, secrets=plugin.file.secrets)
+    scope = Scope(values=values, secrets=plugin.file.secrets, call={"lead": dict(lead or {})})
     made = [_http_tool(plugin.name, name, tool, scope, client) for name, tool in plugin.file.tools.items()]
     for name, table in plugin.file.tables.items():
         made.append(_table_tool(checks.tool_of_table(name, table.tool), table, plugin.rows[name]))
@@ -76,7 +79,7 @@ class _Request:
         tool = self._tool
         about = {"id": call.call_id, "line": call.line, "caller": call.caller, "called": call.called}
         whole = {name: text.encode("utf-8", "replace").decode() for name, text in about.items()}
-        scope = Scope(arguments, operator.values, operator.secrets, whole)
+        scope = Scope(arguments, operator.values, operator.secrets, {**whole, **operator.call})
         try:
             url = templates.render_url(tool.url, tool.query, scope)
             headers = self._headers(scope, call)

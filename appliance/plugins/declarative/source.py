@@ -64,12 +64,15 @@ class Declarative:
         plugin = self._plugins.get(name)
         return plugin.tools if plugin is not None else ()
 
-    def tools_of(self, line: str, enabled: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Tool]]:
+    def tools_of(
+        self, line: str, enabled: Mapping[str, Mapping[str, Any]], lead: Mapping[str, str] | None = None
+    ) -> list[tuple[str, Tool]]:
         """The tools of a line as (plugin, tool), in the order of ``enabled``. Names of other plugins are passed over.
 
         Args:
             line: its name, for the log.
             enabled: plugins of the line to their values there, the box's and the line's laid over one another.
+            lead: what is known of the one called, on a call that the box has placed.
         """
         found: list[tuple[str, Tool]] = []
         for name, values in enabled.items():
@@ -78,7 +81,7 @@ class Declarative:
                 continue
             known = self.values_of(plugin, values, line)
             if known is not None:
-                found += [(name, tool) for tool in tools_of(plugin, known, self._clients[name])]
+                found += [(name, tool) for tool in tools_of(plugin, known, self._clients[name], lead)]
         return found
 
     def targets_of(self, line: str, enabled: Mapping[str, Mapping[str, Any]]) -> list[Target]:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from appliance.errors import ToolError
 
 ROOTS: Final = ("arguments", "values", "secrets", "call")
-CALL: Final = ("id", "line", "caller", "called")
+CALL: Final = ("id", "line", "caller", "called", "lead")
 
 _VARIABLE: Final = re.compile(r"\$\{\s*([A-Za-z_][A-Za-z0-9_-]*)((?:\.[A-Za-z0-9_-]+)*)\s*\}")
 _LOOSE: Final = re.compile(r"\$\{[^}]*\}?")
@@ -101,7 +101,7 @@ class Scope:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, SecretStr] = field(default_factory=dict)
-    call: Mapping[str, str] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, variable: Variable) -> Any:
         """The value; OMITTED where there is none."""

@@ -139,6 +139,28 @@ tools:
     assert server.asked[0].headers["Idempotency-Key"] == "call-1-1"
 
 
+async def test_what_is_known_of_the_one_called_goes_to_the_server_as_data(tmp_path: Path, server: HttpServer) -> None:
+    text = """
+allow_hosts: [127.0.0.1]
+tools:
+  order:
+    description: Orders.
+    method: POST
+    url: URL/orders/${call.lead.account}
+    body: {name: "${call.lead.name}", gone: "${call.lead.gone}"}
+"""
+    shop = Shop(tmp_path, server, text)
+    lead = {"account": "7/8?x", "name": "Ann ${secrets.key}"}
+    ((_, tool),) = shop.source.tools_of("desk", {"shop": {}}, lead)
+    try:
+        await tool.run({}, FakeCall())
+    finally:
+        await shop.source.close()
+    (asked,) = server.asked
+    assert asked.path == "/orders/7%2F8%3Fx"
+    assert json.loads(asked.body) == {"name": "Ann ${secrets.key}"}
+
+
 async def test_half_a_character_in_a_number_called_is_replaced(tmp_path: Path, server: HttpServer) -> None:
     text = POST.replace("${arguments}", "{to: '${call.called}'}")
     shop = Shop(tmp_path, server, text)
