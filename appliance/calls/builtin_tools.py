@@ -40,9 +40,7 @@ class BuiltinTools:
     def appliance_tools(self, call: Call) -> Sequence[Tool] | None:
         if not isinstance(call, CallInBox):
             return None
-        return builtin_tools(
-            call.plan, call.hand_overs, call.memory, call.do_not_call, call.private, call.callbacks
-        )
+        return builtin_tools(call.plan, call.hand_overs, call.memory, call.do_not_call, call.private, call.callbacks)
 
 
 def tool_names(line: Line) -> tuple[str, ...]:
