@@ -23,7 +23,7 @@ from appliance.api.hours import ON_HOLIDAYS, day_key, holiday, time_spans
 from appliance.campaigns.regions import is_subdivision, subdivisions_of
 from appliance.config.fields import Name, Region, WholeNumber
 from appliance.config.trunks import one_or_many
-from appliance.config.validation import Section, fault, nearest, short_form
+from appliance.config.validation import ITEM, Section, fault, nearest, short_form
 
 ON_MACHINE: Final = ("hang_up", "message", "talk")
 RETRIED: Final = ("busy", "no_answer", "machine", "rejected", "failed", "interrupted")
@@ -81,6 +81,7 @@ def _variables(value: str) -> str:
     return value
 
 
+@short_form({"type": "string"})
 def _secret_name(value: Any) -> Any:
     """``!secret NAME`` as NAME: the database keeps names of secrets, never secrets."""
     name = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -95,7 +96,7 @@ def _url(value: str) -> str:
     return value
 
 
-@short_form({"type": "object"})
+@short_form(ITEM)
 def _windows(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 

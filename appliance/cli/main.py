@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "serve": "run the box",
     "check": "check the configuration and the dialplans without starting anything",
     "route-test": "tell which line answers a call, and why those before it do not",
-    "schema": "print the JSON Schema of appliance.yaml, a dialplan or a plugin in YAML, for editors",
+    "schema": "print the JSON Schema of appliance.yaml, a dialplan, a plugin in YAML or a campaign, for editors",
     "reload": "have the running box read its dialplans and plugins again",
     "demo": "a whole call on this machine: a caller speaks, is understood and answered",
     "dial": "have the running box call somebody, with the agent of a line",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
+from appliance.campaigns.definition import Definition
 from appliance.config import Settings
 from appliance.config.json_schema import json_schema
 from appliance.config.settings import Engines
@@ -26,12 +27,14 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``schema`` to the main command line."""
     parser = subparsers.add_parser(
         "schema",
-        help="print the JSON Schema of appliance.yaml, a dialplan or a plugin in YAML, for editors",
+        help="print the JSON Schema of appliance.yaml, a dialplan, a plugin in YAML or a campaign, for editors",
         description=__doc__,
         epilog="`appliance check` finds more: what no schema can say.",
     )
     parser.add_argument(
-        "file", choices=tuple(SCHEMAS), help="of which file: appliance.yaml, a dialplan, or a plugin in YAML"
+        "file",
+        choices=tuple(SCHEMAS),
+        help="of which file: appliance.yaml, a dialplan, a plugin in YAML, or a campaign",
     )
     parser.set_defaults(run=run)
 
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def schema(file: str) -> dict[str, Any]:
-    """The schema of "config", "dialplan" or "plugin"."""
+    """The schema of one of :data:`SCHEMAS`."""
     return SCHEMAS[file]()
 
 
@@ -95,5 +98,6 @@ SCHEMAS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "config": config_schema,
     "dialplan": dialplan_schema,
     "plugin": lambda: json_schema(PluginFile, "A plugin in YAML"),
+    "campaign": lambda: json_schema(Definition, "A campaign"),
 }
 """How the schema of each file is made."""

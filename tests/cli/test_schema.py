@@ -63,6 +63,8 @@ def test_the_examples_on_the_pages_are_by_the_schemas(path: Path) -> None:
             assert problems("plugin", text) == [], text
         elif set(data) & {"trunks", "engines", "listen", "limits"}:
             assert problems("config", text) == [], text
+        elif {"line", "caller_ids"} <= set(data):
+            assert problems("campaign", text) == [], text
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,20 @@ def test_what_inherits_need_not_say_all(text: str) -> None:
 )
 def test_mistakes_in_what_inherits(text: str, said: str) -> None:
     assert any(said in problem for problem in problems("dialplan", text)), problems("dialplan", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("windows: {default: {day: mon}}", "is not valid under any"),
+        ("windows: {default: [], regions: {FR: [{hours: 09:00-12:00}]}}", "'name' is a required property"),
+        ("pacing: {max_calls: 0}", "0 is less than the minimum of 1"),
+        ("retry: {bussy: {times: 1}}", "'bussy' was unexpected"),
+        ("answering_machines: {on_machine: shout}", "'shout' is not one of"),
+    ],
+)
+def test_mistakes_in_a_campaign(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems("campaign", text)), problems("campaign", text)
 
 
 def test_the_keys_of_other_providers_are_not_asked_about() -> None:
