@@ -36,8 +36,12 @@ _BAND: Final = slice(round(330 / _BIN_HZ), round(660 / _BIN_HZ) + 1)
 
 _MIN_DBFS: Final = -45.0
 _MIN_SHARE: Final = 0.85
+_WEAK_SHARE: Final = 0.45
+_MAX_WEAK: Final = 2
+"""Looks in a row in which noise may cover half of a tone that has begun."""
 _SAME_HZ: Final = 0.015
 _SAME_DB: Final = 3.0
+_SOUNDING_LOOKS: Final = 3
 _LOOK_S: Final = 0.01
 """By how much a burst is longer than its looks: one fits in whole only."""
 
@@ -76,9 +80,9 @@ _SOUND_DBFS: Final = -35.0
 
 _BEEP_HZ: Final = (380.0, 2070.0)
 _BEEP_S: Final = (0.14, 1.6)
-_BEEP_SHARE: Final = 0.9
+_BEEP_SHARE: Final = 0.85
 _BEEP_SPREAD: Final = 0.006
-_BEEP_FALL_DB: Final = 8.0
+_BEEP_FALL_DB: Final = 6.0
 _BEEP_DECAY_LOOKS: Final = 2
 _BEEP_QUIET_S: Final = 0.28
 _NETWORK_HZ: Final = (390.0, 460.0)
@@ -137,6 +141,7 @@ class _Burst:
     share: float = 1.0
     low_hz: float = 0.0
     high_hz: float = 0.0
+    weak: int = 0
 
     @property
     def length_s(self) -> float:
@@ -146,8 +151,14 @@ class _Burst:
         """Whether the tone goes on in ``look``."""
         return abs(look.hz - self.hz) <= _SAME_HZ * self.hz and abs(look.dbfs - self.dbfs) <= _SAME_DB
 
+    def covered(self, look: _Look) -> bool:
+        """Whether the tone may go on in ``look`` under a noise."""
+        steady = self.looks >= _SOUNDING_LOOKS and self.weak < _MAX_WEAK
+        return steady and look.share >= _WEAK_SHARE and self.fits(look)
+
     def add(self, look: _Look) -> None:
         self.looks += 1
+        self.weak = 0
         weight = 1.0 / self.looks
         self.hz += weight * (look.hz - self.hz)
         self.dbfs += weight * (look.dbfs - self.dbfs)
@@ -175,6 +186,16 @@ class CallTones:
         self._sounded = False
         self._fax = False
         self._cng_s: float | None = None
+
+    @property
+    def sounding(self) -> bool:
+        """Whether a single tone has been sounding for 60 ms or more: no voice."""
+        return self._burst is not None and self._burst.looks >= _SOUNDING_LOOKS
+
+    @property
+    def undecided(self) -> bool:
+        """Whether what is heard may turn out to be a beep."""
+        return self.sounding or self._beep is not None
 
     def on_audio(self, at_s: float, samples: NDArray[np.int16]) -> list[Tone | Beep]:
         """Take the next samples.
@@ -208,6 +229,8 @@ class CallTones:
             if not self._fax and _CED_HZ[0] <= burst.hz <= _CED_HZ[1] and burst.length_s >= _CED_S:
                 self._fax = True
                 found.append(Tone("fax", look.at_s))
+        elif burst is not None and not single and burst.covered(look):
+            burst.weak += 1
         else:
             if burst is not None:
                 found += self._ended(burst, look.at_s)
@@ -359,7 +382,7 @@ def _look(window: NDArray[np.float32], at_s: float) -> _Look:
     peak = int(power[_LOWEST_BIN:-2].argmax()) + _LOWEST_BIN
     total = max(float(power.sum()), _SILENT)
     share = float(power[peak - 2 : peak + 3].sum()) / total
-    if share < _MIN_SHARE:
+    if share < _WEAK_SHARE:
         return _Look(at_s, dbfs, 0.0, share, float(power[_BAND].sum()) / total)
     left, middle, right = np.log(power[peak - 1 : peak + 2] + _SILENT)
     curve = left - 2.0 * middle + right

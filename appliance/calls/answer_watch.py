@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.audio.call_tones import CallTones, Tone
-from appliance.conversation.answering import Answering, AnsweringMachine, Event, Verdict
+from appliance.calls.greeting_words import GreetingWords
+from appliance.conversation.answering import Answering, AnsweringMachine, Event, HearWords, Verdict
 from appliance.errors import StaleSlot
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
 
@@ -31,6 +32,7 @@ class AnswerWatch:
         audio: what was heard, samples [start, end); raises StaleSlot where they are gone.
         on_tone: told of a tone before the answer.
         on_event: told of everything after it.
+        words: hears the words of the greeting; None for nobody.
     """
 
     def __init__(
@@ -39,16 +41,18 @@ class AnswerWatch:
         audio: Callable[[int, int], NDArray[np.int16]],
         on_tone: Callable[[Tone], None],
         on_event: Callable[[Event], None],
+        words: GreetingWords | None = None,
     ) -> None:
         self._answering = answering
         self._audio = audio
         self._on_tone = on_tone
         self._on_event = on_event
-        self._tones = CallTones()
+        self._words = words
+        self._tones = CallTones(answered=False)
         self._machine = AnsweringMachine(answering.config)
         self._answered_at: float | None = None
         self._at = 0.0
-        self._next = 0
+        self._next = self._first = 0
         self._agent = False
         self._quiet = 0
         self._closed = False
@@ -61,7 +65,7 @@ class AnswerWatch:
     def answered(self, at: float, frame: int) -> None:
         """The call was answered at ``at`` (CLOCK_MONOTONIC), with ``frame`` the next one to be heard."""
         self._answered_at, self._at = at, at
-        self._next = frame * FRAME_SAMPLES
+        self._next = self._first = frame * FRAME_SAMPLES
 
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         """Take a frame, by its number and the time at which it had been heard."""
@@ -82,12 +86,18 @@ class AnswerWatch:
 
     def on_text(self, text: str, final: bool) -> None:
         """Words that were understood."""
-        if self._answered_at is not None and self._answering.detect and text and not self._closed:
+        if text:
+            self._understood(text, final)
+
+    def _understood(self, text: str, final: bool) -> None:
+        if self._answered_at is not None and self._answering.detect and not self._closed:
             self._tell(self._machine.on_text(max(0.0, self._at - self._answered_at), text, final))
 
     def close(self) -> None:
         """Nothing more is wanted."""
         self._closed = True
+        if self._words is not None:
+            self._words.close()
 
     def _agent_speaks(self, t: float, sounds: bool) -> None:
         self._quiet = 0 if sounds else self._quiet + 1
@@ -122,5 +132,12 @@ class AnswerWatch:
 
     def _tell(self, events: tuple[Event, ...]) -> None:
         for event in events:
-            if not self._closed:
+            if isinstance(event, HearWords):
+                self._hear_words(event)
+            elif not self._closed:
                 self._on_event(event)
+
+    def _hear_words(self, wanted: HearWords) -> None:
+        if self._words is not None and not self._closed:
+            start, end = (self._first + round(at * RATE_HZ) for at in (wanted.start_s, wanted.end_s))
+            self._words.hear(start, end, wanted.final, self._understood)

@@ -14,6 +14,7 @@ from appliance.audio.call_tones import Tone
 from appliance.calls.answer_watch import AnswerWatch
 from appliance.calls.builtin_tools import CALLBACK_SLOT
 from appliance.calls.facts import Outcome
+from appliance.calls.greeting_words import GreetingWords
 from appliance.calls.orders import OutgoingOrder, OutgoingResult, Progress, SlotValue
 from appliance.calls.outbound_brain import CallNotes, OutboundBrain, identified
 from appliance.calls.services import Services
@@ -96,6 +97,7 @@ class Placing:
             partial(self._services.rings.read_rx, media.slot, media.generation),
             self._tone,
             self._event,
+            GreetingWords(self._services.asr, media.slot, media.generation, self._line.language),
         )
 
     def brain(self, brain: Brain) -> Brain:

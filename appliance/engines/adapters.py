@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from appliance.api import EngineContext, JudgeTurnRequest, Pcm, RecogniseRequest, SynthesiseRequest
+from appliance.engines.greetings import GREETING
 from appliance.errors import EngineError
 from appliance.hookspecs import ProviderOptions
 
@@ -91,6 +92,10 @@ class PocketSphinxEngine(_Inline):
                 )
             await context.checkpoint()
             if context.cancelled(request):
+                continue
+            if request.phrases == (GREETING,):
+                spotted = self._recogniser.spot(self._audio(request, context))
+                context.recognised(request, spotted, confidence=float(bool(spotted)), accepted=bool(spotted))
                 continue
             heard = self._recogniser.recognise(
                 self._audio(request, context), request.phrases, request.pronunciations, reject=request.reject

@@ -7,6 +7,7 @@ from typing import Final
 
 from appliance.api import EngineContext, RecogniseRequest
 from appliance.engines.closed_list import meaning
+from appliance.engines.greetings import GREETING
 from appliance.engines.hypotheses import Word
 from appliance.engines.lexicon import normalise
 from appliance.engines.whisper_tokens import written
@@ -37,7 +38,7 @@ def answer_final(
     """
     text = written((word.text for word in words), language or request.language)
     times = _spoken(words) if timed else []
-    if not request.phrases:
+    if _is_open(request):
         context.recognised(request, text, confidence=confidence, accepted=bool(text), words=times, stable=len(words))
         return
     meant = meaning(text, request.phrases, reject=request.reject)
@@ -68,7 +69,7 @@ def answer_partial(
     Where phrases are expected the words come as phrases are written, and are accepted once they are one of them.
     """
     accepted = bool(words)
-    if request.phrases:
+    if not _is_open(request):
         text = written((word.text for word in words), request.language)
         accepted = meaning(text, request.phrases, reject=True).accepted
         stable = sum(len(normalise(word.text).split()) for word in words[:stable])
@@ -86,6 +87,11 @@ def likely_words(request: RecogniseRequest) -> str:
             break
         chosen.append(likely.strip())
     return ", ".join(chosen)
+
+
+def _is_open(request: RecogniseRequest) -> bool:
+    """Whether anything may be said, and is wanted as it was said."""
+    return not request.phrases or request.phrases == (GREETING,)
 
 
 def _spoken(words: Sequence[Word]) -> list[tuple[str, int, int]]:

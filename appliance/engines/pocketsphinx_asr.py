@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy.typing as npt
 import pocketsphinx
 
 from appliance.engines.grammar import Grammar, compile_grammar
+from appliance.engines.greetings import SPOTTED
 from appliance.engines.lexicon import Lexicon, model_folder
 from appliance.engines.nonspeech import says_nothing
 from appliance.engines.rejection import Evidence, Stretch, weigh
@@ -39,6 +42,9 @@ _LONGEST_PHONE_FRAMES: Final = 30
 _MOST: Final = 0.6
 """Of a phrase's words: with rejection off, an end that was not heard does no harm."""
 _PHONE_LOOP: Final = "phone loop"
+_GREETING: Final = "greeting"
+AFTER_GREETING: Final = np.zeros(3 * RATE_HZ // 10, np.int16)
+"""A phrase is spotted some 0.1 s after its end, so there must be so much."""
 _PHONE_LOOP_SCALE: Final = 1024.0
 """The phone loop reports log likelihoods divided by this (the shift of senone scores); the grammar does not."""
 _NOT_SPEECH: Final = frozenset({"SIL", "+NSN+", "+SPN+"})
@@ -89,6 +95,7 @@ class PocketSphinxRecogniser:
         self._grammars: OrderedDict[GrammarKey, tuple[str, Grammar]] = OrderedDict()
         self._compiled = 0
         self._added: set[str] = set()
+        self._spots = False
         folder = model_folder()
         self._lexicon = Lexicon()
         self._features = TelephoneFeatures(folder / "en-us")
@@ -164,6 +171,52 @@ class PocketSphinxRecogniser:
         if evidence.word_frames > _LONGEST_PHONE_FRAMES * self._phones_in(heard, grammar):
             return Hypothesis(text, min(confidence, self._threshold / 2), False, evidence)
         return Hypothesis(text, confidence, confidence >= self._threshold, evidence)
+
+    def spot(self, pcm: npt.NDArray[np.int16]) -> str:
+        """Which phrases of a greeting (``greetings.SPOTTED``) are heard somewhere in what was said.
+
+        Args:
+            pcm: int16 mono at 8 kHz.
+
+        Returns:
+            The phrases in the order in which they were said, separated by commas; "" where there is none.
+
+        Raises:
+            EngineError: PocketSphinx fails.
+        """
+        pcm = np.concatenate((pcm[: MAX_UTTERANCE_S * RATE_HZ], AFTER_GREETING))
+        bands = self._features.bands(pcm)
+        if says_nothing(pcm, bands):
+            return ""
+        if not self._spots:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "greeting"
+                path.write_text("".join(f"{phrase} /1e-{exponent}/\n" for phrase, exponent in SPOTTED), "utf-8")
+                self.add_phrases(_GREETING, path)
+            self._spots = True
+        return ", ".join(self.phrases_in(_GREETING, self._features.cepstra(bands)))
+
+    def add_phrases(self, search: str, path: Path) -> None:
+        """Make ready to spot the phrases of a file, one a line with its threshold, under the name ``search``.
+
+        Raises:
+            EngineError: PocketSphinx does not take them (not retryable).
+        """
+        try:
+            self._decoder.add_kws(search, str(path))
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(
+                f"PocketSphinx cannot listen for the phrases in {path}: {error}", retryable=False
+            ) from error
+
+    def cepstra(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """The features of a stretch of int16 audio at 8 kHz."""
+        return self._features.cepstra(self._features.bands(pcm))
+
+    def phrases_in(self, search: str, cepstra: npt.NDArray[np.float32]) -> list[str]:
+        """The phrases of ``search`` that are heard, in their order."""
+        segments = sorted(self._segments(search, cepstra), key=lambda segment: int(segment.start_frame))
+        return [segment.word.strip() for segment in segments]
 
     def _broken_off(self, heard: tuple[str, ...], grammar: Grammar, evidence: Evidence, reject: bool) -> Hypothesis:
         """A phrase that was begun and not finished: the caller pauses, or said something else that begins alike."""

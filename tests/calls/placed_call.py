@@ -20,6 +20,15 @@ from appliance.testing.virtual_call import VirtualCall
 NUMBER = "+12025550123"
 
 
+class PlayedPlacing(Placing):
+    """Its detection says nothing of its own: :meth:`PlacedCall.detects` plays it."""
+
+    def open(self, *args: Any) -> None:
+        super().open(*args)
+        assert self._watch is not None
+        self._watch.close()
+
+
 class FarEnd:
     """The leg of a placed call, whose far end does what ``plays`` says: seconds of ringing, then an answer or not."""
 
@@ -108,7 +117,7 @@ class PlacedCall(VirtualCall):
 
         def make(leg: Any, line: Line, services: Services) -> CallSession:
             far: Any = self.far
-            self.placing = Placing(self.order, far, line, services, lambda what, at: self.progress.append(what))
+            self.placing = PlayedPlacing(self.order, far, line, services, lambda what, at: self.progress.append(what))
             return CallSession(far, line, services, placing=self.placing)
 
         super().__init__(line, make=make, callers=self.unwanted, **more)
