@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -96,8 +96,8 @@ class CallRequest(Section):
 
 @dataclass
 class _Placed:
+    number: str
     state: str = "asked"
-    states: list[tuple[str, str]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     result: OutgoingResult | None = None
     began_at: float = 0.0
@@ -107,6 +107,7 @@ class CallsApi:
     """The routes.
 
     * ``POST /api/v1/calls``         place a call: 202 with its ``call_id``; with ``?wait=true`` 200 when it is over
+    * ``GET /api/v1/calls``          those that are under way
     * ``GET /api/v1/calls/ID``       how it goes, or what came of it; ``?wait=S`` waits for its end for so many seconds
     * ``DELETE /api/v1/calls/ID``    hang it up
 
@@ -121,6 +122,7 @@ class CallsApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/api/v1/calls", self._post),
+            web.get("/api/v1/calls", self._list),
             web.get("/api/v1/calls/{call_id}", self._get),
             web.delete("/api/v1/calls/{call_id}", self._delete),
         ]
@@ -144,13 +146,21 @@ class CallsApi:
         if sum(placed.task is not None for placed in self._calls.values()) >= _MAX_UNDER_WAY:
             return web.json_response({"error": "too many calls are under way; try again later"}, status=503)
         call_id = secrets.token_hex(8)
-        placed = self._calls[call_id] = _Placed(began_at=asyncio.get_running_loop().time())
+        placed = self._calls[call_id] = _Placed(wanted.number, began_at=asyncio.get_running_loop().time())
         placed.task = asyncio.create_task(self._place(wanted.order(call_id), placed), name=f"API call {call_id}")
         self._forget()
         if request.query.get("wait") in ("true", "1"):
             await asyncio.wait({placed.task})
             return web.json_response(_told(call_id, placed))
         return web.json_response({"call_id": call_id}, status=202, headers={"Location": f"/api/v1/calls/{call_id}"})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        calls = [
+            {"call_id": call_id, "number": placed.number, "state": placed.state}
+            for call_id, placed in self._calls.items()
+            if placed.task is not None
+        ]
+        return web.json_response({"calls": calls})
 
     async def _get(self, request: web.Request) -> web.Response:
         placed = self._of(request)

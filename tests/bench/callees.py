@@ -95,12 +95,14 @@ class Behaviour:
         rings_s: for so long it rings, from the least to the most; which, the number decides.
         status: the final response; 0: none, it rings until it is cancelled.
         script: what is done once answered; at its end the callee waits for the far end to hang up.
+        crosses: it answers just as it is cancelled: its 200 crosses the CANCEL.
     """
 
     name: str
     rings_s: tuple[float, float] = (0.3, 1.5)
     status: int = 200
     script: tuple[Step, ...] = ()
+    crosses: bool = False
 
 
 CLIPS: Final[Mapping[str, tuple[str, str]]] = {
@@ -144,6 +146,11 @@ BY_LAST_DIGIT: Final[Mapping[str, Behaviour]] = {
     "9": Behaviour("opts out", script=(Says("hello", 0.3), Hears(), Says("stop", 0.2), Hears())),
 }
 """Who answers, by the last digit of the number."""
+BY_NAME: Final[Mapping[str, Behaviour]] = {
+    "crosses": Behaviour("answers as it is cancelled", status=0, crosses=True),
+    "brief": Behaviour("hangs up at once", (0.1, 0.2), script=(HangsUp(0.5),)),
+}
+"""Those who are called by their names."""
 BY_KEYS: Final[Mapping[str, Behaviour]] = {
     **BY_LAST_DIGIT,
     "0": Behaviour("human", script=(Says("hello", 0.3), Hears(), Presses("1", 0.2), Hears())),
@@ -282,7 +289,7 @@ class Farm(asyncio.DatagramProtocol):
             self._log.flush()
 
     def _behaviour(self, call: Dialled) -> Behaviour:
-        return self._behaviours.get(call.number[-1:], HUMAN)
+        return BY_NAME.get(call.number) or self._behaviours.get(call.number[-1:], HUMAN)
 
     # --- a call -----------------------------------------------------------------------------------------------------
 
@@ -302,7 +309,7 @@ class Farm(asyncio.DatagramProtocol):
                 await call.cancelled.wait()
         if call.cancelled.is_set():
             self._seen("cancelled", call)
-            self._sip.respond(call, 487)
+            self._sip.respond(call, 200 if behaviour.crosses else 487)
             return
         self._sip.respond(call, behaviour.status or 480)
         if behaviour.status == 200:

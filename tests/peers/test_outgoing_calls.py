@@ -48,14 +48,20 @@ class Dialling:
     def call(self, number: str, **more: Any) -> dict[str, Any]:
         """Place a call, and give what came of it."""
         body = {"number": number, "line": "recall", "trunk": "carrier", "owner": "Acme Plumbing", **more}
+        told = self.ask("POST", "/api/v1/calls?wait=true", body)
+        return {**told["result"], "call_id": told["call_id"]}
+
+    def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The API."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.box.http_port}/api/v1/calls?wait=true",
-            data=json.dumps(body).encode(),
+            f"http://127.0.0.1:{self.box.http_port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
         with urllib.request.urlopen(request, timeout=90) as reply:
             told: dict[str, Any] = json.loads(reply.read())
-        return {**told["result"], "call_id": told["call_id"]}
+        return told
 
     def seen(self, number: str) -> list[str]:
         """What the callee saw."""
@@ -82,7 +88,7 @@ def dialling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dialling]:
         carrier = {
             "kind": "sip",
             "proxy": f"sip:127.0.0.1:{farm.port}",
-            "allow_prefixes": ["+1202"],
+            "allow_prefixes": ["+1202", "crosses", "brief"],
             "caller_id": "+12025550100",
             "caller_ids": ["+12025550101"],
         }
@@ -116,6 +122,34 @@ def test_what_is_no_answer(dialling: Dialling) -> None:
     assert [result["sip_code"] for result in found] == list(wanted.values())
     assert [result["answered_after_s"] for result in found] == [None] * len(wanted)
     assert "cancelled" in dialling.seen("+12025551243")
+
+
+def test_an_answer_that_crosses_the_cancel_is_hung_up(dialling: Dialling) -> None:
+    result = dialling.call("crosses", ring_timeout_s=5)
+    assert (result["sip_code"], result["answered_after_s"]) == (408, None)
+    block_until(lambda: "ended" in dialling.seen("crosses"), lambda: str(dialling.seen("crosses")))
+    (ended,) = [one for one in dialling.farm.entries() if one["number"] == "crosses" and one["event"] == "ended"]
+    assert ended["by"] == "them"
+
+
+def test_one_who_hangs_up_at_once_was_answered(dialling: Dialling) -> None:
+    result = dialling.call("brief")
+    assert (result["sip_code"], result["ended_by"], result["completed"]) == (200, "caller", False)
+    assert result["talk_s"] < 3.0
+    assert dialling.record(result["call_id"])["disposition"] == "completed"
+
+
+def test_a_call_that_is_no_longer_wanted_is_taken_back(dialling: Dialling) -> None:
+    number = "+12025551273"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(dialling.call, number)
+        block_until(lambda: "ringing" in dialling.seen(number))
+        (state,) = dialling.ask("GET", "/api/v1/calls")["calls"]
+        assert (state["number"], state["state"]) == (number, "ringing")
+        dialling.ask("DELETE", f"/api/v1/calls/{state['call_id']}")
+        result = waiting.result(30)
+    assert result["problem"] == "hung up as asked for"
+    block_until(lambda: "cancelled" in dialling.seen(number))
 
 
 def test_a_person_who_does_not_want_to_be_called_is_never_called_again(dialling: Dialling) -> None:
