@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +21,7 @@ from appliance.campaigns.lead_rows import RowError
 from appliance.campaigns.number_lists import whole_number
 from appliance.config import Settings
 from appliance.config.load import secrets_of
+from appliance.dialplan.schema import Line
 from appliance.errors import ApplianceError, ConfigError, StoreError
 from appliance.store.campaign_rows import CampaignRow
 from appliance.store.campaigns import BATCH, CampaignStore
@@ -42,15 +44,15 @@ class CampaignsApi:
 
     Args:
         settings: of the box; the campaigns' database is opened when it is first asked for.
-        lines: names of the dialplan's lines.
+        lines: of the dialplan, as it is now.
     """
 
-    def __init__(self, settings: Settings, lines: Callable[[], Collection[str]]) -> None:
+    def __init__(self, settings: Settings, lines: Callable[[], Sequence[Line]]) -> None:
         self._store = CampaignStore(settings.store.url)
         self._opening = asyncio.Lock()
         self._is_open = False
         self._settings = settings
-        self._lines = lines
+        self._dialplan = lines
         self._jobs = 0
         self._folder = settings.state_dir / "uploads"
 
@@ -85,6 +87,8 @@ class CampaignsApi:
             if not self._is_open:
                 await self._store.open()
                 self._is_open = True
+                for left in self._folder.glob("upload-*"):  # of a process that was killed
+                    await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
 
     def _handled(self, handler: Handler) -> Handler:
         async def handled(request: web.Request) -> web.StreamResponse:
@@ -101,6 +105,9 @@ class CampaignsApi:
                 return _wrong(409, str(error))
 
         return handled
+
+    def _lines(self) -> set[str]:
+        return {line.name for line in self._dialplan()}
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 
@@ -143,10 +150,12 @@ class CampaignsApi:
         if kind not in ("csv", "jsonl"):
             return _wrong(400, f"format {kind!r} is neither csv nor jsonl")
         async with self._working(), self._uploaded(request, kind) as path:
+            line = next((one for one in self._dialplan() if one.name == row.definition.get("line")), None)
             found = await self._job(
                 "import",
                 {
                     "name": row.name,
+                    "wanted": operations.variables_of(line) if line is not None else [],
                     "path": str(path),
                     "format": kind,
                     "map": request.query.getall("map", []),

@@ -52,7 +52,7 @@ class ImportReport:
         already: rows whose number was in the campaign before.
         wrong: rows that did not become leads, by kind.
         examples: of each kind, a few of the messages, each with its line.
-        unmapped: variables that texts of the campaign want, and no column gives.
+        unmapped: variables that texts of the campaign, or of its line, want and no column gives.
         error_file: where the wrong rows are; None where there are none, or nothing was to be written.
         dry_run: whether nothing was kept.
     """
@@ -115,6 +115,7 @@ async def import_leads(
     table: LeadTable | None,
     *,
     now: datetime,
+    wanted: Collection[str] = (),
     dry_run: bool = False,
     error_folder: Path | None = None,
     progress: Progress | None = None,
@@ -130,6 +131,7 @@ async def import_leads(
         definition: of the campaign.
         table: where to; None, for a dry run, asks nobody whether a number is known or listed.
         now: aware.
+        wanted: variables that the line's texts want; those that no column gives are reported.
         dry_run: keep nothing.
         error_folder: where the wrong rows are written; None for the folder of the file.
         progress: told of it.
@@ -139,6 +141,8 @@ async def import_leads(
         StoreError: leads cannot be kept. Those of the batches before it are.
     """
     work = _Import(file, columns, definition, table, now, dry_run)
+    texts = dict.fromkeys((*definition.variables(), *wanted))
+    work.report.unmapped = tuple(name for name in texts if name not in columns.variables)
     with ErrorFile(file, error_folder) as errors:
         for record in file.records():
             work.take(record, errors)
@@ -163,9 +167,7 @@ class _Import:
         now: datetime,
         dry_run: bool,
     ) -> None:
-        wanted = dict.fromkeys(definition.variables())
-        unmapped = tuple(name for name in wanted if name not in columns.variables)
-        self.report = ImportReport(unmapped=unmapped, dry_run=dry_run)
+        self.report = ImportReport(dry_run=dry_run)
         self.batch: list[tuple[Record, NewLead]] = []
         self._reader = RowReader(columns, definition.region, consent_required=definition.consent.required, now=now)
         self._table = table

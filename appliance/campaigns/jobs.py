@@ -109,6 +109,7 @@ async def _import(store: CampaignStore, settings: Settings, given: Mapping[str, 
         definition,
         CampaignLeads(store, row.id),
         now=await store.now(),
+        wanted=given.get("wanted", ()),
         dry_run=given.get("dry_run", False),
     )
     return import_told(file.encoding, [*file.notes, *columns.notes], list(columns.told())) | report.as_json()

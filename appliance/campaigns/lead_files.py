@@ -30,7 +30,7 @@ from appliance.campaigns.lead_lines import (
     refused,
 )
 
-MAX_ROWS: Final = 2_000_000
+MAX_ROWS: Final = 1_000_000
 MAX_BYTES: Final = 4 * 1024**3
 
 Format: TypeAlias = Literal["csv", "jsonl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from appliance.campaigns.definition import Definition
 from appliance.campaigns.definition_files import changed, misfits
 from appliance.campaigns.number_lists import ListReport, import_numbers
 from appliance.config import Settings
+from appliance.dialplan.schema import Line
 from appliance.errors import CampaignError, ConfigError
 from appliance.store.campaign_rows import CampaignRow, CampaignState, Counts
 from appliance.store.campaigns import CampaignStore
@@ -24,6 +26,7 @@ VERBS: Final = {
 }
 """What an operator says, and the state that it means."""
 
+_OF_A_LEAD: Final = re.compile(r"\$\{\s*lead\.([a-z0-9_]{1,64})\s*[|}]")
 _DONE: Final = {
     "start": "it calls",
     "pause": "no more calls are begun; those that go on may end",
@@ -139,6 +142,11 @@ def definition_of(row: CampaignRow) -> Definition:
     except ValueError as error:
         hint = "another version of the appliance made it; make it again"
         raise CampaignError(f"the definition of campaign {row.name!r} cannot be read; {hint}") from error
+
+
+def variables_of(line: Line) -> list[str]:
+    """The names of the leads' variables that a line's texts hold: ``first_name`` of ``${lead.first_name}``."""
+    return sorted(set(_OF_A_LEAD.findall(line.model_dump_json())))
 
 
 def summary(row: CampaignRow) -> dict[str, Any]:

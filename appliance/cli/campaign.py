@@ -241,6 +241,7 @@ def run_import(args: argparse.Namespace) -> int:
                 definition,
                 CampaignLeads(store, row.id),
                 now=await store.now(),
+                wanted=_wanted(settings, definition.line),
                 dry_run=args.dry_run,
                 error_folder=args.errors_in,
                 progress=bar,
@@ -429,6 +430,15 @@ def _with_store(settings: Settings, work: Callable[[CampaignStore], Awaitable[T]
 
 def _lines(settings: Settings) -> Collection[str]:
     return [line.name for line in load_lines(settings).lines]
+
+
+def _wanted(settings: Settings, line: str) -> list[str]:
+    """The variables that a line's texts want; none where it cannot be read: that is said when the campaign starts."""
+    try:
+        found = load_lines(settings).line(line)
+    except ConfigError:
+        return []
+    return operations.variables_of(found) if found is not None else []
 
 
 def _told(args: argparse.Namespace, found: Any, text: str) -> int:

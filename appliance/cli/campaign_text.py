@@ -113,9 +113,7 @@ def about_import(found: Mapping[str, Any]) -> str:
     lines = [f"{found['imported']:,} leads {verb}, {found['already']:,} were there before"]
     if found["unmapped"]:
         names = ", ".join(found["unmapped"])
-        lines.append(
-            f"note: the campaign's texts want {names}, which no column gives; --map {names.split(',')[0]}=COLUMN"
-        )
+        lines.append(f"note: the texts want {names}, which no column gives; --map {found['unmapped'][0]}=COLUMN")
     if found["errors"]:
         lines.append(f"{found['errors']:,} rows are wrong:")
         for kind, count in found["errors_by_kind"].items():

@@ -232,7 +232,7 @@ class Control:
         self._registry = registry
         originator = BoxOriginator(registry, dialler, trunks, self._clock.monotonic)
         calls_api = CallsApi(originator)
-        campaigns_api = CampaignsApi(settings, lambda: {line.name for line in registry.routing.lines})
+        campaigns_api = CampaignsApi(settings, lambda: registry.routing.lines)
         plugins.on_trouble = registry.trouble
         endpoint = self._endpoint = await self._listen(registry, trunks)
         log.traces = CallTraces(endpoint.trace, store.observe)

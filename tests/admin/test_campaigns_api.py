@@ -17,7 +17,9 @@ from appliance.admin.auth import Tokens, protect
 from appliance.admin.campaigns_api import CampaignsApi
 from appliance.campaigns import jobs
 from appliance.config import Settings
+from appliance.dialplan.schema import Line
 
+LINE = Line.model_validate({"name": "recall", "greeting": "Hello ${lead.first_name}."})
 TOKEN = "correct-horse-battery-staple"
 RECALL = {
     "name": "recall",
@@ -62,7 +64,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def ask(tmp_path: Path) -> AsyncIterator[Client]:
     trunk = {"kind": "sip", "proxy": "sip:127.0.0.1:5099", "allow_prefixes": ["+1"], "caller_ids": "+12025550100"}
     settings = Settings.model_validate({"state_dir": str(tmp_path), "trunks": {"carrier": trunk}})
-    api = CampaignsApi(settings, lambda: {"recall"})
+    api = CampaignsApi(settings, lambda: [LINE])
     app = web.Application()
     protect(app, Tokens([TOKEN]))
     app.router.add_routes(api.routes())
@@ -77,6 +79,7 @@ async def test_a_campaign_from_its_definition_to_its_results(ask: Client, at_onc
     assert (await ask("POST", "campaigns", RECALL))[0] == 409
     status, found = await ask("POST", "campaigns/recall/leads", LEADS, dry_run="1")
     assert (status, found["imported"], found["dry_run"]) == (200, 2, True)
+    assert found["unmapped"] == ["first_name"]
     assert (await ask("GET", "campaigns/recall"))[1]["leads"] == 0
 
     status, found = await ask("POST", "campaigns/recall/leads", LEADS)

@@ -12,6 +12,7 @@ import pytest
 from appliance.cli.main import main
 from appliance.cli.progress import ProgressBar, bar
 from appliance.dialplan.loader import Dialplan
+from appliance.dialplan.schema import Line
 
 BOX = """\
 state_dir: var
@@ -63,11 +64,15 @@ class Operator:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operator:
-    class Line:
-        name = "recall"
-
+    line = Line.model_validate(
+        {
+            "name": "recall",
+            "greeting": "Hello ${lead.first_name}, of ${lead.town}.",
+            "flow": {"bye": {"hang_up": "Bye"}},
+        }
+    )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("appliance.cli.campaign.load_lines", lambda settings: Dialplan((Line(),), {}, ()))
+    monkeypatch.setattr("appliance.cli.campaign.load_lines", lambda settings: Dialplan((line,), {}, ()))
     for name, text in (("appliance.yaml", BOX), ("recall.yaml", RECALL), ("leads.csv", LEADS)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "never.csv").write_text("212-555-9999\n", encoding="utf-8")
@@ -83,6 +88,7 @@ def test_a_campaign_from_its_definition_to_its_results(run: Operator) -> None:
     assert code == 1
     assert "lead.first_name  from 'First Name' (guessed)" in said
     assert "3 leads would be imported" in said
+    assert "note: the texts want town, which no column gives; --map town=COLUMN" in said
     assert json_run("status", "recall")["leads"] == 0
 
     found = json_run("import", "recall", "leads.csv")
