@@ -22,6 +22,9 @@ def dialplan_schema() -> dict[str, Any]:
     parts["Base"] = {**copy.deepcopy(parts["LinePart"]), "type": "object"}
     parts["LinePart"] = {**parts["LinePart"], "type": "object", "required": ["name"]}
     made["$defs"] = {**whole, **parts}
+    for name in ("Closed", "ClosedPart"):
+        keys = made["$defs"][name]["properties"]
+        keys["instead"] = {"$ref": "#/$defs/Base", "description": keys["instead"]["description"]}
     items = {"if": {"required": ["defaults"]}, "then": _lines({"$ref": "#/$defs/LinePart"}), "else": _lines(_HEIR)}
     several = {
         "type": "object",
