@@ -243,6 +243,12 @@ async def run(bar: Bar, box: Box, faults: Sequence[str], baseline_s: float) -> l
         since = time.time()
         await asyncio.sleep(baseline_s)
         calm = together(watchers, since, time.time(), clock)
+        if not calm.latencies or not calm.pacing:
+            for task in talking:
+                task.cancel()
+            await asyncio.gather(*talking, return_exceptions=True)
+            bar.require(False, f"nobody was spoken with in {baseline_s:.0f} s without a fault: nothing to compare with")
+            return rows
         calm_p95 = float(np.percentile(calm.latencies, 95))
         calm_p99 = float(np.percentile(calm.pacing, 99))
         bar.figure(f"undisturbed: turn latency {percentiles(calm.latencies)}, pacing {percentiles(calm.pacing)}")
@@ -362,6 +368,8 @@ def main() -> int:
         settings["plugins.hang_s"] = 1.0
         with Box(folder / "box", settings) as box:
             rows = asyncio.run(run(bar, box, args.faults, args.baseline))
+            if not rows:
+                return bar.finish()
             count = len(args.faults) * len(KINDS) + WATCHERS
             found = records.wait_settled(box.database, count)
             kinds = Counter(row["disposition"] for row in found)
