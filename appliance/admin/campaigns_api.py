@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 
 from appliance.campaigns import operations
-from appliance.campaigns.definition_files import changes_of, parsed_definition
+from appliance.campaigns.definition_files import parsed_definition, patched
 from appliance.campaigns.jobs import JobError, in_a_process
 from appliance.campaigns.lead_rows import RowError
 from appliance.campaigns.number_lists import whole_number
@@ -126,8 +126,10 @@ class CampaignsApi:
 
     async def _change(self, request: web.Request) -> web.Response:
         row = await self._campaign(request)
-        changes = changes_of(await _json(request))
-        revision = await operations.change(self._store, row.name, changes, self._settings, self._lines())
+        patch = await _json(request)
+        revision = await operations.change(
+            self._store, row.name, lambda definition: patched(definition, patch), self._settings, self._lines()
+        )
         return web.json_response({"name": row.name, "revision": revision})
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -52,7 +52,7 @@ def definition_of(data: Any, source: str) -> Definition:
 
 
 def changed(definition: Definition, assignments: Sequence[str]) -> Definition:
-    """The definition with ``KEY=VALUE`` each, the key dotted and the value YAML.
+    """The definition with ``KEY=VALUE`` each, the key dotted and the value YAML; null takes it back to its default.
 
     Raises:
         ConfigError: with every mistake.
@@ -77,16 +77,44 @@ def changed(definition: Definition, assignments: Sequence[str]) -> Definition:
     return _made(Document("change", data))
 
 
-def changes_of(data: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A mapping of changes, dotted keys or nested, as :func:`changed` takes them."""
-    import json
+def patched(definition: Definition, patch: Mapping[str, Any]) -> Definition:
+    """The definition with a merge patch (RFC 7396): mappings are merged, null takes a key back to its default, all else
+    takes the place of what there was. Keys may be dotted.
 
-    found: list[str] = []
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            found += changes_of(value, f"{prefix}{key}.")
+    Raises:
+        ConfigError: with every mistake.
+    """
+    nested = _nested(patch)
+    wrong = [
+        Mistake("change", 1, key, "cannot be changed: leads were read by it", "create another campaign")
+        for key in nested
+        if key in FIXED_KEYS
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    return _made(Document("change", _merged(definition.as_json(), nested)))
+
+
+def _nested(patch: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in patch.items():
+        first, _, rest = key.partition(".")
+        inner = _nested({rest: value}) if rest else _nested(value) if isinstance(value, Mapping) else value
+        there = found.get(first)
+        both = isinstance(there, dict) and isinstance(inner, dict)
+        found[first] = _merged(there, inner, keep_null=True) if both else inner
+    return found
+
+
+def _merged(data: Any, patch: Mapping[str, Any], *, keep_null: bool = False) -> dict[str, Any]:
+    found = dict(data) if isinstance(data, Mapping) else {}
+    for key, value in patch.items():
+        if value is None and not keep_null:
+            found.pop(key, None)
+        elif isinstance(value, Mapping):
+            found[key] = _merged(found.get(key), value, keep_null=keep_null)
         else:
-            found.append(f"{prefix}{key}={json.dumps(value)}")
+            found[key] = value
     return found
 
 
@@ -154,5 +182,8 @@ def _set(data: dict[str, Any], parts: Sequence[str], value: Any) -> bool:
         if not isinstance(inner, dict):
             return False
         data = inner
-    data[parts[-1]] = value
+    if value is None:
+        data.pop(parts[-1], None)
+    else:
+        data[parts[-1]] = value
     return True

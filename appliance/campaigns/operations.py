@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from appliance.campaigns.definition import Definition
-from appliance.campaigns.definition_files import changed, misfits
+from appliance.campaigns.definition_files import misfits
 from appliance.campaigns.number_lists import ListReport, import_numbers
 from appliance.config import Settings
 from appliance.dialplan.schema import Line
@@ -76,16 +76,27 @@ async def create(
 
 
 async def change(
-    store: CampaignStore, name: str, assignments: Sequence[str], settings: Settings, lines: Collection[str] | None
+    store: CampaignStore,
+    name: str,
+    edit: Callable[[Definition], Definition],
+    settings: Settings,
+    lines: Collection[str] | None,
 ) -> int:
     """Change keys of a campaign, also while it runs; gives the new revision.
+
+    Args:
+        store: holds it.
+        name: of the campaign.
+        edit: makes the new definition of the present one.
+        settings: of the box.
+        lines: names of its lines; None does not look.
 
     Raises:
         ConfigError: a value is wrong, or does not fit the box.
         StoreError: there is no such campaign, or somebody else has changed it at the same time.
     """
     row = await store.campaign(name)
-    definition = changed(definition_of(row), assignments)
+    definition = edit(definition_of(row))
     _fitting(definition, settings, lines)
     return await store.edit(row.name, definition.as_json(), revision=row.revision)
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 from appliance.campaigns import operations
 from appliance.campaigns.checking import check
 from appliance.campaigns.columns import columns_of
-from appliance.campaigns.definition_files import misfits, read_definition
+from appliance.campaigns.definition import Definition
+from appliance.campaigns.definition_files import changed, misfits, read_definition
 from appliance.campaigns.exporter import Format, What, export
 from appliance.campaigns.importer import CampaignLeads, import_leads
 from appliance.campaigns.jobs import import_told, simulated
@@ -273,8 +274,11 @@ def run_set(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.set)
     lines = _lines(settings)
 
+    def edit(definition: Definition) -> Definition:
+        return changed(definition, args.changes)
+
     async def work(store: CampaignStore) -> dict[str, Any]:
-        revision = await operations.change(store, args.name, args.changes, settings, lines)
+        revision = await operations.change(store, args.name, edit, settings, lines)
         return {"name": args.name, "revision": revision}
 
     found = _with_store(settings, work)

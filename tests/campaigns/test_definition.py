@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.campaigns.definition import Definition
-from appliance.campaigns.definition_files import changed, changes_of, misfits, parsed_definition, read_definition
+from appliance.campaigns.definition_files import changed, misfits, parsed_definition, patched, read_definition
 from appliance.campaigns.regions import subdivision, zones_of
 from appliance.config import Settings
 from appliance.config.load import SecretSource
@@ -134,7 +134,20 @@ def test_a_running_campaign_is_changed_by_key() -> None:
     assert after.pacing.max_calls == 20
     assert after.pacing.calls_per_s == 0.5
     assert after.windows.default[0].days == "sat"
-    assert changed(definition, changes_of({"pacing": {"max_calls": 7}, "owner": "a: b"})).pacing.max_calls == 7
+    assert changed(definition, ["windows.regions.FR=null"]).windows.regions.keys() == {"US-FL", "DE"}
+
+
+def test_a_program_changes_a_campaign_by_a_merge_patch() -> None:
+    definition = parsed_definition(WHOLE, "recall.yaml")
+    window = {"days": "sat", "hours": "10:00-12:00"}
+    patch = {"pacing": {"max_calls": 7}, "retry.busy.times": 1, "windows": {"regions": {"CA-ON": window, "FR": None}}}
+    after = patched(definition, patch)
+    assert (after.pacing.max_calls, after.pacing.calls_per_s) == (7, 0.5)
+    assert (after.retry.busy.times, after.retry.busy.after_s) == (1, 600)
+    assert after.windows.regions.keys() == {"US-FL", "DE", "CA-ON"}
+    for wrong in ({"name": "x"}, {"pacing": {"speed": 1}}, {"pacing": 1}, {"owner": None}):
+        with pytest.raises(ConfigError):
+            patched(definition, wrong)
 
 
 @pytest.mark.parametrize(
