@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.campaigns.lead_lines import ERROR_COLUMNS
+from appliance.campaigns.lead_lines import ERROR_COLUMNS, UNREADABLE
 from appliance.config.validation import nearest
 from appliance.errors import LeadFileError
 
@@ -80,7 +80,7 @@ def columns_of(header: Sequence[str], said: Sequence[str] = (), *, only_said: bo
             columns[meaning] = column
         else:
             variables[_unused(variable_name(meaning), variables)] = column
-    left = [name for name in header if name not in given.values() and name not in ERROR_COLUMNS]
+    left = [name for name in header if name not in given.values() and name not in (*ERROR_COLUMNS, UNREADABLE)]
     guessed: set[str] = set()
     notes: list[str] = []
     if not only_said:

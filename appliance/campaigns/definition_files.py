@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from appliance.campaigns.definition import Definition
 from appliance.config import Settings
+from appliance.config.egress import address_mistakes
 from appliance.config.load import SecretSource, read_document
 from appliance.config.marks import Document, dotted, parse
 from appliance.config.validation import nearest, validate
@@ -137,6 +138,9 @@ def misfits(definition: Definition, settings: Settings, lines: Collection[str] |
     if definition.trunk and definition.trunk not in trunks:
         yield mistake("trunk", f"there is no trunk {definition.trunk!r}", nearest(definition.trunk, trunks))
         return
+    urls: dict[tuple[str | int, ...], str] = {("webhook", "url"): definition.webhook.url}
+    for path, what, hint in address_mistakes(urls, settings.egress):
+        yield mistake(dotted(path), what, hint)
     if not definition.trunk and not settings.routes:
         yield mistake("trunk", "nothing says by which trunk", "name one, or add routes to appliance.yaml")
     used = [definition.trunk] if definition.trunk else list(dict.fromkeys(n for r in settings.routes for n in r.trunks))

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, TextIO
 
 from appliance.campaigns.lead_files import LeadFile
-from appliance.campaigns.lead_lines import ERROR_COLUMNS, Record
+from appliance.campaigns.lead_lines import ERROR_COLUMNS, UNREADABLE, Record
 from appliance.errors import LeadFileError
 
 _MOST_FILES: Final = 1000
@@ -101,6 +101,6 @@ class ErrorFile:
     def _object(self, record: Record, problem: str) -> str:
         about = dict(zip(ERROR_COLUMNS, (record.line, problem), strict=True))
         if not record.values:
-            return json.dumps({"error_text": "".join(record.raw)} | about)
+            return json.dumps({UNREADABLE: "".join(record.raw)} | about)
         values = {name: value for name, value in record.values.items() if name not in ERROR_COLUMNS}
         return json.dumps(values | about, ensure_ascii=False)

@@ -19,6 +19,8 @@ MAX_LINE: Final = 1024 * 1024
 """Characters of one record, all its lines together where quotes hold line breaks."""
 MAX_COLUMNS: Final = 200
 
+UNREADABLE: Final = "error_text"
+"""Where a file of errors in JSON Lines has a line that is no object."""
 ERROR_COLUMNS: Final = ("error_line", "error")
 """What a file of errors has beside the columns of the file it is about; ignored when that is read in its turn."""
 

@@ -177,6 +177,8 @@ def test_a_campaign_shows_only_numbers_that_are_the_operators_own() -> None:
     assert [one.key for one in misfits(definition, other, None)] == ["caller_ids.0"]
     assert list(misfits(definition, own, None)) == []
     assert [one.key for one in misfits(definition, Settings(), None)] == ["trunk"]
+    alone = own.model_copy(update={"egress": ("api.example.com",)})
+    assert [one.key for one in misfits(definition, alone, None)] == ["webhook.url"]
 
 
 def test_parts_of_countries_and_their_zones() -> None:

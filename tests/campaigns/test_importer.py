@@ -153,8 +153,12 @@ async def test_errors_of_json_lines_are_imported_again(tmp_path: Path) -> None:
     found = [json.loads(line) for line in report.error_file.read_text().splitlines()]
     assert found[0]["number"] == "12"
     assert (found[0]["error_line"], found[1]["error_line"], found[1]["error_text"]) == (1, 2, "{broken")
-    path = written(tmp_path, json.dumps(found[0] | {"number": "+12125551239"}) + "\n", "mended.jsonl")
-    assert (await imported(path, Table())).imported == 1
+    mended = [found[0] | {"number": "+12125551239"}, found[1] | {"number": "+12125551230"}]
+    path = written(tmp_path, "\n".join(map(json.dumps, mended)) + "\n", "mended.jsonl")
+    table = Table()
+    assert (await imported(path, table)).imported == 2
+    assert table.leads["+12125551239"].variables == {"a": "x"}
+    assert table.leads["+12125551230"].variables == {"a": ""}
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
