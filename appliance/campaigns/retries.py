@@ -6,7 +6,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from appliance.campaigns.outcome import Disposition
 from appliance.campaigns.rules import LeadLike, Rules
@@ -17,6 +19,7 @@ LONGEST_WAIT: Final = timedelta(days=30)
 
 _CHOICE: Final = timedelta(hours=24)
 """The best hour is chosen among those of so long a time."""
+_HOUR: Final = timedelta(hours=1)
 _CALLBACK_LATEST: Final = timedelta(days=60)
 _ASSUMED_CALLS: Final = 20.0
 """With how many calls at the average rate an hour's own rate is mixed: a few answers by chance are no best hour."""
@@ -129,22 +132,37 @@ def _best(schedule: Schedule, earliest: datetime, hours: Hours, seed: str) -> da
     """
     zone = zone_named(schedule.zones()[-1])  # the address's, where there is one
     assert zone is not None
-    candidates: list[tuple[float, datetime]] = []
-    moment = earliest
-    while moment < earliest + _CHOICE:
+    best, chosen = -1.0, earliest
+    for hour, begin, end in _open_hours(schedule, zone, _hour_of(earliest, zone)):
+        opens = max(begin, earliest)
+        if opens >= min(end, earliest + _CHOICE):
+            continue
+        spread = _share(f"{seed} {hour}")
+        rate = hours.rate(hour) if hours.known else spread
+        if rate > best:
+            moment = (opens + spread * (end - opens)).replace(microsecond=0)
+            best, chosen = rate, moment if moment >= opens and schedule.is_open(moment) else opens
+    return chosen
+
+
+@lru_cache(maxsize=1024)
+def _open_hours(schedule: Schedule, zone: ZoneInfo, start: datetime) -> tuple[tuple[int, datetime, datetime], ...]:
+    """The hours of the clock from ``start`` on in which it is open: which, from when, and when it is over."""
+    found: list[tuple[int, datetime, datetime]] = []
+    moment = start
+    while moment < start + _CHOICE + _HOUR:
         opens = schedule.next_open(moment)
-        if opens is None or opens >= earliest + _CHOICE:
+        if opens is None:
             break
-        local = opens.astimezone(zone)
-        end = opens + timedelta(minutes=60 - local.minute, seconds=-local.second, microseconds=-local.microsecond)
-        spread = _share(f"{seed} {local.hour}")
-        chosen = opens + spread * (end - opens)
-        if not schedule.is_open(chosen):
-            chosen = opens
-        candidates.append((hours.rate(local.hour) if hours.known else spread, chosen))
-        moment = end
-    best = max(candidates, key=lambda candidate: candidate[0], default=(0.0, earliest))
-    return best[1].replace(microsecond=0) if schedule.is_open(best[1].replace(microsecond=0)) else best[1]
+        moment = _hour_of(opens, zone) + _HOUR
+        found.append((opens.astimezone(zone).hour, opens, moment))
+    return tuple(found)
+
+
+def _hour_of(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the hour that the clock shows began."""
+    local = moment.astimezone(zone)
+    return moment - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
 
 def _share(seed: str) -> float:
