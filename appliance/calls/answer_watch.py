@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +22,14 @@ logger = logging.getLogger(__name__)
 
 _EVERY_FRAMES: Final = 5
 """Samples are looked at in pieces of 100 ms."""
+_MAX_HEARD: Final = 500
+_STAYS: Final = re.compile(
+    r"stay|hold|one (?:moment|second)|connect|thank|let (?:me|you)|checking|see if|moment|bleiben|patient|espere|attend"
+)
+"""What assistants say when they pass on who calls, in the languages that callees are told in."""
+_ACKNOWLEDGED_S: Final = 4.0
+_LONG_GREETING_S: Final = 1.0
+"""Without words to go by: who says more than this so soon is the assistant, and not the person, who takes longer."""
 _SPEAKING_DBFS: Final = -70.0
 _HANG_FRAMES: Final = 10
 """The agent has stopped once nothing was sent for 0.2 s."""
@@ -51,6 +62,10 @@ class AnswerWatch:
         self._tones = CallTones(answered=False)
         self._machine = AnsweringMachine(answering.config)
         self._answered_at: float | None = None
+        self._since = 0.0
+        """What the detection counts from: the answer, or the end of what a screening assistant was told."""
+        self._screened = False
+        self._heard = ""
         self._at = 0.0
         self._next = self._first = 0
         self._agent = False
@@ -64,7 +79,7 @@ class AnswerWatch:
 
     def answered(self, at: float, frame: int) -> None:
         """The call was answered at ``at`` (CLOCK_MONOTONIC), with ``frame`` the next one to be heard."""
-        self._answered_at, self._at = at, at
+        self._answered_at = self._since = self._at = at
         self._next = self._first = frame * FRAME_SAMPLES
 
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
@@ -75,7 +90,7 @@ class AnswerWatch:
         if self._answered_at is None:
             self._early(frame)
         elif self._answering.detect:
-            t = max(0.0, at - self._answered_at)
+            t = max(0.0, at - self._since)
             self._agent_speaks(t, sent_dbfs > _SPEAKING_DBFS)
             self._tell(self._machine.on_tick(t, level_dbfs, speech))
             if (frame + 1) % _EVERY_FRAMES == 0:
@@ -91,7 +106,26 @@ class AnswerWatch:
 
     def _understood(self, text: str, final: bool) -> None:
         if self._answered_at is not None and self._answering.detect and not self._closed:
-            self._tell(self._machine.on_text(max(0.0, self._at - self._answered_at), text, final))
+            self._heard = f"{self._heard} {text}".strip()[-_MAX_HEARD:]
+            self._tell(self._machine.on_text(max(0.0, self._at - self._since), text, final))
+
+    def screened(self) -> None:
+        """A screening assistant is being told who calls: what comes after that is listened to as a call's beginning."""
+        self._screened = True
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether what was heard since was the assistant's word that it passes that on, and nobody's greeting."""
+        if _STAYS.search(self._heard.lower()):
+            return True
+        soon = self._at - self._since < _ACKNOWLEDGED_S
+        return soon and not self._heard and self._machine.talk_s > _LONG_GREETING_S
+
+    def afresh(self) -> None:
+        """Forget what was heard: somebody else may come."""
+        self._since, self._first, self._heard = self._at, self._next, ""
+        config = replace(self._answering.config, give_up_s=math.inf)
+        self._machine = AnsweringMachine(config)
 
     def close(self) -> None:
         """Nothing more is wanted."""
@@ -105,6 +139,9 @@ class AnswerWatch:
         if speaking != self._agent:
             self._agent = speaking
             self._tell(self._machine.on_agent(t, speaking))
+            if not speaking and self._screened:
+                self._screened = False
+                self.afresh()
 
     def _hear(self, frame: int, t: float) -> None:
         samples = self._new(frame)
@@ -135,7 +172,10 @@ class AnswerWatch:
             if isinstance(event, HearWords):
                 self._hear_words(event)
             elif not self._closed:
-                self._on_event(event)
+                self._on_event(self._since_answer(event) if isinstance(event, Verdict) else event)
+
+    def _since_answer(self, verdict: Verdict) -> Verdict:
+        return replace(verdict, at_s=round(verdict.at_s + self._since - (self._answered_at or 0.0), 3))
 
     def _hear_words(self, wanted: HearWords) -> None:
         if self._words is not None and not self._closed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -18,7 +18,6 @@ from appliance.conversation.brain import (
     OPEN,
     Brain,
     Detected,
-    Expectation,
     Gate,
     HangUp,
     Heard,
@@ -56,6 +55,7 @@ class CallNotes:
     Attributes:
         conversed: a person has said or pressed something that was expected.
         unwritten: the wish not to be called is on no list yet.
+        closed_list: the recogniser chooses among phrases.
     """
 
     slots: dict[str, str] = field(default_factory=dict)
@@ -63,6 +63,7 @@ class CallNotes:
     message_left: bool = False
     conversed: bool = False
     unwritten: bool = False
+    closed_list: bool = False
 
 
 def identified(line: Line, info: CallInfo) -> Line:
@@ -84,7 +85,6 @@ class OutboundBrain:
         notes: what becomes of the call.
         key: opts out at any time, unless whoever leads has asked for it; "" for none.
         message: said to a machine that records.
-        cues: phrases of machines that a recogniser with a closed list is to know.
     """
 
     def __init__(
@@ -97,7 +97,6 @@ class OutboundBrain:
         *,
         key: str = "",
         message: str = "",
-        cues: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self._brain = brain
         self._line = line
@@ -106,7 +105,6 @@ class OutboundBrain:
         self._notes = notes
         self._key = key
         self._message = message
-        self._cues = cues
         self._wishes = opt_out.phrases(line.language)
         self._use = KeyUse()
         self._expected: frozenset[str] = frozenset()
@@ -228,9 +226,10 @@ class OutboundBrain:
         """A recogniser with a closed list has to know what may always be said, too."""
         expectation = step.expectation
         self._expected = frozenset(expectation.phrases)
+        self._notes.closed_list = bool(self._expected)
         if not expectation.phrases:
             return step
-        phrases = dict.fromkeys((*expectation.phrases, *self._wishes, *self._cues()))
+        phrases = dict.fromkeys((*expectation.phrases, *self._wishes))
         return Listen(replace(expectation, phrases=tuple(phrases)))
 
     def _as_expected(self, heard: Key | Heard) -> Key | Heard:
@@ -239,7 +238,7 @@ class OutboundBrain:
             self._notes.conversed = True
             return heard
         own = self._expected and normalise(heard.text) not in self._expected
-        if heard.accepted and own and normalise(heard.text) in map(normalise, (*self._wishes, *self._cues())):
+        if heard.accepted and own and normalise(heard.text) in map(normalise, self._wishes):
             return replace(heard, accepted=False)
         if heard.accepted and heard.text and self._expected:
             self._notes.conversed = True
@@ -251,13 +250,12 @@ class OutboundBrain:
         self._led = False
         if self._mode == "over":
             return []
-        quiet = Listen(Expectation())
         if detected.what == "machine":
             self._mode = "waiting"
-            return [quiet]
+            return []
         if detected.what == "screening":
             self._mode = "screening"
-            return [*self._says(" ".join(self._introduction())), quiet]
+            return self._says(" ".join(self._introduction()))
         self._mode = "message"
         self._notes.slots["ending"] = MESSAGE_LEFT
         return [*self._says(self._message), HangUp(MESSAGE_LEFT)]

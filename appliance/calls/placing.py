@@ -37,6 +37,7 @@ _GIVES_UP: Final = frozenset({"busy", "reorder", "sit", "fax"})
 _UNFINISHED: Final = frozenset({"no_input", "no_match", "transfer_failed"})
 """What a flow ends with (slot ``ending``) that has not come to where it was to come."""
 _SCREENED_S: Final = 60.0
+_INTRODUCTIONS: Final = 2
 _RECORDS_S: Final = 75.0
 """So long an assistant may screen, or a machine take to record, before it is given up."""
 _HOPELESS: Final = "the agent's engines failed"
@@ -53,7 +54,7 @@ class Placing:
         progress: told how it goes.
 
     Attributes:
-        deaf: nobody is there to be listened to.
+        deaf: nobody is there whom the agent is to listen to.
         greeted_at: when the agent's first sound left.
         kept: set once the call is over and all of it on its way into the record.
     """
@@ -76,6 +77,7 @@ class Placing:
         self._redirect: Callable[[Input], None] = lambda value: None
         self._guard: asyncio.TimerHandle | None = None
         self._screens = self._records = False
+        self._introductions = 0
 
     @property
     def line(self) -> Line:
@@ -173,8 +175,8 @@ class Placing:
             self._watch.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
 
     def overheard(self, text: str, final: bool) -> None:
-        """Words were understood."""
-        if self._watch is not None:
+        """Words were understood: of a closed list they are what is most like what was said, and tell nothing."""
+        if self._watch is not None and not self.notes.closed_list:
             self._watch.on_text(text, final)
 
     def greeted(self, at: float) -> None:
@@ -241,6 +243,10 @@ class Placing:
         if verdict.kind in ("machine", "screening", "fax") and self.notes.conversed:
             logger.info("call %s: %s is not believed, somebody has answered the agent", self._order.call_id, verdict)
             return
+        if self._screens and verdict.kind == "human" and self._watch is not None and self._watch.acknowledged:
+            logger.info("call %s: the assistant passes on who calls", self._order.call_id)
+            self._watch.afresh()
+            return
         logger.info("call %s: %s", self._order.call_id, verdict)
         self._result = replace(self._result, verdict=verdict)
         self._tell(verdict.kind, self._services.clock.monotonic())
@@ -250,10 +256,7 @@ class Placing:
             case "screening" if answering.on_screening == "hang_up":
                 self._hang_up("a call-screening assistant has answered")
             case "screening":
-                if not self._screens:
-                    self._screens = True
-                    self._give_up_after(_SCREENED_S, "the call was screened, and nobody came")
-                    self._redirect(Detected("screening"))
+                self._introduce()
             case "machine" if answering.on_machine == "talk":
                 self._stop_guard()
             case "machine" if answering.on_machine == "hang_up" or not answering.message:
@@ -266,9 +269,20 @@ class Placing:
             case _:
                 self._a_person()
 
+    def _introduce(self) -> None:
+        """Tell the assistant who calls; asked too often it is left to give up."""
+        if not self._screens:
+            self._screens = self.deaf = True
+            self._give_up_after(_SCREENED_S, "the call was screened, and nobody came")
+        self._introductions += 1
+        if self._introductions <= _INTRODUCTIONS:
+            if self._watch is not None:
+                self._watch.screened()
+            self._redirect(Detected("screening"))
+
     def _a_person(self) -> None:
         """Somebody is there: who was not spoken to so far is greeted now."""
-        waiting = self._screens or self.deaf
+        waiting = self.deaf
         self.deaf = self._screens = self._records = False
         self._stop_guard()
         if waiting:

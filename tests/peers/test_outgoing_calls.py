@@ -115,6 +115,19 @@ def test_a_person_is_called_greeted_and_understood(dialling: Dialling) -> None:
     assert dialling.trace(result["call_id"])[0].startswith(f"INVITE sip:{number}@")
 
 
+def test_a_message_is_left_on_a_machine_after_its_beep(dialling: Dialling) -> None:
+    number = "+12025551277"
+    message = "This is Acme Plumbing. Please call us back."
+    result = dialling.call(number, answering={"on_machine": "message", "message": message})
+    assert (result["verdict"]["kind"], result["message_left"], result["reason"]) == ("machine", True, "message_left")
+    assert dialling.record(result["call_id"])["turns"][-1]["heard_text"] == message
+    block_until(lambda: "message" in dialling.seen(number))
+    recorded = [entry for entry in dialling.farm.entries() if entry["number"] == number]
+    (left,) = [entry for entry in recorded if entry["event"] == "message"]
+    assert left["sound_s"] > 1.0
+    assert [entry["clip"] for entry in recorded if entry["event"] == "said"] == ["greeting", "beep"]
+
+
 def test_what_is_no_answer(dialling: Dialling) -> None:
     wanted = {"2": 486, "4": 603, "5": 404, "6": 503, "3": 408}
     with ThreadPoolExecutor(len(wanted)) as pool:
