@@ -56,6 +56,7 @@ class CampaignRunner:
         trunk_cps: how many calls per second a trunk takes; None for no limit.
         tell: tells plugins.
         sent: events for webhooks have been queued.
+        poll_s: how often the database is looked at.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class CampaignRunner:
         trunk_cps: Callable[[str], float | None] = lambda trunk: None,
         tell: Callable[[CampaignEvent], None] = lambda event: None,
         sent: Callable[[Sequence[NewEvent]], None] = lambda events: None,
+        poll_s: float = POLL_S,
     ) -> None:
         self.stats = CampaignStats()
         self._store = store
         self._queue = store.queue
         self._clock = clock
         self._trunk_cps = trunk_cps
+        self._poll_s = poll_s
         self._trunks: dict[str, TrunkPace] = {}
         self._desks: dict[str, Desk] = {}
         self._closed: set[str] = set()
@@ -100,7 +103,7 @@ class CampaignRunner:
     async def run(self) -> None:
         """Call until cancelled; then :meth:`close` has to be awaited."""
         while True:
-            wait_s = POLL_S
+            wait_s = self._poll_s
             try:
                 await self.look()
                 if not any(desk.busy for desk in self._desks.values()):
