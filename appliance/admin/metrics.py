@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from appliance.admin import processes
+from appliance.admin.campaign_metrics import campaign_metrics
+from appliance.campaigns.stats import CampaignStats
 from appliance.events import (
     CallAnswered,
     CallEnded,
@@ -326,6 +328,10 @@ class Metrics:
         """Read how the delivery to webhooks does."""
         self._pulled.webhooks = stats
 
+    def watch_campaigns(self, stats: Callable[[], CampaignStats]) -> None:
+        """Read what campaigns do."""
+        self._pulled.campaigns = stats
+
     def watch_sip(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Read a SIP endpoint's counters: events by name, and what it holds now."""
         self._pulled.sip = counters
@@ -377,6 +383,7 @@ class _Pulled:
         self.processes: dict[str, ProcessState] = {}
         self.store: Callable[[], StoreCounters] | None = None
         self.webhooks: Callable[[], WebhookStats] | None = None
+        self.campaigns: Callable[[], CampaignStats] | None = None
         self.sip: Callable[[], Mapping[str, int]] | None = None
         self.refusals: Callable[[], Mapping[str, int]] | None = None
         self.given_up: Callable[[], Mapping[str, int]] | None = None
@@ -395,6 +402,8 @@ class _Pulled:
             yield from _store(self.store())
         if self.webhooks is not None:
             yield from _webhooks(self.webhooks())
+        if self.campaigns is not None:
+            yield from campaign_metrics(self.campaigns())
         if self.sip is not None:
             yield from _sip(self.sip())
         if self.refusals is not None:

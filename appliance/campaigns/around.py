@@ -42,7 +42,7 @@ class Around:
         originator: places calls.
         clock: of this machine; the campaigns' own is the store's.
         pace_of: of a trunk ("" where the routes choose), for a campaign's breaker.
-        owned: the numbers that may be shown.
+        owned: the numbers that may be shown on a trunk ("": where the routes choose).
         refuses: why a number may not be dialled by a trunk, in words; "" where it may.
         has_line: whether the dialplan has a line of that name.
         tell: tells plugins of an event.
@@ -55,7 +55,7 @@ class Around:
     originator: Originator
     clock: Clock
     pace_of: Callable[[str, BreakerSettings], TrunkPace]
-    owned: Callable[[], AbstractSet[str]]
+    owned: Callable[[str], AbstractSet[str]]
     refuses: Callable[[str, str], str]
     has_line: Callable[[str], bool]
     tell: Callable[[CampaignEvent], None]

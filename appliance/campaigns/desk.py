@@ -96,7 +96,7 @@ class Desk:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._stopped = False
-        self._quiet_until = 0.0
+        self._given_up = False
 
     # --- what the runner asks -------------------------------------------------------------------------------------
 
@@ -104,6 +104,11 @@ class Desk:
     def row(self) -> CampaignRow:
         """The campaign as it was last seen."""
         return self._row
+
+    @property
+    def definition(self) -> Definition:
+        """What it is to do."""
+        return self._definition
 
     @property
     def call_ids(self) -> AbstractSet[str]:
@@ -145,6 +150,11 @@ class Desk:
         if row.state is CampaignState.STOPPED:
             self.hang_up()
 
+    async def wind_down(self) -> None:
+        """Begin no call any more; those that go on are ended by the box."""
+        self._stopped = True
+        await self.close()
+
     def hang_up(self) -> None:
         """End the calls that go on; what they came to so far is kept."""
         self._stopped = True
@@ -162,6 +172,13 @@ class Desk:
         """Wait until the calls are over and written down."""
         while self._calls:
             await asyncio.wait(list(self._calls.values()))
+
+    async def give_up(self) -> None:
+        """Write down nothing more: the box stops. The next start takes what is left for interrupted."""
+        self._given_up = True
+        for task in self._calls.values():
+            task.cancel()
+        await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -293,7 +310,7 @@ class Desk:
         store, now = self._around.store, self._around.store.time()
         contacts = await store.contacts(numbers)
         listed = await store.lists_of(self._row.id, numbers)
-        owned = self._around.owned()
+        owned = self._around.owned(self._definition.trunk)
         found: dict[int, Allowed | NotNow | Never] = {}
         for lead in leads:
             surroundings = Surroundings(
@@ -471,7 +488,12 @@ class Desk:
                 logger.error("call %s: what it came to is not written yet: %s", call.call_id, error)
                 pause_s = _AGAIN_S[min(tries, len(_AGAIN_S) - 1)]
                 tries += 1
-                await _sleep_whatever(pause_s)
+                try:
+                    await asyncio.sleep(pause_s)
+                except asyncio.CancelledError:
+                    # What it came to is not given up because the campaign is stopped, only with the box.
+                    if self._given_up:
+                        raise
         around.stats.unwritten -= tries > 0
         if not changed:
             return
@@ -532,9 +554,3 @@ def reached_by(attempt: AttemptRow) -> bool:
 
 def _new_event_id() -> str:
     return f"evt_{uuid.uuid4().hex}"
-
-
-async def _sleep_whatever(seconds: float) -> None:
-    """Sleep, also where the task is told to end: what it has to write is not given up for that."""
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.sleep(seconds)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from pydantic import ValidationError
-
 from appliance.calls.outgoing import Originator
 from appliance.campaigns.around import Around, TrunkPace
 from appliance.campaigns.definition import Breaker as BreakerSettings
@@ -50,7 +48,7 @@ class CampaignRunner:
         store: open.
         originator: places calls.
         clock: of this machine.
-        owned: the numbers that may be shown: ``caller_ids`` of the trunks.
+        owned: the numbers that may be shown on a trunk, or on any ("").
         refuses: why a number may not be dialled by a trunk ("" where the routes choose), in words; "" where it may.
         has_line: whether the dialplan has a line of that name.
         trunk_cps: how many calls per second a trunk takes; None for no limit.
@@ -65,7 +63,7 @@ class CampaignRunner:
         originator: Originator,
         clock: Clock,
         *,
-        owned: Callable[[], AbstractSet[str]],
+        owned: Callable[[str], AbstractSet[str]],
         refuses: Callable[[str, str], str] = lambda number, trunk: "",
         has_line: Callable[[str], bool] = lambda line: True,
         trunk_cps: Callable[[str], float | None] = lambda trunk: None,
@@ -81,7 +79,7 @@ class CampaignRunner:
         self._poll_s = poll_s
         self._trunks: dict[str, TrunkPace] = {}
         self._desks: dict[str, Desk] = {}
-        self._closed: set[str] = set()
+        self._definitions: dict[str, Definition] = {}
         self._recovered = False
         self._due = {"renew": 0.0, "expire": 0.0, "watch": 0.0}
         self._missing: set[str] = set()
@@ -118,6 +116,26 @@ class CampaignRunner:
                 wait_s = _AWAY_S
             await asyncio.sleep(wait_s)
 
+    def definition(self, campaign_id: str) -> Definition | None:
+        """What a campaign is to do, whether it runs or not; None where it is not known."""
+        return self._definitions.get(campaign_id)
+
+    async def know(self) -> None:
+        """Read what the campaigns are to do.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        definitions: dict[str, Definition] = {}
+        for row in await self._store.campaigns():
+            with contextlib.suppress(ValueError):
+                definitions[row.id] = Definition.of(row.definition)
+        self._definitions = definitions
+
+    async def wind_down(self) -> None:
+        """Begin no call any more; those that go on are ended by the box."""
+        await asyncio.gather(*(desk.wind_down() for desk in self._desks.values()))
+
     async def close(self, deadline_s: float = _CLOSE_S) -> None:
         """Call nobody any more, hang up, and write down what the calls came to."""
         desks = list(self._desks.values())
@@ -127,10 +145,10 @@ class CampaignRunner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 await asyncio.gather(*(desk.done() for desk in desks))
-        if left := sum(len(desk.call_ids) for desk in desks):
-            logger.error(
-                "%d calls of campaigns are not written down; they count as interrupted at the next start", left
-            )
+        left = sum(len(desk.call_ids) for desk in desks)
+        if left:
+            logger.error("%d calls of campaigns are not written down; the next start takes them for interrupted", left)
+        await asyncio.gather(*(desk.give_up() for desk in desks))
 
     # --- once a second --------------------------------------------------------------------------------------------
 
@@ -165,10 +183,11 @@ class CampaignRunner:
                     desk.take(row)
                 elif row.state is CampaignState.RUNNING:
                     desk = self._desks[row.id] = Desk(row, self._around)
+                    self._definitions[row.id] = desk.definition
                     desk.open()
                 elif row.state is CampaignState.DRAINING:
                     await self._queue.settle(row.id)
-            except (ValidationError, ValueError) as error:
+            except ValueError as error:
                 logger.error("campaign %s cannot be run: %s", row.name, error)
                 if row.state is CampaignState.RUNNING:
                     why = f"its definition is not one that this version understands: {str(error)[:500]}"
@@ -215,11 +234,8 @@ class CampaignRunner:
 
     async def _decider(self) -> Callable[[Lead, AttemptRow], tuple[LeadNext, Sequence[NewEvent]]]:
         """What becomes of leads whose calls were cut off: as the rules of their campaigns say."""
-        definitions: dict[str, Definition] = {}
-        for row in await self._store.campaigns():
-            with contextlib.suppress(ValidationError, ValueError):
-                definitions[row.id] = Definition.of(row.definition)
-        return Decider(definitions, self._store.time)
+        await self.know()
+        return Decider(self._definitions)
 
     def _pace_of(self, trunk: str, settings: BreakerSettings) -> TrunkPace:
         pace = self._trunks.get(trunk)
@@ -234,10 +250,9 @@ class Decider:
 
     Args:
         definitions: of the campaigns, by id.
-        time: the campaigns' clock.
     """
 
-    def __init__(self, definitions: Mapping[str, Definition], time: Callable[[], object]) -> None:
+    def __init__(self, definitions: Mapping[str, Definition]) -> None:
         self._rules = {campaign_id: Rules(definition) for campaign_id, definition in definitions.items()}
 
     def __call__(self, lead: Lead, attempt: AttemptRow) -> tuple[LeadNext, Sequence[NewEvent]]:

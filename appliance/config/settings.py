@@ -267,6 +267,10 @@ class Store(Section):
         repr=False,
         description="SQLAlchemy URL of the database. Below `state_dir`.",
     )
+    box: Annotated[str, StringConstraints(max_length=64)] = Field(
+        default="",
+        description="Name of this box where several share the database, another on each; the host's name if empty.",
+    )
     recordings: Path = Field(default=Path("var/recordings"), description="Folder of the recordings. Below `state_dir`.")
     retention_days: int = Field(default=30, ge=1, description="Age at which records and recordings are deleted.")
 

@@ -55,6 +55,7 @@ from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.link import PluginLink
 from appliance.plugins.plan import Chosen, effective
 from appliance.plugins.providers import trunk_plugins
+from appliance.server.campaigns import Campaigns
 from appliance.server.compiling import Plan, compiled
 from appliance.server.kept import KeptPlan
 from appliance.server.plan import pool_name, pool_of
@@ -141,7 +142,7 @@ class Control:
         settings = self._settings
         await self._link.open(settings.runtime_dir)
         reading = asyncio.create_task(self._first_plan(), name="dialplans")
-        store = CallStore(settings.store.url)
+        store = CallStore(settings.store.url, box=settings.store.box or None)
         await store.open()
         plan = self._plan = await reading
         for warning in plan.warnings:
@@ -231,6 +232,15 @@ class Control:
         self._metrics.watch_refusals(lambda: registry.refused)
         self._registry = registry
         originator = BoxOriginator(registry, dialler, trunks, self._clock.monotonic)
+        campaigns = Campaigns(settings, self._clock)
+        webhooks.campaigns = campaigns
+        await campaigns.open(
+            originator,
+            trunks,
+            lambda: registry.hooks,
+            lambda line: registry.routing.line(line) is not None,
+            webhooks.of_campaigns,
+        )
         calls_api = CallsApi(originator)
         campaigns_api = CampaignsApi(settings, lambda: registry.routing.lines)
         plugins.on_trouble = registry.trouble
@@ -244,9 +254,12 @@ class Control:
         self._metrics.watch_dialplans(lambda: bool(self._outdated))
         self._metrics.watch_store(lambda: store.stats)
         self._metrics.watch_webhooks(lambda: webhooks.stats)
+        self._metrics.watch_campaigns(lambda: campaigns.stats)
+        self._status.add_warning("campaigns", lambda: campaigns.stats.problem)
         self._metrics.watch_sip(lambda: endpoint.counters)
         forgetting = asyncio.create_task(
-            keep_expiring(settings.store.url, settings.store.retention_days, self._clock), name="retention"
+            keep_expiring(settings.store.url, settings.store.retention_days, self._clock, settings.store.box or None),
+            name="retention",
         )
         tidying = asyncio.create_task(_keep_tidy(), name="memory")
         warming = [asyncio.create_task(one.run(), name="warm-up") for one in warm_ups.values()]
@@ -261,10 +274,13 @@ class Control:
         watching = asyncio.create_task(self._watch_files(reloader), name="watch files")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, endpoint, reloader)
         registry.accepting = True
+        campaigns.start()
         self._link.ready()
         await self._link.stopping.wait()
         orders.close()
+        await campaigns.wind_down()
         await registry.end_all("the appliance is stopping")
+        await campaigns.close()
         await calls_api.close()
         await campaigns_api.close()
         forgetting.cancel()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from appliance.campaigns.results import CAMPAIGNS
 from appliance.clock import Clock
 from appliance.events import CallEvent
 from appliance.plugins.declarative.delivery import Delivery, WebhookStats
+from appliance.plugins.declarative.http_client import HttpClient
 from appliance.plugins.declarative.source import Declarative
 from appliance.plugins.declarative.webhooks import NewEvent, Target, WebhookEvents
 from appliance.plugins.plan import Chosen
+from appliance.server.campaigns import Campaigns
 from appliance.store.calls import CallStore
 
 logger = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class Webhooks:
         self._clock = clock
         self._events = WebhookEvents(self._targets_of, lambda: f"evt_{uuid.uuid4().hex}", clock.utc)
         self._delivery: Delivery | None = None
+        self.campaigns: Campaigns | None = None
 
     @property
     def stats(self) -> WebhookStats:
@@ -62,7 +66,7 @@ class Webhooks:
 
     def open(self) -> None:
         """Take events from now on; the record is open."""
-        self._delivery = Delivery(self._store.webhook_queue, self._target_of, self._source.client, self._clock)
+        self._delivery = Delivery(self._store.webhook_queue, self._target_of, self._client, self._clock)
 
     async def run(self) -> None:
         """Deliver until cancelled. Call :meth:`open` before."""
@@ -72,5 +76,19 @@ class Webhooks:
     def _targets_of(self, line: str) -> list[Target]:
         return self._source.targets_of(line, self._chosen(line))
 
+    def of_campaigns(self, events: Sequence[NewEvent]) -> None:
+        """Look for events that have been queued with what they tell of."""
+        if self._delivery is None or self.campaigns is None:
+            return
+        for event in events:
+            target = self.campaigns.target(event.webhook)
+            if target is not None:
+                self._delivery.room(target, event)
+
+    def _client(self, plugin: str) -> HttpClient:
+        return self.campaigns.client() if plugin == CAMPAIGNS and self.campaigns else self._source.client(plugin)
+
     def _target_of(self, plugin: str, webhook: str, line: str) -> Target | None:
+        if plugin == CAMPAIGNS:
+            return self.campaigns.target(webhook) if self.campaigns is not None else None
         return next((one for one in self._targets_of(line) if one.key == (plugin, webhook)), None)

@@ -120,17 +120,17 @@ async def forget_undelivered(url: str, before: datetime, *, box: str | None = No
         await engine.dispose()
 
 
-async def keep_expiring(url: str, retention_days: int, clock: Clock) -> None:
+async def keep_expiring(url: str, retention_days: int, clock: Clock, box: str | None = None) -> None:
     """Expire once an hour, until cancelled; a failure is logged and tried again an hour later."""
     while True:
         try:
             await forget_callers(url, clock)
-            recordings = await expire_recordings(url, clock.utc())
+            recordings = await expire_recordings(url, clock.utc(), box=box)
             if recordings:
                 logger.info("%d recordings deleted, which their lines keep no longer", recordings)
             before = clock.utc() - timedelta(days=retention_days)
-            await forget_undelivered(url, before)
-            deleted = await expire(url, before)
+            await forget_undelivered(url, before, box=box)
+            deleted = await expire(url, before, box=box)
         except StoreError as error:
             logger.error("%s", error)
         else:

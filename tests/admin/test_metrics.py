@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from appliance.admin.metrics import Metrics
+from appliance.campaigns.stats import CampaignStats
 from appliance.config.trunks import Route
 from appliance.errors import DialError
 from appliance.events import Disposition, InputBy, Speculation, Stage, ToolRun
@@ -48,6 +49,17 @@ def metrics() -> Metrics:
     metrics = Metrics()
     metrics.watch_store(WriterStats)
     metrics.watch_webhooks(lambda: WebhookStats(waiting=Counter({("crm", "calls"): 2})))
+    metrics.watch_campaigns(
+        lambda: CampaignStats(
+            attempts=Counter({("spring", "busy"): 2}),
+            leads_done=Counter({("spring", "completed"): 1}),
+            held_back=Counter({("spring", "window"): 1}),
+            calls={"spring": 1},
+            abandoned_percent={"spring": 0.5},
+            problem="away",
+            open_breakers={"carrier"},
+        )
+    )
     metrics.watch_sip(lambda: {"garbage": 3, "calls": 2})
     metrics.watch_refusals(lambda: {"no_line": 2})
     metrics.watch_budgets(lambda: {"speculation": 2})

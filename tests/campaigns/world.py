@@ -196,7 +196,7 @@ class World:
             self.clock,
             **{
                 "poll_s": 2.0,
-                "owned": lambda: {"+12025550100", "+12025550101"},
+                "owned": lambda trunk: {"+12025550100", "+12025550101"},
                 "tell": self.told.append,
                 "sent": self.sent.extend,
                 **changes,
