@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
 
 from appliance.admin.campaigns_api import CampaignsApi
 from appliance.campaigns.definition import Definition
 from appliance.campaigns.definition_files import misfits, read_definition
 from appliance.campaigns.reference import SECTIONS, TARGET, updated
+from appliance.campaigns.results import lead_event
 from appliance.config import Settings, load_settings
 from appliance.config.reference import sections
+from appliance.store.campaign_rows import AttemptEnd, LeadNext
 
 PAGE = TARGET.read_text(encoding="utf-8")
 EXAMPLES = Path(__file__).parents[2] / "dialplans" / "examples"
@@ -46,6 +54,20 @@ def test_the_files_on_the_page_are_the_examples(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     settings = load_settings(tmp_path / "appliance.yaml", [])
     assert list(misfits(read_definition(tmp_path / "recall.yaml"), settings, ["recall"])) == []
+
+
+def test_the_result_on_the_page_is_what_a_webhook_is_told() -> None:
+    shown = json.loads(PAGE.partition("```json\n")[2].partition("```")[0])
+    kept = yaml.safe_load(blocks()["recall.yaml"]) | {
+        "webhook": {"url": "https://hooks.example.com/x", "secret": "key"}
+    }
+    now = datetime(2026, 12, 1, 15, tzinfo=UTC)
+    end = AttemptEnd("completed", now, answered_at=now)
+    number = "+12025550140"
+    lead: Any = SimpleNamespace(id=1, campaign_id="c", reference="1001", number=number, attempts=1, slots={})
+    (event,) = lead_event(Definition.of(kept), lead, LeadNext("completed"), end, "call", now, lambda: "evt")
+    told = json.loads(event.body)
+    assert (told["type"], list(told["data"])) == (shown["type"], list(shown["data"]))
 
 
 def test_every_route_is_on_the_page() -> None:
