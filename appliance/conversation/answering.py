@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from appliance.audio.call_tones import Beep, CallTones, Tone, ToneKind
 from appliance.conversation import answering_score
-from appliance.conversation.answering_cadence import Cadence
+from appliance.conversation.answering_cadence import UTTERANCE_PAUSE_S, Cadence
 from appliance.conversation.answering_words import Weight, Words
 
 __all__ = [
@@ -53,6 +53,9 @@ _ASK_LEAST_S: Final = 0.06
 _ASK_BEFORE_S: Final = 0.3
 _ASK_LONGEST_S: Final = 8.0
 _MAX_ASKS: Final = 12
+_SCREENED_S: Final = 90.0
+_TAKES_CALL_S: Final = 1.2
+_TAKES_CALL_CONFIDENCE: Final = 0.6
 _REPLY_GAP_S: Final = 0.8
 _TONE_CONFIDENCE: Final = 0.99
 _MOST_CONFIDENCE: Final = 0.98
@@ -211,7 +214,7 @@ class AnsweringMachine:
             self._over = True
         if not began and not speaks:
             return self.handle_timer(t)
-        return (*self._ask(t), *self._judge(t), *self.handle_timer(t))
+        return (*self._ask(t), *self._judge(t), *self._behind_assistant(t), *self.handle_timer(t))
 
     def on_agent(self, t: float, speaking: bool) -> tuple[Event, ...]:
         """The agent has begun (true) or stopped (false) to speak. What is said after that is an answer to it."""
@@ -321,6 +324,17 @@ class AnsweringMachine:
         if silence >= config.settle_silence_s:
             return self._decide("machine", _logistic(odds), t, self._machine_why(pausing))
         return NO_EVENTS
+
+    def _behind_assistant(self, t: float) -> tuple[Event, ...]:
+        """Whether somebody has taken the call that was screened: a short word after a long silence, and then none."""
+        verdict, cadence = self.verdict, self._cadence
+        if verdict is None or verdict.kind != "screening" or t - verdict.at_s > _SCREENED_S:
+            return NO_EVENTS
+        new = cadence.resumed_s > verdict.at_s and cadence.gap_s >= self.config.greeting_gap_s
+        short = cadence.last_s - cadence.resumed_s <= _TAKES_CALL_S
+        if not (new and short and cadence.silence_s(t) >= UTTERANCE_PAUSE_S):
+            return NO_EVENTS
+        return self._decide("human", _TAKES_CALL_CONFIDENCE, t, "a short word after the assistant")
 
     def _machine_why(self, pausing: bool) -> str:
         if self._weight.machine >= _WORDS_TELL:

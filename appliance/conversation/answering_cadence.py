@@ -39,6 +39,7 @@ class Cadence:
         voiced_s: how much speech there was, without pauses.
         utterances: how many there were, the present one included.
         resumed_s: when the present utterance began.
+        gap_s: the silence before it; 0 before the first.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Cadence:
         self.voiced_s = 0.0
         self.utterances = 0
         self.resumed_s = 0.0
+        self.gap_s = 0.0
         self._noise = NoiseFloor()
         self._peak = QUIETEST_DBFS
         self._run = 0
@@ -116,4 +118,4 @@ class Cadence:
             self.pauses.append(pause)
         if pause >= UTTERANCE_PAUSE_S:
             self.utterances += 1
-            self.resumed_s = at_s
+            self.resumed_s, self.gap_s = at_s, pause

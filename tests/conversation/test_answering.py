@@ -184,6 +184,13 @@ def test_an_assistant_that_asks_for_the_name_is_screening(text: str) -> None:
     assert callee.message is None
 
 
+def test_a_person_who_takes_a_screened_call_is_one() -> None:
+    callee = Callee().play(("quiet", 0.3), ("talk", 2.0)).text("please state your name").play(("quiet", 4.0))
+    callee.play(("talk", 2.5), ("quiet", 3.0))
+    assert callee.verdicts == ["screening"], "“please stay on the line” is the assistant's"
+    assert callee.play(("talk", 0.5), ("quiet", 1.0)).verdicts == ["screening", "human"]
+
+
 def test_a_voice_mail_that_asks_for_the_name_is_a_machine() -> None:
     callee = Callee().play(("quiet", 0.3), ("talk", 2.0)).text("leave your name and number after the tone")
     assert callee.verdicts == ["machine"]
