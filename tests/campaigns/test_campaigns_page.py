@@ -1,4 +1,4 @@
-"""docs/campaigns.md says what holds."""
+"""docs/campaigns.md says what holds; that its commands do what it says is in tests/peers/test_first_campaign.py."""
 
 from __future__ import annotations
 
