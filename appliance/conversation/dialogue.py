@@ -36,21 +36,23 @@ from appliance.conversation.brain import (
     Used,
 )
 from appliance.conversation.bridging import DeadAir
+from appliance.conversation.floor import Floor
 from appliance.conversation.hooked import NONE, HooksOfCall
 from appliance.conversation.inputs import Inputs, Pending
 from appliance.conversation.listening import HeardTurn, Listening
+from appliance.conversation.mouth import Mouth
 from appliance.conversation.passage import Passage
 from appliance.conversation.reply import Reply
+from appliance.conversation.setbacks import Setbacks
 from appliance.conversation.speaker import Speaker
 from appliance.conversation.speculation import Draft, Drafts
-from appliance.conversation.turn_log import Progress, TurnLog
+from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.utterance import Utterance
 from appliance.errors import EngineError
 from appliance.events import Consent, Doing, InputBy
 
 logger = logging.getLogger(__name__)
 
-_MAX_FAILURES: Final = 2
 _FAILED: Final = "the agent's engines failed"
 
 
@@ -106,32 +108,21 @@ class Dialogue:
         self._press = press
         self._language = language
         self._dead_air = DeadAir(self._bridge, fillers or manners.fillers(language))
-        self._dry_at: int | None = None
         self._thinking: Reply | None = None
-        self._barge_in = barge_in
         self._now = now
         self._on_turn = on_turn
         self._inputs = Inputs(now)
-        self._said = asyncio.Event()
-        self._turn = TurnLog(first_turn)
-        self._reply: asyncio.Task[Ended | None] | None = None
+        self._floor = Floor(self._inputs, TurnLog(first_turn), on_progress)
+        self._mouth = Mouth(self._floor, barge_in=barge_in)
         self._stopping: asyncio.Task[None] | None = None
         self._key_timer: asyncio.TimerHandle | None = None
         self._key_timeout_s: float | None = None
         self._listening: Listening | None = None
         self._speaker: Speaker | None = None
-        self._failures = self._deaf = 0
-        self._gives_up_after = gives_up_after
+        self._setbacks = Setbacks(gives_up_after)
         self._hand_on = hand_on
-        self._handing_on = False
-        self._progress = Progress(on_progress)
-        self._caller_speaks = False
-        self._caller_done = False
-        self._replied = False
-        self._hearing = ""
         self._on_consent = on_consent
         self._on_private = on_private
-        self._private = False
         self._notice = ""
         self._announcing = False
 
@@ -139,6 +130,7 @@ class Dialogue:
         """Ears and mouth; before :meth:`run`."""
         self._listening = listening
         self._speaker = speaker
+        self._mouth.attach(speaker, listening.machine)
 
     async def run(self) -> Ended:
         """From the greeting until the agent ends it; cancel it when the call ends otherwise."""
@@ -146,9 +138,9 @@ class Dialogue:
         while True:
             pending = await self._inputs.next()
             self._begin_turn(pending)
-            self._reply = asyncio.create_task(self._answer(pending.value))
-            self._tell()
-            ended = await self._wait_for_reply()
+            self._floor.reply = reply = asyncio.create_task(self._answer(pending.value))
+            self._floor.tell()
+            ended = await self._wait_for(reply)
             if ended is not None:
                 return ended
             self._announce_now()
@@ -160,13 +152,13 @@ class Dialogue:
 
     async def part(self, text: str) -> None:
         """Break off whatever is going on, and say this to the end; after :meth:`run`, whose place it takes."""
-        if self._handing_on or self._speaker is None:
+        if self._floor.handing_on or self._speaker is None:
             return
         self._drafts.discard()
-        if self._reply is not None:
-            self._reply.cancel()
-            await asyncio.wait({self._reply})
-        if self._talking:
+        if self._floor.reply is not None:
+            self._floor.reply.cancel()
+            await asyncio.wait({self._floor.reply})
+        if self._mouth.talking:
             await self._stop_speaking()
         self._finish_turn()
         self._announcing = True
@@ -183,7 +175,7 @@ class Dialogue:
             self._key_timer.cancel()
         self._dead_air.close()
         self._drafts.discard()
-        for task in (self._reply, self._stopping):
+        for task in (self._floor.reply, self._stopping):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -191,40 +183,39 @@ class Dialogue:
             await self._speaker.stop()  # the leg is still open, and says how much of it was heard
             self._was_heard()
         self._finish_turn()
-        self._listening = self._speaker = self._reply = self._stopping = self._thinking = self._draft = None
+        self._mouth.detach()
+        self._listening = self._speaker = self._floor.reply = self._stopping = self._thinking = self._draft = None
 
     # --- what the ears, the mouth and the keys say ----------------------------------------------------------------
 
     def heard(self, turn: HeardTurn) -> None:
         """The caller has finished a turn."""
-        self._caller_done = False
-        barred = self._talking and not self._interruptible and not self._only_bridging
-        nothing = self._replying and not (turn.text or turn.problem or turn.unwritten)
-        if self._handing_on or barred or nothing:
+        self._floor.caller_done = False
+        barred = self._mouth.barred and not self._mouth.only_bridging
+        nothing = self._floor.replying and not (turn.text or turn.problem or turn.unwritten)
+        if self._floor.handing_on or barred or nothing:
             self._drafts.discard()
-            self._tell()
+            self._floor.tell()
             return
         self._silences = 0
-        self._inputs.put(turn.as_input, turn, private=self._private)
+        self._inputs.put(turn.as_input, turn, private=self._floor.private)
 
     def may_have_finished(self, turn: HeardTurn) -> None:
         """The caller is silent, and this is what was said so far: begin to work out the reply to it."""
-        if self._speaker is None or self._replying or self._talking or self._inputs or self._handing_on:
-            return
-        if turn.instead is not None:
+        if self._speaker is None or self._busy or turn.instead is not None:
             return
         self._drafts.begin(turn.attempt, turn.as_input, self.brain, self._speaker)
 
     def hearing(self, text: str) -> None:
         """The caller speaks, and this is what was understood so far."""
-        self._hearing = "" if self._private else text
-        self._tell()
+        self._floor.hearing = "" if self._floor.private else text
+        self._floor.tell()
 
     def understood(self, text: str) -> None:
         """What the caller has said in this turn, where it is known only after the reply was asked for."""
         if self._turn.by is InputBy.VOICE:
             self._turn.caller_text, self._turn.accepted = text, True
-            self._tell()
+            self._floor.tell()
 
     def goes_on(self) -> None:
         """The caller has not finished."""
@@ -232,74 +223,68 @@ class Dialogue:
 
     def caller_speaks(self, speaks: bool) -> None:
         """The caller has begun to speak, or has finished a turn: what was said is not known yet."""
-        self._caller_speaks, self._caller_done = speaks, not speaks
-        self._hearing = ""
+        self._floor.caller_speaks, self._floor.caller_done = speaks, not speaks
+        self._floor.hearing = ""
         if speaks:
             self._dead_air.end()
         else:
             self._dead_air.begin()
-        self._tell()
+        self._floor.tell()
 
     def caller_dropped(self) -> None:
         """What the caller began to say is no turn."""
-        self._caller_speaks = self._caller_done = False
-        self._hearing = ""
-        if self._replying and not self._replied:
+        self._floor.caller_said_nothing()
+        if self._floor.replying and not self._floor.replied:
             self._dead_air.begin()
         self._announce_now()
-        self._tell()
+        self._floor.tell()
 
     def paused(self) -> None:
         """There is a sound over the agent's speech: fall silent until it is known what it is."""
-        if self._talking and self._interruptible:
-            assert self._speaker is not None
-            self._speaker.pause()
-            self._tell()
+        self._mouth.pause()
 
     def resumed(self) -> None:
         """It was nothing: go on from where the agent fell silent."""
-        self._caller_speaks = self._caller_done = False
-        self._hearing = ""
-        if self._speaker is not None and self._speaker.paused:
-            self._go_on(self._speaker)
+        self._floor.caller_said_nothing()
+        if self._mouth.go_on():
             self._dead_air.look_again()
 
     def barged_in(self) -> None:
         """The caller speaks over the agent, and means it."""
-        if self._talking and self._interruptible:
+        if self._mouth.talking and self._mouth.interruptible:
             self._interrupt()
 
     def silent(self) -> None:
         """The caller has said nothing for as long as the expectation allows."""
-        if not self._talking and self._reply is not None and self._reply.done():
+        if not self._mouth.talking and self._floor.reply is not None and self._floor.reply.done():
             self._silences += 1
             self._hooks.silence(self._silences)
             self._inputs.put(Silence())
 
     def key(self, digit: str) -> None:
         """The caller pressed a key: it ends the prompt, and whatever was being said is not the input."""
-        if self._handing_on or self._listening is None:
+        if self._floor.handing_on or self._listening is None:
             return
-        if not self._private:
+        if not self._floor.private:
             self._hooks.key(digit)
         self._silences = 0
         self._listening.drop()
         self._drafts.discard()
-        self._caller_speaks = self._caller_done = False
-        if self._talking and self._interruptible:
+        self._floor.caller_said_nothing()
+        if self._mouth.talking and self._mouth.interruptible:
             self._interrupt()
-        self._inputs.put(Key(digit), private=self._private)
+        self._inputs.put(Key(digit), private=self._floor.private)
 
     def redirect(self, value: Input) -> None:
         """Stop whatever is said, heard and thought, also what may not be interrupted, and reply to ``value``."""
-        if self._listening is None or self._handing_on:
+        if self._listening is None or self._floor.handing_on:
             return
         self._listening.drop()
         self._drafts.discard()
         self._inputs.clear()
-        self._caller_speaks = self._caller_done = False
+        self._floor.caller_said_nothing()
         self._dead_air.end()
-        if self._talking:
+        if self._mouth.talking:
             self._interrupt()
         self._inputs.put(value)
 
@@ -313,77 +298,46 @@ class Dialogue:
         if took_s is not None and self._timed != self._turn.number:
             self._timed = self._turn.number
             self._drafts.lead.took(took_s)
-        self._tell()
+        self._floor.tell()
 
     def utterance_over(self, utterance: Utterance) -> None:
         """Media has played an utterance to its end."""
-        assert self._speaker is not None and self._listening is not None
-        if not self._speaker.speaking:
-            self._listening.machine.agent_speaking(False)
-            self._said.set()
-            if utterance.filler and not self._replied:
-                self._dead_air.again()
-        else:
-            self._speaks()
-        self._tell()
+        if self._mouth.over() and utterance.filler and not self._floor.replied:
+            self._dead_air.again()
+        self._floor.tell()
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
     @property
-    def _talking(self) -> bool:
-        return self._speaker is not None and self._speaker.speaking
+    def _turn(self) -> TurnLog:
+        return self._floor.turn
 
     @property
-    def _interruptible(self) -> bool:
-        bars = self._handing_on or not self._barge_in
-        return not bars and self._speaker is not None and self._speaker.interruptible
+    def _busy(self) -> bool:
+        """Whether the agent replies, speaks or has more to reply to, or the caller is somebody else's."""
+        return bool(self._floor.replying or self._mouth.talking or self._inputs or self._floor.handing_on)
 
-    @property
-    def _only_bridging(self) -> bool:
-        """Whether nothing is being said but what bridges the wait for a reply."""
-        return all(utterance.filler or utterance.over for utterance in self._turn.utterances)
-
-    @property
-    def _replying(self) -> bool:
-        """Whether a reply is being worked out or given."""
-        return self._reply is not None and not self._reply.done()
-
-    @property
-    def _doing(self) -> Doing:
-        if self._caller_speaks:
-            return Doing.CALLER_SPEAKS
-        if any(utterance.started_at is not None and not utterance.over for utterance in self._turn.utterances):
-            return Doing.AGENT_SPEAKS
-        if self._handing_on:
-            return Doing.HANDED_ON
-        waited_for = self._caller_done or self._inputs or (self._replying and not self._replied)
-        return Doing.THINKING if waited_for else Doing.LISTENING
-
-    def _tell(self) -> None:
-        self._progress.tell(self._turn, self._doing, self._hearing)
-
-    async def _wait_for_reply(self) -> Ended | None:
+    async def _wait_for(self, reply: asyncio.Task[Ended | None]) -> Ended | None:
         """Until the reply is done, or something else has to be replied to first."""
-        assert self._reply is not None
-        while not self._reply.done():
-            await self._inputs.another(unless=self._reply)
-            if self._inputs and not self._reply.done():
-                if self._handing_on or (self._talking and not self._interruptible):
-                    await asyncio.wait({self._reply})
+        while not reply.done():
+            await self._inputs.another(unless=reply)
+            if self._inputs and not reply.done():
+                if self._floor.handing_on or self._mouth.barred:
+                    await asyncio.wait({reply})
                     continue
-                if self._talking:
+                if self._mouth.talking:
                     self._interrupt()
-                self._reply.cancel()
-                await asyncio.wait({self._reply})
+                reply.cancel()
+                await asyncio.wait({reply})
         if self._stopping is not None:
             await asyncio.wait({self._stopping})
-        return None if self._reply.cancelled() else self._reply.result()
+        return None if reply.cancelled() else reply.result()
 
     def _begin_turn(self, pending: Pending) -> None:
         if self._key_timer is not None:
             self._key_timer.cancel()
             self._key_timer = None
-        self._replied = False
+        self._floor.replied = False
         self._announcing = isinstance(pending.value, Notice)
         if not isinstance(pending.value, Opening):
             self._dead_air.begin()
@@ -399,9 +353,9 @@ class Dialogue:
     def _finish_turn(self) -> None:
         if not self._turn.empty:
             self._on_turn(self._turn)
-            self._turn = TurnLog(self._turn.number + 1)
+            self._floor.turn = TurnLog(self._turn.number + 1)
         else:
-            self._turn = TurnLog(self._turn.number, troubles=self._turn.troubles)
+            self._floor.turn = TurnLog(self._turn.number, troubles=self._turn.troubles)
 
     def _interrupt(self) -> None:
         """Stop speaking; what is being worked out is abandoned unless it has been decided already."""
@@ -412,12 +366,9 @@ class Dialogue:
             self._stopping = asyncio.create_task(self._stop_speaking())
 
     async def _stop_speaking(self) -> None:
-        assert self._speaker is not None and self._listening is not None
-        await self._speaker.stop()
-        self._listening.machine.agent_speaking(False)
+        await self._mouth.stop()
         self._was_heard()
-        self._said.set()
-        self._tell()
+        self._floor.tell()
 
     def _was_heard(self) -> None:
         """What the dialogue has said by itself, and in a turn of its own, is no part of the brain's reply."""
@@ -429,47 +380,39 @@ class Dialogue:
     async def _answer(self, value: Input | Notice) -> Ended | None:
         """Carry out one reply; an engine that fails is apologised for, twice in a row ends the call."""
         try:
-            if problem := self._deafness(value):
+            if problem := self._setbacks.deafness(value, self._turn.problem):
                 return await self._give_up(problem)
             ended = await self._carry_out(value)
         except EngineError as error:
-            self._failures += 1
             self._turn.problem = str(error)
             logger.error("the reply failed: %s", error)
-            if self._failures >= (self._gives_up_after or _MAX_FAILURES):
+            if self._setbacks.failed():
                 return await self._give_up(str(error))
             await self._say_alone(manners.apology(self._language))
             if not self._turn.interrupted:
                 self._was_heard()
             self._listen()
             return None
-        self._failures = 0
+        self._setbacks.answered()
         return ended
 
     async def _give_up(self, problem: str) -> Ended | None:
         """Engines have failed as often as is put up with."""
-        if self._gives_up_after is None:
+        if not self._setbacks.another_way:
             await self._say_alone(manners.farewell(self._language))
             return Ended(_FAILED)
-        self._failures = self._deaf = 0
+        self._setbacks.begin_again()
         try:
             return await self._carry_out(EnginesFailed(problem))
         except EngineError as error:
             logger.error("the line's way out failed, too: %s", error)
             return Ended(_FAILED)
 
-    def _deafness(self, value: Input | Notice) -> str:
-        """Why callers could not be understood, turn after turn; "" where they were, or nothing is done about it."""
-        if self._gives_up_after is None or not isinstance(value, Heard) or value.instead is not None:
-            return ""
-        unheard = self._turn.problem if not value.text else ""
-        self._deaf = self._deaf + 1 if unheard else 0
-        return unheard if self._deaf >= self._gives_up_after else ""
-
     def _announce_now(self) -> None:
         """Put what is to be announced where the next input would be, if it is nobody's turn."""
-        caller = self._caller_speaks or self._caller_done or self._key_timer is not None or self._private
-        if self._notice and not (caller or self._replying or self._talking or self._inputs or self._handing_on):
+        floor = self._floor
+        caller = floor.caller_speaks or floor.caller_done or self._key_timer is not None or floor.private
+        if self._notice and not (caller or self._busy):
             self._inputs.put(Notice(self._notice))
             self._notice = ""
 
@@ -511,9 +454,9 @@ class Dialogue:
         """The reply has been given: it is the caller's turn."""
         assert self._listening is not None
         self._listening.machine.listen()
-        self._replied = True
+        self._floor.replied = True
         self._dead_air.end()
-        self._tell()
+        self._floor.tell()
 
     async def _speak_reply(self, value: Input) -> Ended | None:
         """Do the steps of one reply as they come, and wait until what they say has been said or cut short."""
@@ -524,10 +467,10 @@ class Dialogue:
             self.brain = reply.brain
             self._turn.thinking_at = draft.begun_at
             if draft.utterance is not None:
-                self._begun(draft.utterance)
+                self._mouth.begun(draft.utterance)
         else:
             reply = Reply(self.brain, value, hooks=self._hooks)
-        passage = Passage(self._speaker, self._begin_utterance, draft.utterance if draft is not None else None)
+        passage = Passage(self._speaker, self._mouth.begin, draft.utterance if draft is not None else None)
         self._thinking = reply
         ended: Ended | None = None
         transfer: Transfer | None = None
@@ -538,7 +481,7 @@ class Dialogue:
                         pass  # the wait has been bridged, and will be again
                     case Say(text, interruptible, filler):
                         self._dead_air.look_again()
-                        self._meant(passage.say(text, interruptible=interruptible, filler=filler), text)
+                        self._mouth.meant(passage.say(text, interruptible=interruptible, filler=filler), text)
                     case Speak(speech):
                         self._dead_air.end()
                         passage.follow(speech)
@@ -551,9 +494,9 @@ class Dialogue:
                     case Transfer():
                         self._keep_private(False)
                         transfer = step
-                        self._handing_on = True
-                        if self._talking:
-                            self._speaks()
+                        self._floor.handing_on = True
+                        if self._mouth.talking:
+                            self._mouth.changed()
                     case Consented(consent):
                         await self._finish_saying(passage)
                         self._on_consent(consent)
@@ -571,8 +514,8 @@ class Dialogue:
             passage.close()
             await reply.close()
         utterance = passage.open
-        if self._talking or utterance is not None:
-            await self._until_said()
+        if self._mouth.talking or utterance is not None:
+            await self._mouth.until_said()
             if not self._turn.interrupted:
                 self._was_heard()
         unheard = utterance is not None and utterance.failed and not utterance.played
@@ -585,12 +528,12 @@ class Dialogue:
         """Until what the reply says so far has been said."""
         if passage.open is not None:
             passage.finish()
-            await self._until_said()
+            await self._mouth.until_said()
 
     def _keep_private(self, private: bool) -> None:
         """What the caller says and presses from now on is private, or is so no more."""
-        if private != self._private:
-            self._private = private
+        if private != self._floor.private:
+            self._floor.private = private
             self._on_private(private)
 
     def _note(self, step: Listen | Used | Asked | Answered | Trouble | Pace) -> None:
@@ -619,71 +562,25 @@ class Dialogue:
             if self._hand_on is not None:
                 came_to = await self._hand_on(transfer)
         finally:
-            self._handing_on = False
+            self._floor.handing_on = False
             self._inputs.clear()
         if isinstance(came_to, str):
             return Ended(came_to)
         self._inputs.put(came_to)
         return None
 
-    def _begin_utterance(self, interruptible: bool, filler: bool = False) -> Utterance:
-        assert self._speaker is not None
-        utterance = self._speaker.begin(interruptible=interruptible, filler=filler)
-        self._begun(utterance)
-        return utterance
-
-    def _begun(self, utterance: Utterance) -> None:
-        """It is said from now on."""
-        self._said.clear()
-        self._turn.utterances.append(utterance)
-        self._speaks()
-
-    def _speaks(self) -> None:
-        """What is said now, and whether it may be interrupted, has changed. What may not be does not stay paused."""
-        assert self._speaker is not None and self._listening is not None
-        self._listening.machine.agent_speaking(True, interruptible=self._interruptible)
-        if self._speaker.paused and not self._interruptible:
-            self._go_on(self._speaker)
-
-    def _go_on(self, speaker: Speaker) -> None:
-        self._turn.pauses += 1
-        speaker.resume()
-        self._tell()
-
-    def _meant(self, utterance: Utterance, clause: str) -> None:
-        """The speaker has been told to say ``clause``."""
-        if not utterance.filler:
-            self._turn.meant.append(clause.strip())
-        self._tell()
-
     def _bridge(self, phrase: str) -> bool:
         """The caller has been waiting: say something short, unless something is being said and has not run dry."""
-        waiting = self._caller_done or (self._replying and not self._replied)
-        if self._speaker is None or self._caller_speaks or self._handing_on or not waiting:
+        floor = self._floor
+        if self._speaker is None or floor.caller_speaks or floor.handing_on or not floor.awaited:
             return False
-        if self._talking:
-            dry_at, self._dry_at = self._dry_at, self._speaker.dry_at
-            if dry_at is None or dry_at != self._dry_at:
-                self._dead_air.look_again()
-                return False
-            for spoken in self._turn.utterances:
-                self._speaker.finish(spoken)
+        if self._mouth.talking and not self._mouth.has_run_dry():
+            self._dead_air.look_again()
+            return False
         self._drafts.discard()
-        utterance = self._begin_utterance(True, filler=True)
-        self._speaker.add(utterance, phrase)
-        self._speaker.finish(utterance)
+        self._mouth.bridge(phrase)
         return True
 
     async def _say_alone(self, text: str, *, interruptible: bool = True) -> None:
-        assert self._speaker is not None
         self._dead_air.end()
-        utterance = self._begin_utterance(interruptible)
-        self._speaker.add(utterance, text)
-        self._meant(utterance, text)
-        self._speaker.finish(utterance)
-        await self._until_said()
-
-    async def _until_said(self) -> None:
-        while self._talking:
-            await self._said.wait()
-            self._said.clear()
+        await self._mouth.say(text, interruptible=interruptible)

@@ -97,7 +97,7 @@ def test_what_must_be_heard_ends_a_pause_of_what_is_said_before_it() -> None:
         await asyncio.sleep(0.5)
         made.speaks(2.0, "wait a moment")
         await made.until(lambda: speaker.paused)
-        last = dialogue._begin_utterance(False)
+        last = dialogue._mouth.begin(False)
         speaker.add(last, "This call is recorded.")
         speaker.finish(last)
         await made.until(lambda: not speaker.speaking, 10.0)
