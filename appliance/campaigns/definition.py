@@ -90,6 +90,12 @@ def _secret_name(value: Any) -> Any:
     return name
 
 
+def _key(value: str) -> str:
+    if value and (len(value) != 1 or value not in "0123456789*#"):
+        raise fault(f"{value!r} is not a telephone key", "write one of 0-9, * and #, or '' for none")
+    return value
+
+
 def _url(value: str) -> str:
     if value and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
         raise fault(f"{value!r} is not an address", "write it as https://hooks.example.com/leads")
@@ -339,6 +345,11 @@ class Definition(Section):
     )
     owner: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
         description="On whose behalf it calls; said first in every call."
+    )
+    opt_out_key: Annotated[str, AfterValidator(_key)] = Field(
+        default="9",
+        description="Key that puts whoever presses it on the do-not-call list of all campaigns, at any time; empty for "
+        "none. Words do it in any case.",
     )
     region: Region = Field(
         description="Country of the list's numbers that are written without a country code.", examples=["US"]

@@ -138,6 +138,7 @@ def order_for(definition: Definition, lead: Lead, call_id: str, caller_id: str) 
         campaign=definition.name,
         owner=definition.owner,
         zone=zone,
+        opt_out_key=definition.opt_out_key,
         answering=Answering(
             detect=machines.detect,
             on_machine=machines.on_machine,

@@ -40,6 +40,7 @@ pacing:
   {max_calls: 5, calls_per_s: 0.5, ring_timeout_s: 20, max_abandoned_percent: 2,
    breaker: {failures: 5, of_last: 10, pause_s: 30}}
 consent: {required: false}
+opt_out_key: "*"
 answering_machines:
   {detect: true, on_machine: message, on_screening: answer,
    message: "Hello ${lead.first_name}, ${campaign.owner} here."}
@@ -115,6 +116,7 @@ def test_the_name_of_a_secret_is_kept_and_not_the_secret(tmp_path: Path) -> None
         ("!secret hook_key", "'a secret!'", "webhook.secret: is not the name of a secret"),
         ("https://hooks", "ftp://hooks", "is not an address"),
         ("owner: Acme Plumbing\n", "", "owner: is missing"),
+        ('opt_out_key: "*"', "opt_out_key: 11", "opt_out_key: '11' is not a telephone key"),
         ("per_lead: 4", "per_lead: 0", "attempts.per_lead: must be at least 1, not 0"),
     ],
 )
