@@ -31,6 +31,10 @@ _SYNONYMS: Final[Mapping[str, str]] = {
     "consent_text": "consent_text consent_wording opt_in_text",
     "consent_at": "consent_at consent_time consent_date consented_at opt_in_at opt_in_date",
 }
+_TELEPHONE: Final = frozenset(
+    ("phone", "telephone", "mobile", "tel", "cell", "msisdn", "telefon", "handy", "telefono", "portable")
+)
+"""Words in a column's name that tell of a telephone number, where no name says so as a whole."""
 TARGETS: Final = tuple(_SYNONYMS)
 """What a column can mean, beside a variable."""
 _NOT_A_LETTER: Final = re.compile(r"[^a-z0-9]+")
@@ -114,6 +118,8 @@ def _guess(left: list[str], columns: dict[str, str], guessed: set[str], notes: l
             continue
         ranks = {word: rank for rank, word in enumerate(words.split())}
         fitting = sorted((ranks[name], column) for column in left if (name := variable_name(column)) in ranks)
+        if not fitting and target == NUMBER:
+            fitting = [(0, column) for column in left if _TELEPHONE & set(variable_name(column).split("_"))]
         if not fitting:
             continue
         column = fitting[0][1]

@@ -277,6 +277,12 @@ def test_columns_are_guessed_by_their_names() -> None:
     assert ("lead.strasse", "Straße", True) in list(columns.told())
 
 
+def test_a_number_is_found_by_a_word_in_its_name() -> None:
+    columns = columns_of(["Name", "Phone (home)", "Phone (work)"])
+    assert columns.of["number"] == "Phone (home)"
+    assert any("'Phone (work)'" in note for note in columns.notes)
+
+
 def test_the_operator_says_what_columns_mean() -> None:
     columns = columns_of(["A", "Name, first", "C"], ["number=c,name=Name, first"], only_said=True)
     assert columns.of == {"number": "C"}

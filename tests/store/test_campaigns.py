@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from appliance.campaigns.importer import CampaignLeads
 from appliance.errors import StoreError
 from appliance.plugins.declarative.webhooks import NewEvent
 from appliance.store.calls import CallStore
@@ -79,6 +80,18 @@ async def all_attempts(store: CampaignStore, name: str = "spring") -> list[Attem
 
 
 # --- what operators do ------------------------------------------------------------------------------------------------
+
+
+async def test_an_import_goes_to_either_database(store: CampaignStore) -> None:
+    campaign_id = await store.create("spring", {})
+    leads = CampaignLeads(store, campaign_id)
+    rows = [NewLead(row=line, number=f"+1202555{line:04}") for line in range(2, 8)]
+    await store.refuse([rows[0].number], source="test", campaign_id=campaign_id)
+    assert await leads.insert(rows[:4]) == 4
+    assert await leads.insert(rows[2:]) == 2
+    assert set(await leads.listed([row.number for row in rows])) == {rows[0].number}
+    assert set(await leads.known([rows[5].number, "+12025559999"])) == {rows[5].number}
+    assert (await store.counts("spring")).total == 6
 
 
 async def test_a_campaign_is_made_changed_and_deleted(store: CampaignStore) -> None:
