@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
-from charset_normalizer import from_bytes
-
 from appliance.campaigns.lead_lines import (
     ERROR_COLUMNS,
     MAX_COLUMNS,
@@ -219,6 +217,8 @@ def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str, region: st
     sample = _not_utf8(file)
     if not sample:
         return "utf-8", False
+    from charset_normalizer import from_bytes  # few lists need it, and control never does
+
     usual = next((name for name, countries in _USUAL.items() if region in countries), "cp1252")
     found = from_bytes(sample, cp_isolation=[usual], threshold=0.1, enable_fallback=False).best()
     if found is None:

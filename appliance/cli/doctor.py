@@ -32,6 +32,7 @@ _LIBRARIES: Final = (
     ("aiohttp", "aiohttp"),
     ("aiosqlite", "aiosqlite"),
     ("alembic", "alembic"),
+    ("charset-normalizer", "charset_normalizer"),
     ("dnspython", "dns"),
     ("espeakng-loader", "espeakng_loader"),
     ("G722", "G722"),
