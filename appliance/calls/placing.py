@@ -172,6 +172,8 @@ class Placing:
     def on_tick(self, at: float, frame: int, level_dbfs: float, speech: float, sent_dbfs: float) -> None:
         """A frame was heard, before the answer or after."""
         if self._watch is not None:
+            if self.notes.conversed:
+                self._watch.close()  # whoever has answered the agent is no machine
             self._watch.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
 
     def overheard(self, text: str, final: bool) -> None:

@@ -148,6 +148,7 @@ BY_LAST_DIGIT: Final[Mapping[str, Behaviour]] = {
 """Who answers, by the last digit of the number."""
 BY_NAME: Final[Mapping[str, Behaviour]] = {
     "crosses": Behaviour("answers as it is cancelled", status=0, crosses=True),
+    "hello": Behaviour("says hello and leaves", (0.1, 0.2), script=(Says("hello", 0.1), HangsUp(0.8))),
     "brief": Behaviour("hangs up at once", (0.1, 0.2), script=(HangsUp(0.5),)),
 }
 """Those who are called by their names."""
