@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from appliance.audio.call_tones import CallTones, Tone
 from appliance.calls.greeting_words import GreetingWords
-from appliance.conversation.answering import Answering, AnsweringMachine, Event, HearWords, Verdict
+from appliance.conversation.answering import Answering, AnsweringMachine, Event, HearWords, LeaveMessage, Verdict
+from appliance.conversation.answering_words import Words
 from appliance.errors import StaleSlot
 from appliance.ipc.rings import FRAME_SAMPLES, RATE_HZ
 
@@ -28,8 +30,14 @@ _STAYS: Final = re.compile(
 )
 """What assistants say when they pass on who calls, in the languages that callees are told in."""
 _ACKNOWLEDGED_S: Final = 4.0
-_LONG_GREETING_S: Final = 1.0
-"""Without words to go by: who says more than this so soon is the assistant, and not the person, who takes longer."""
+"""Who says something first and so soon is the assistant: the person takes longer to decide, or says it again."""
+_INTRODUCED: Final = 2
+"""What was heard before the first time is the question, and after the second whoever comes is a person."""
+_TICK_S: Final = 0.02
+_SPEECH: Final = 0.4
+_LAST_WORDS_S: Final = 8.0
+_WORDS_WITHIN_S: Final = 2.2
+_LATE_CONFIDENCE: Final = 0.9
 _SPEAKING_DBFS: Final = -70.0
 _HANG_FRAMES: Final = 10
 """The agent has stopped once nothing was sent for 0.2 s."""
@@ -65,7 +73,9 @@ class AnswerWatch:
         self._since = 0.0
         """What the detection counts from: the answer, or the end of what a screening assistant was told."""
         self._screened = False
+        self._times = self._silent = 0
         self._heard = ""
+        self._asking: asyncio.TimerHandle | None = None
         self._at = 0.0
         self._next = self._first = 0
         self._agent = False
@@ -91,6 +101,7 @@ class AnswerWatch:
             self._early(frame)
         elif self._answering.detect:
             t = max(0.0, at - self._since)
+            self._silent = 0 if speech > _SPEECH else self._silent + 1
             self._agent_speaks(t, sent_dbfs > _SPEAKING_DBFS)
             self._tell(self._machine.on_tick(t, level_dbfs, speech))
             if (frame + 1) % _EVERY_FRAMES == 0:
@@ -114,15 +125,26 @@ class AnswerWatch:
         self._screened = True
 
     @property
+    def heard(self) -> str:
+        """The words that were understood since, for the log."""
+        return self._heard
+
+    @property
     def acknowledged(self) -> bool:
         """Whether what was heard since was the assistant's word that it passes that on, and nobody's greeting."""
         if _STAYS.search(self._heard.lower()):
             return True
         soon = self._at - self._since < _ACKNOWLEDGED_S
-        return soon and not self._heard and self._machine.talk_s > _LONG_GREETING_S
+        return soon and self._times < _INTRODUCED
+
+    @property
+    def silent_s(self) -> float:
+        """How long the far end has been silent."""
+        return self._silent * _TICK_S
 
     def afresh(self) -> None:
         """Forget what was heard: somebody else may come."""
+        self._times += 1
         self._since, self._first, self._heard = self._at, self._next, ""
         config = replace(self._answering.config, give_up_s=math.inf)
         self._machine = AnsweringMachine(config)
@@ -132,6 +154,8 @@ class AnswerWatch:
         self._closed = True
         if self._words is not None:
             self._words.close()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _agent_speaks(self, t: float, sounds: bool) -> None:
         self._quiet = 0 if sounds else self._quiet + 1
@@ -171,11 +195,32 @@ class AnswerWatch:
         for event in events:
             if isinstance(event, HearWords):
                 self._hear_words(event)
+            elif isinstance(event, LeaveMessage) and event.after != "beep" and self._words is not None:
+                self._look_again(event, self._words)
             elif not self._closed:
                 self._on_event(self._since_answer(event) if isinstance(event, Verdict) else event)
 
     def _since_answer(self, verdict: Verdict) -> Verdict:
         return replace(verdict, at_s=round(verdict.at_s + self._since - (self._answered_at or 0.0), 3))
+
+    def _look_again(self, event: LeaveMessage, words: GreetingWords) -> None:
+        """A greeting without a beep may have been an assistant's question, whose words have not come in time."""
+        end = self._next
+        start = max(self._first, end - round(_LAST_WORDS_S * RATE_HZ))
+
+        def understood(text: str, final: bool) -> None:
+            if self._asking is None:
+                return
+            self._asking.cancel()
+            decide(Words().hear(text).screens, text)
+
+        def decide(screens: bool, text: str = "") -> None:
+            self._asking = None
+            if not self._closed:
+                self._on_event(Verdict("screening", _LATE_CONFIDENCE, event.at_s, text[:60]) if screens else event)
+
+        self._asking = asyncio.get_running_loop().call_later(_WORDS_WITHIN_S, decide, False)
+        words.hear(start, end, True, understood)
 
     def _hear_words(self, wanted: HearWords) -> None:
         if self._words is not None and not self._closed:

@@ -38,6 +38,8 @@ _UNFINISHED: Final = frozenset({"no_input", "no_match", "transfer_failed"})
 """What a flow ends with (slot ``ending``) that has not come to where it was to come."""
 _SCREENED_S: Final = 60.0
 _INTRODUCTIONS: Final = 2
+_ASKED_S, _ASKS_S = 0.6, 10.0
+"""An assistant has asked when it has been silent for the first; it does not ask for longer than the second."""
 _RECORDS_S: Final = 75.0
 """So long an assistant may screen, or a machine take to record, before it is given up."""
 _HOPELESS: Final = "the agent's engines failed"
@@ -78,6 +80,7 @@ class Placing:
         self._guard: asyncio.TimerHandle | None = None
         self._screens = self._records = False
         self._introductions = 0
+        self._asked_at: float | None = None
 
     @property
     def line(self) -> Line:
@@ -174,6 +177,8 @@ class Placing:
         if self._watch is not None:
             if self.notes.conversed:
                 self._watch.close()  # whoever has answered the agent is no machine
+            elif self._asked_at is not None:
+                self._perhaps_introduce(self._watch, self._asked_at)
             self._watch.on_tick(at, frame, level_dbfs, speech, sent_dbfs)
 
     def overheard(self, text: str, final: bool) -> None:
@@ -246,7 +251,7 @@ class Placing:
             logger.info("call %s: %s is not believed, somebody has answered the agent", self._order.call_id, verdict)
             return
         if self._screens and verdict.kind == "human" and self._watch is not None and self._watch.acknowledged:
-            logger.info("call %s: the assistant passes on who calls", self._order.call_id)
+            logger.info("call %s: the assistant passes on who calls (%s)", self._order.call_id, self._watch.heard)
             self._watch.afresh()
             return
         logger.info("call %s: %s", self._order.call_id, verdict)
@@ -273,19 +278,27 @@ class Placing:
 
     def _introduce(self) -> None:
         """Tell the assistant who calls; asked too often it is left to give up."""
+        self._records = False
         if not self._screens:
             self._screens = self.deaf = True
             self._give_up_after(_SCREENED_S, "the call was screened, and nobody came")
         self._introductions += 1
         if self._introductions <= _INTRODUCTIONS:
-            if self._watch is not None:
-                self._watch.screened()
+            self._asked_at = self._services.clock.monotonic()
+            self._redirect(Detected("machine"))
+
+    def _perhaps_introduce(self, watch: AnswerWatch, asked_at: float) -> None:
+        """The assistant is answered once it has asked to the end."""
+        if watch.silent_s >= _ASKED_S or self._services.clock.monotonic() - asked_at > _ASKS_S:
+            self._asked_at = None
+            watch.screened()
             self._redirect(Detected("screening"))
 
     def _a_person(self) -> None:
         """Somebody is there: who was not spoken to so far is greeted now."""
         waiting = self.deaf
         self.deaf = self._screens = self._records = False
+        self._asked_at = None
         self._stop_guard()
         if waiting:
             self._redirect(Opening())

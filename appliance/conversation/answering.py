@@ -191,11 +191,6 @@ class AnsweringMachine:
         self._message_by: float | None = None
         self._message_done = False
 
-    @property
-    def talk_s(self) -> float:
-        """How long the far end has spoken so far."""
-        return self._cadence.talk_s
-
     def on_tick(self, t: float, level_dbfs: float, speech: float) -> tuple[Event, ...]:
         """Take a frame of 20 ms.
 

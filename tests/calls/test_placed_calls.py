@@ -343,7 +343,11 @@ def test_a_screening_assistant_is_told_who_calls_and_the_person_is_greeted() -> 
         made = PlacedCall(flow_line(), order(Answering()), known=OWNED)
         await made.answered()
         await asyncio.sleep(1.0)
+        made.speaks(2.0, "please state your name", accepted=False)
         made.detects(Verdict("screening", 0.9, 2.0, "state your name"))
+        await asyncio.sleep(1.9)
+        assert not made.media.playout, "it is not talked over"
+        await made.until(lambda: made.engines.said[-1].endswith("Acme Plumbing. Hello, this is the desk."))
         await made.until_quiet()
         assert made.log.turns[-1].heard_text != ""
         said = len(made.engines.said)
