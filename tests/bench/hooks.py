@@ -203,50 +203,60 @@ class Costs:
 
 
 def whole_calls(bar: Bar, line: Line, rounds: int, calls: int, turns: int) -> None:
-    """The cost of a call without plugins and with ten idle ones that have every hook."""
+    """The cost of a call without plugins and with ten idle ones that have every hook.
+
+    Each round starts both boxes anew, now the one first and now the other: two boxes whose ticks fall together share
+    a core's caches unevenly for as long as they live, which is more than what plugins cost.
+    """
     costs = {"none": Costs(), "idle": Costs()}
-    with tempfile.TemporaryDirectory(prefix="idle-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="idle-") as name:
         folder = Path(name)
         clip = lines.question(folder)
-        boxes: dict[str, Box] = {}
+        settings: dict[str, dict[str, object]] = {}
         for kind in costs:
             plugins = folder / kind
             plugins.mkdir()
             names = [f"idle{number}" for number in range(IDLE)] if kind == "idle" else []
             for plugin in names:
                 (plugins / f"{plugin}.py").write_text(idle_plugin())
-            settings = {
+            settings[kind] = {
                 **lines.settings(folder, **line.engines),
                 "plugins.paths": [str(plugins)],
                 "plugins.enabled": names,
             }
-            boxes[kind] = stack.enter_context(Box(folder / f"box-{kind}", settings))
-
-        async def talk_to_both() -> list[int]:
-            return await asyncio.gather(*(talk(box, line.number, clip, calls, turns) for box in boxes.values()))
-
-        asyncio.run(talk_to_both())  # warms up
-        ran = hooks_run(boxes["idle"])
+        ran: Counter[str] = Counter()
         total = lost = 0
         ratios: list[float] = []
         for number in range(rounds):
-            pids = {kind: box.processes() for kind, box in boxes.items()}
-            before = {kind: processes.all_processor_s(pids[kind]) for kind in boxes}
-            answered = asyncio.run(talk_to_both())
-            after = {kind: processes.all_processor_s(pids[kind]) for kind in boxes}
-            total += answered[1]
-            if min(answered) < calls * turns or any(set(after[kind]) != set(before[kind]) for kind in boxes):
+            with ExitStack() as stack:
+                boxes: dict[str, Box] = {}
+                for kind in sorted(costs, reverse=bool(number % 2)):
+                    boxes[kind] = stack.enter_context(Box(folder / f"box-{kind}-{number}", settings[kind]))
+
+                async def talk_to_both(turns: int, boxes: dict[str, Box] = boxes) -> dict[str, int]:
+                    talks = (talk(box, line.number, clip, calls, turns) for box in boxes.values())
+                    return dict(zip(boxes, await asyncio.gather(*talks), strict=True))
+
+                asyncio.run(talk_to_both(1))  # warms up
+                ran_before = hooks_run(boxes["idle"])
+                pids = {kind: box.processes() for kind, box in boxes.items()}
+                before = {kind: processes.all_processor_s(pids[kind]) for kind in boxes}
+                answered = asyncio.run(talk_to_both(turns))
+                after = {kind: processes.all_processor_s(pids[kind]) for kind in boxes}
+                ran += hooks_run(boxes["idle"]) - ran_before
+            total += answered["idle"]
+            whole = min(answered.values()) == calls * turns
+            if not whole or any(set(after[kind]) != set(before[kind]) for kind in costs):
                 lost += 1
                 bar.note(f"round {number + 1} is left out: {answered} of {calls * turns} turns, or a process has ended")
                 continue
-            for (kind, found), count in zip(costs.items(), answered, strict=True):
-                found.take(before[kind], after[kind], count)
+            for kind, found in costs.items():
+                found.take(before[kind], after[kind], answered[kind])
             ratios = [idle / none for idle, none in zip(costs["idle"].whole, costs["none"].whole, strict=True)]
             more, half = interval(ratios)
             bar.note(f"round {number + 1}: the whole box {ratios[-1] - 1.0:+.1%}; so far {more:+.1%} +- {half:.1%}")
             if len(ratios) >= _LEAST_ROUNDS and half <= NARROW:
                 break
-        ran = hooks_run(boxes["idle"]) - ran
     bar.require(3 * lost <= rounds, f"{lost} rounds were left out")
     if not ratios:
         return
