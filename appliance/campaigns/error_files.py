@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TextIO
@@ -38,6 +39,15 @@ class ErrorFile:
         return self._path
 
     def __enter__(self) -> ErrorFile:
+        """
+        Raises:
+            LeadFileError: nothing could be written there; better known before the first row than after thousands.
+        """
+        if not self._folder.is_dir() or not os.access(self._folder, os.W_OK):
+            hint = "name another folder with --errors-in"
+            raise LeadFileError(
+                f"rows that are wrong cannot be written to {self._folder}: no folder to write to; {hint}"
+            )
         return self
 
     def __exit__(

@@ -25,6 +25,9 @@ Kind: TypeAlias = Literal["columns", "number", "zone", "consent", "value", "dupl
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SHORTENED: Final = re.compile(r"[+-]?\d+([.,]\d+)?[eE]\+?\d+")
+_AS_DECIMAL: Final = re.compile(r"(\d{7,15})\.0+")
+"""As programs write a whole number that they took for a decimal one."""
+_BETWEEN: Final = re.compile("[;/,|]")
 _BARRED: Final = {
     PhoneNumberType.PREMIUM_RATE: "a premium-rate number",
     PhoneNumberType.SHARED_COST: "a shared-cost number",
@@ -143,6 +146,10 @@ def parsed_number(written: str, region: str, *, barred: bool = True) -> PhoneNum
     if not text:
         raise RowError("number", "there is no number")
     shown = repr(written[:40])
+    if found := _AS_DECIMAL.fullmatch(text):
+        text = found[1]
+    if sum(sum(char.isdigit() for char in part) >= 7 for part in _BETWEEN.split(text[:250])) > 1:
+        raise RowError("number", f"{shown} holds more than one number; keep one")
     if _SHORTENED.fullmatch(text):
         raise RowError("number", f"{shown} was shortened by a spreadsheet; make its column text and export it again")
     try:

@@ -180,6 +180,8 @@ async def test_errors_of_json_lines_are_imported_again(tmp_path: Path) -> None:
         ("+999 123456", "is not a telephone number"),
         ("+1 212 555 1234 ext. 5", "has an extension"),
         ("+870 773 111 632", "no time zone is known"),
+        ("2125551234; 2125551235", "holds more than one number"),
+        ("(212) 555-1234 / (212) 555-1235", "holds more than one number"),
     ],
 )
 async def test_what_cannot_be_called_is_told(tmp_path: Path, number: str, said: str) -> None:
@@ -188,7 +190,9 @@ async def test_what_cannot_be_called_is_told(tmp_path: Path, number: str, said: 
     assert said in told[3]
 
 
-@pytest.mark.parametrize("number", ["'+12125551234", '"=""+12125551234"""', "tel:+1-212-555-1234", "1 (212) 555.1234"])
+@pytest.mark.parametrize(
+    "number", ["'+12125551234", '"=""+12125551234"""', "tel:+1-212-555-1234", "1 (212) 555.1234", "12125551234.0"]
+)
 async def test_numbers_as_spreadsheets_write_them(tmp_path: Path, number: str) -> None:
     table = Table()
     await imported(written(tmp_path, f"number,name\n{number},x\n"), table)
@@ -264,6 +268,16 @@ async def test_ragged_rows_are_told(tmp_path: Path) -> None:
     assert "has 1 columns, and the first row names 2" in told[2]
     assert "is a text with a comma not in quotes?" in told[3]
     assert len(told) == 2
+
+
+async def test_where_nothing_can_be_written_nothing_is_imported(tmp_path: Path) -> None:
+    file = examine(written(tmp_path, "number\n+12125551234\n"))
+    table = Table()
+    with pytest.raises(LeadFileError, match="--errors-in"):
+        await import_leads(
+            file, columns_of(file.header), definition(), table, now=NOW, error_folder=tmp_path / "nowhere"
+        )
+    assert not table.leads
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
