@@ -65,8 +65,14 @@ FAKES: Final[Mapping[str, object]] = {
 
 
 def numbers(count: int, digits: str = "0123456789") -> list[str]:
-    """So many numbers whose last digits are ``digits`` in turn."""
-    return [f"+1212555{index // len(digits):03d}{digits[index % len(digits)]}" for index in range(count)]
+    """So many numbers, each another, whose last digits are ``digits`` in turn."""
+    used: Counter[str] = Counter()
+    found = []
+    for index in range(count):
+        digit = digits[index % len(digits)]
+        found.append(f"+1212555{used[digit]:03d}{digit}")
+        used[digit] += 1
+    return found
 
 
 def definition(*, gap_s: float = 20.0, times: int = 1, **changes: Any) -> dict[str, Any]:
