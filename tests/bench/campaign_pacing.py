@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ def used(entries: Sequence[Mapping[str, Any]], room: int) -> tuple[float, float]
         return 0.0, 0.0
     last = max(index for index, entry in enumerate(changes) if entry["event"] == "invite")
     steady = changes[full : last + 1]
-    area = sum(one["up"] * (after["at"] - one["at"]) for one, after in zip(steady, steady[1:], strict=False))
+    area = sum(one["up"] * (after["at"] - one["at"]) for one, after in itertools.pairwise(steady))
     lasted = steady[-1]["at"] - steady[0]["at"]
     return (area / (room * lasted) if lasted > 0 else 0.0), lasted
 
@@ -56,9 +57,7 @@ async def run(arguments: argparse.Namespace) -> int:
             bar.require(peak <= room, f"{peak} calls were up at once")
             bar.require(share >= 0.95, f"{100 * share:.1f} % of the room was used")
             bar.require(lasted_s >= 20, f"steady for {lasted_s:.0f} s only: take more --leads")
-            bar.figure(
-                f"most in a second {fastest}, most at once {peak}, {100 * share:.1f} % used over {lasted_s:.0f} s"
-            )
+            bar.figure(f"most in a second {fastest}, at once {peak}, {100 * share:.1f} % used over {lasted_s:.0f} s")
             bar.note(f"finished in {took_s:.0f} s")
         finally:
             box.stop()

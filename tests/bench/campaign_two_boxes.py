@@ -66,11 +66,11 @@ async def run(arguments: argparse.Namespace) -> int:
         again = {number for number, times in world.invites(entries).items() if len(times) > 1}
         failed = {one.number for one in end.attempts if one.disposition == "failed"}
         bar.require(again <= cut_off | failed, f"{len(again - cut_off - failed)} leads were called twice for no reason")
-        taken = [
-            min(at for at in world.invites(entries)[number] if at > killed_at) - killed_at for number in again & cut_off
-        ]
-        bar.figure(f"calls before the kill {dict(before)}; {len(cut_off)} leads cut off, taken over after "
-                   f"{min(taken, default=0):.0f} to {max(taken, default=0):.0f} s; done {took_s:.0f} s after")  # fmt: skip
+        after = {number: [at - killed_at for at in times] for number, times in world.invites(entries).items()}
+        taken = [min(at for at in after[number] if at > 0) for number in again & cut_off]
+        bar.figure(f"calls before the kill {dict(before)}; {len(cut_off)} leads cut off")
+        bar.figure(f"taken over after {min(taken, default=0):.0f} to {max(taken, default=0):.0f} s")
+        bar.note(f"done {took_s:.0f} s after the kill")
         if bar.failures:
             bar.note(boxes["south"].log_tail(30))
     return bar.finish()

@@ -214,7 +214,7 @@ def judge(
         end: what the database holds.
         entries: what the callees saw.
         gap_s: of the campaign.
-        exact: nothing was killed: every attempt was seen by a callee.
+        exact: nothing was killed: every attempt that got an answer was seen by a callee, and no other.
     """
     bar.require(end.state == "finished", f"{what}: the campaign is {end.state}")
     rows = {lead.number: lead for lead in end.leads}
@@ -229,6 +229,11 @@ def judge(
         if lead.disposition != WANTED[number[-1]]
     )
     bar.require(not wrong, f"{what}: {sum(wrong.values())} leads ended otherwise ({dict(wrong)})")
+    last = {attempt.call_id: attempt for attempt in end.attempts}
+    for lead in [lead for lead in end.leads if lead.disposition != WANTED[lead.number[-1]]][:20]:
+        call = last.get(lead.call_id)
+        told = "" if call is None else f", {call.verdict or 'no verdict'}, {call.talk_s:.1f} s"
+        bar.note(f"{lead.number}: {lead.disposition}{told}: {lead.detail}")
     calls = invites(entries)
     strangers = set(calls) - set(wanted)
     bar.require(not strangers, f"{what}: {len(strangers)} numbers were called that are not on the list")
@@ -237,10 +242,11 @@ def judge(
     gap = shortest_gap(entries)
     bar.require(gap >= gap_s - LATE_S, f"{what}: a number was called again after {gap:.2f} s, within its {gap_s:.0f} s")
     recorded = Counter(attempt.number for attempt in end.attempts)
+    left = Counter(attempt.number for attempt in end.attempts if attempt.sip_code)
     unknown = [number for number, times in calls.items() if len(times) > recorded[number]]
     bar.require(not unknown, f"{what}: calls of {len(unknown)} numbers are not on record ({unknown[:3]})")
     if exact:
-        differ = [number for number, count in recorded.items() if len(calls.get(number, ())) != count]
+        differ = [number for number, count in left.items() if len(calls.get(number, ())) != count]
         bar.require(not differ, f"{what}: {len(differ)} numbers were called another number of times ({differ[:3]})")
     bar.require(all(attempt.ended_at is not None for attempt in end.attempts), f"{what}: attempts are left open")
     summed = sum(end.counts.by_disposition.values())
