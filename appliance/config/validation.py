@@ -19,6 +19,8 @@ from appliance.errors import Mistake
 M = TypeVar("M", bound=BaseModel)
 
 _PASSES = 20
+_RENAMED: Final = {"fallback": "on_engine_failure"}
+"""Keys of files that were written for earlier versions, and what they are called now, where there is such a key."""
 
 
 class Section(BaseModel):
@@ -75,6 +77,8 @@ def fault(what: str, hint: str = "") -> PydanticCustomError:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint: ``did you mean 'port'?``, or the list of what exists."""
     names = list(known)
+    if (now := _RENAMED.get(word)) in names:
+        return f"it is called {now!r} now"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.66)
     if close:
