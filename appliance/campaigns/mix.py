@@ -24,8 +24,9 @@ QUANTILES: Final = 41
 """Lengths that were measured are kept as so many numbers, evenly spaced from the shortest to the longest."""
 
 _DRAWN: Final = tuple(one.value for one in Disposition if one is not Disposition.NOT_ALLOWED)
-_FEWEST_SECOND_CALLS: Final = 5
-"""From fewer calls nothing is learnt of what follows on a disposition."""
+_ASSUMED_CALLS: Final = 1.0
+"""With so much of a call that comes to what first calls do, what follows on a disposition is mixed: a few calls say
+little, and never that something cannot happen."""
 _FEWEST_DELAYS: Final = 10
 _HOURS: Final = 24
 
@@ -283,7 +284,14 @@ class Measuring:
             outcomes[name] = {"share": float(first[name]), "ring_s": _quantiles(ring_s)}
             if self._talk_s[name]:
                 outcomes[name]["talk_s"] = _quantiles(self._talk_s[name])
-        learnt = {before: dict(found) for before, found in after.items() if found.total() >= _FEWEST_SECOND_CALLS}
+        learnt = {
+            before: {
+                name: round(found[name] + _ASSUMED_CALLS * first[name] / first.total(), 4)
+                for name in outcomes
+                if found[name] or first[name]
+            }
+            for before, found in after.items()
+        }
         return Mix.model_validate({"outcomes": outcomes, "after": learnt, **self._delays()})
 
     def _delays(self) -> dict[str, float]:

@@ -117,7 +117,7 @@ def test_a_mix_is_measured_from_calls() -> None:
     calls += [attempt(lead, 5000 + lead, "completed", 3, 12) for lead in range(800, 1000)]
     found = measured(reversed(calls))
     assert found.outcomes["completed"].share == 700 and found.outcomes["busy"].share == 300
-    assert found.after == {"busy": {"busy": 100, "completed": 200}}
+    assert found.after == {"busy": {"busy": 100.3, "completed": 200.7}}
     talk_s = found.outcomes["completed"].talk_s
     assert talk_s is not None and len(talk_s.quantiles) == QUANTILES
     random = Random(1)
