@@ -9,24 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from appliance.calls.brains import (
-    ModelServices,
-    make_brain,
-    number_of,
-    spoken_language,
-    variables,
-    voice_of,
-    with_fallback,
-)
+from appliance.calls.afterwards import keep_recording, tell_record
+from appliance.calls.agent import make_agent, turn_config
+from appliance.calls.brains import number_of, spoken_language, variables, voice_of
 from appliance.calls.call_recording import CallRecording
-from appliance.calls.consent_brain import with_consent, without_disclosure
 from appliance.calls.facts import Outcome, line_measured, started_event, summary_in
-from appliance.calls.hand_back import make_shared_brain
-from appliance.calls.hook_calls import hook_call, other_transfer, record_told, summary_of
+from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
 from appliance.calls.placing import Placing
-from appliance.calls.realtime import make_realtime
 from appliance.calls.services import Services
-from appliance.calls.shortcut_brain import with_shortcuts
 from appliance.calls.storing import CallKeeping
 from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
@@ -34,7 +24,7 @@ from appliance.calls.transfer import KeyRelay, Transfers, Voicing
 from appliance.conversation import manners
 from appliance.conversation.brain import Brain, Transfer, TransferFailed
 from appliance.conversation.dialogue import Dialogue, Ended
-from appliance.conversation.endpointing import FRAME_S, TurnConfig
+from appliance.conversation.endpointing import FRAME_S
 from appliance.conversation.hooked import HooksOfCall
 from appliance.conversation.listening import Listening
 from appliance.conversation.speaker import Speaker
@@ -52,7 +42,6 @@ from appliance.events import (
     Disposition,
     Doing,
     HangupBy,
-    RecordingKept,
     TurnProgress,
 )
 from appliance.hook_types import Denied
@@ -67,7 +56,6 @@ logger = logging.getLogger(__name__)
 _MAX_EARLY: Final = 8
 _GOODBYE_S: Final = 10.0
 """A call that has taken as long as it may is ended so much later at most."""
-_STORED_TIMEOUT_S: Final = 30.0
 _RECORD_TIMEOUT_S: Final = 3.0
 """An answer waits this long for the record to hold the call; a caller waits no longer than that."""
 
@@ -323,30 +311,10 @@ class CallSession:
         self._let_go()
         if self._placing is not None:
             self._placing.kept.set()
-        await self._keep_recording()
-        await self._tell_record()
+        if self._recorded_path:
+            await keep_recording(self._hooks, services.log, self.call_id, self._recorded_path)
+        await tell_record(self._hooks, services.records, self.call_id)
         self._hooks.over()
-
-    async def _keep_recording(self) -> None:
-        """Let a plugin take the recording elsewhere."""
-        if self._recorded_path and self._hooks.wanted("keep_recording"):
-            kept = await self._hooks.keep_recording(self._recorded_path)
-            if kept != self._recorded_path:
-                self._services.log.say(RecordingKept(call_id=self.call_id, path=kept))
-
-    async def _tell_record(self) -> None:
-        """Let plugins have the call's record, once it is complete."""
-        records = self._services.records
-        if records is None or not self._hooks.wanted("record_stored"):
-            return
-        try:
-            async with asyncio.timeout(_STORED_TIMEOUT_S):
-                record = await records.stored(self.call_id)
-        except (StoreError, TimeoutError) as error:
-            logger.error("call %s: plugins are not told of its record: %s", self.call_id, error or "it is not stored")
-            return
-        if record is not None:
-            self._hooks.record_stored(record_told(record))
 
     def _let_go(self) -> None:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
@@ -379,34 +347,8 @@ class CallSession:
 
     def _connect_conversation(self, media: MediaLegHandle, first_turn: int = 0) -> None:
         services, line = self._services, self._line
-        if self._recording.asks:
-            line = without_disclosure(line)
-        model = None
-        if services.llm is not None:
-            model = ModelServices(
-                services.llm, services.llm_timeout_s, services.clock, services.callers, services.tools
-            )
-        realtime = None
-        if line.agent == "realtime":
-            realtime = make_realtime(
-                line,
-                self._leg.info,
-                services.speech,
-                media,
-                services.clock,
-                services.callers,
-                services.tools,
-                self._hooks,
-                self._offered,
-            )
-            brain = realtime.brain
-        else:
-            make = make_shared_brain if line.agent == "flow" and line.converses else make_brain
-            brain = with_fallback(make(line, self._leg.info, model, self._hooks, self._offered), line, self._leg.info)
-        if line.keys:
-            brain = with_shortcuts(brain, line, self._leg.info)
-        if self._recording.asks:
-            brain = with_consent(brain, self._line, self._leg.info)
+        agent = make_agent(line, self._leg.info, services, media, self._hooks, self._offered, asks=self._recording.asks)
+        brain, realtime = agent.brain, agent.realtime
         if self._placing is not None:
             brain = self._placing.brain(brain)
         brain.report_tools(self._audit.ran)
@@ -431,8 +373,8 @@ class CallSession:
         self._listening = Listening(
             media.slot,
             media.generation,
-            TurnMachine(_turn_config(line)),
-            services.asr if realtime is None or realtime.needs_recogniser else None,
+            TurnMachine(turn_config(line)),
+            services.asr if agent.needs_recogniser else None,
             services.turn,
             services.verdicts,
             language=line.language,
@@ -649,13 +591,3 @@ class CallSession:
 
     def on_media_lost(self) -> None:
         self._finish(Outcome(Disposition.INTERRUPTED, HangupBy.BOX, 500, "the media process stopped"))
-
-
-def _turn_config(line: Line) -> TurnConfig:
-    usual = TurnConfig()
-    return TurnConfig(
-        patience=line.turn.patience,
-        sure=(usual.sure[0], line.turn.min_silence_s),
-        unsure=(usual.unsure[0], line.turn.max_silence_s),
-        no_input_s=line.no_input.after_s,
-    )

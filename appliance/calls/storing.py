@@ -38,7 +38,7 @@ _MAX_TRANSCRIPT: Final = 30_000
 
 
 class Sayer(Protocol):
-    """Takes events; see :class:`~appliance.calls.session.CallLog`."""
+    """Takes events; see :class:`~appliance.calls.services.CallLog`."""
 
     def say(self, event: CallEvent) -> None: ...
 
