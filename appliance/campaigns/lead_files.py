@@ -34,6 +34,8 @@ MAX_BYTES: Final = 4 * 1024**3
 Format: TypeAlias = Literal["csv", "jsonl"]
 _CHUNK: Final = 256 * 1024
 _SAMPLE: Final = 64 * 1024
+_SURELY_UTF8: Final = 3
+"""So many characters that are not ASCII, and are right as UTF-8, are no accident."""
 _DELIMITERS: Final = ",;\t|"
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -214,7 +216,7 @@ def _encoding(path: Path, file: BinaryIO, head: bytes, promised: str, region: st
     if head.count(0) * 8 > len(head):
         hint = "save it as UTF-8, or name its encoding: --encoding utf-16-le"
         raise refused(path, "looks like UTF-16 without its mark, or is no text", hint)
-    sample = _not_utf8(file)
+    sample = _not_utf8(path, file)
     if not sample:
         return "utf-8", False
     from charset_normalizer import from_bytes  # few lists need it, and control never does
@@ -256,26 +258,40 @@ def _check_all(path: Path, file: BinaryIO, encoding: str, what: str) -> None:
             return
 
 
-def _not_utf8(file: BinaryIO) -> bytes:
-    """The lines that are not UTF-8, up to a sample; nothing where all of it is."""
+def _not_utf8(path: Path, file: BinaryIO) -> bytes:
+    """The lines that are not UTF-8, up to a sample; nothing where all of it is.
+
+    Raises:
+        LeadFileError: it is UTF-8, and breaks off or has something else in it: to read all of it as something else
+            would spoil what is right.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     file.seek(0)
-    while chunk := file.read(_CHUNK):
+    line, others = 1, 0
+    while True:
+        chunk = file.read(_CHUNK)
         try:
-            decoder.decode(chunk)
-        except UnicodeDecodeError:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            text = error.object[: error.start].decode()
+            line += text.count("\n")
+            others += len(text) - len(text.encode("ascii", "ignore"))
+            if not chunk:
+                hint = "copy the whole file again, or name its encoding with --encoding"
+                raise refused(path, "breaks off in the middle of a character", hint, line) from None
+            if others >= _SURELY_UTF8:
+                hint = "mend this line, or name the encoding of all of it with --encoding"
+                raise refused(path, "is UTF-8 down to this line, which is not", hint, line) from None
             break
-    else:
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return chunk or b"\xff"
-        return b""
+        if not chunk:
+            return b""
+        line += text.count("\n")
+        others += len(text) - len(text.encode("ascii", "ignore"))
     sample = bytearray()
     while chunk and len(sample) < _SAMPLE:
-        for line in chunk.splitlines(keepends=True):
-            if not line.isascii() and len(sample) < _SAMPLE:
-                sample += line[: _SAMPLE - len(sample)]
+        for one in chunk.splitlines(keepends=True):
+            if not one.isascii() and len(sample) < _SAMPLE:
+                sample += one[: _SAMPLE - len(sample)]
         chunk = file.read(_CHUNK)
     return bytes(sample)
 

@@ -379,6 +379,8 @@ def test_the_way_csv_is_written_is_found(tmp_path: Path, text: str, delimiter: s
         (b'number,name\n+12125551234,a\n+12125551235,"b\n+12125551236,c\n', ":3: the file breaks off: a quote"),
         (b"number,name,city\n+12125551234,a,b\n+1212555", ":3: breaks off in the middle of a row"),
         (b"number," + b",".join(b"c%d" % n for n in range(10_000)) + b"\n", "has 10,001 columns"),
+        ("number,name\n+12125551234,Zoë".encode()[:-1], ":2: breaks off in the middle of a character"),
+        ("number,name\n+12125551234,Zoë Käß\n".encode() + b"+1,\xe4\n", ":3: is UTF-8 down to this line, which is not"),
         (b'number,"na"me\n', ":1: its quotes do not fit"),
         (b"number,name\n+12125551234," + b"x" * 70_000 + b"\n", ":2: a field is longer than 64 KiB"),
         (b"number,name\n+12125551234," + b"x" * 200_000 + b"\n", ":2: a field is longer than 64 KiB"),
