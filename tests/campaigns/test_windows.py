@@ -180,7 +180,7 @@ def test_nothing_is_dialled_outside_the_hours_of_any_zone_and_override(
     assert allowed(opens.timestamp())
     start = moment - moment % MINUTE_S
     if opens.timestamp() - moment < 2 * DAY_S and opens.timestamp() > moment:
-        assert first_open(clock, sides, start, 2 * DAY_S) == opens.timestamp()
+        assert first_open(clock, sides, start, 2 * DAY_S + MINUTE_S) == opens.timestamp()
 
 
 @pytest.mark.parametrize(
