@@ -29,11 +29,11 @@ _STAYS: Final = re.compile(
     r"stay|hold|one (?:moment|second)|connect|thank|let (?:me|you)|checking|see if|moment|bleiben|patient|espere|attend"
 )
 """What assistants say when they pass on who calls, in the languages that callees are told in."""
-_ACKNOWLEDGED_S: Final = 4.0
-"""Who says something first and so soon is the assistant: the person takes longer to decide, or says it again."""
-_INTRODUCED: Final = 2
-"""What was heard before the first time is the question, and after the second whoever comes is a person."""
+_ACKNOWLEDGED_S: Final = 5.0
+"""Who says something so soon is the assistant: the person takes longer to decide, or says it again."""
 _TICK_S: Final = 0.02
+_BETWEEN_S: Final = 1.0
+"""Utterances of those who may be somebody else have so much silence between them."""
 _SPEECH: Final = 0.4
 _LAST_WORDS_S: Final = 8.0
 _WORDS_WITHIN_S: Final = 2.2
@@ -52,6 +52,10 @@ class AnswerWatch:
         on_tone: told of a tone before the answer.
         on_event: told of everything after it.
         words: hears the words of the greeting; None for nobody.
+
+    Attributes:
+        awaits: an assistant has been told who calls, and whatever is said from then on may be a person's greeting:
+            each utterance is judged by itself.
     """
 
     def __init__(
@@ -73,7 +77,10 @@ class AnswerWatch:
         self._since = 0.0
         """What the detection counts from: the answer, or the end of what a screening assistant was told."""
         self._screened = False
-        self._times = self._silent = 0
+        self._introduced_at = 0.0
+        self._silent = 0
+        self._spoke = False
+        self.awaits = False
         self._heard = ""
         self._asking: asyncio.TimerHandle | None = None
         self._at = 0.0
@@ -102,10 +109,13 @@ class AnswerWatch:
         elif self._answering.detect:
             t = max(0.0, at - self._since)
             self._silent = 0 if speech > _SPEECH else self._silent + 1
+            self._spoke = self._spoke or speech > _SPEECH
             self._agent_speaks(t, sent_dbfs > _SPEAKING_DBFS)
             self._tell(self._machine.on_tick(t, level_dbfs, speech))
             if (frame + 1) % _EVERY_FRAMES == 0:
                 self._hear(frame, t)
+            if self.awaits and self._spoke and self.silent_s >= _BETWEEN_S:
+                self.afresh()
             due = self._machine.get_timer()
             if due is not None and t >= due:
                 self._tell(self._machine.handle_timer(t))
@@ -132,10 +142,7 @@ class AnswerWatch:
     @property
     def acknowledged(self) -> bool:
         """Whether what was heard since was the assistant's word that it passes that on, and nobody's greeting."""
-        if _STAYS.search(self._heard.lower()):
-            return True
-        soon = self._at - self._since < _ACKNOWLEDGED_S
-        return soon and self._times < _INTRODUCED
+        return self._at - self._introduced_at < _ACKNOWLEDGED_S or _STAYS.search(self._heard.lower()) is not None
 
     @property
     def silent_s(self) -> float:
@@ -144,8 +151,7 @@ class AnswerWatch:
 
     def afresh(self) -> None:
         """Forget what was heard: somebody else may come."""
-        self._times += 1
-        self._since, self._first, self._heard = self._at, self._next, ""
+        self._since, self._first, self._heard, self._spoke = self._at, self._next, "", False
         config = replace(self._answering.config, give_up_s=math.inf)
         self._machine = AnsweringMachine(config)
 
@@ -164,7 +170,7 @@ class AnswerWatch:
             self._agent = speaking
             self._tell(self._machine.on_agent(t, speaking))
             if not speaking and self._screened:
-                self._screened = False
+                self._screened, self.awaits, self._introduced_at = False, True, self._at
                 self.afresh()
 
     def _hear(self, frame: int, t: float) -> None:

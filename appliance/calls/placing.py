@@ -271,6 +271,8 @@ class Placing:
             case "machine":
                 self.deaf = self._records = True
                 self._screens = False
+                if self._watch is not None:
+                    self._watch.awaits = False
                 self._give_up_after(_RECORDS_S, "the machine has not begun to record")
                 self._redirect(Detected("machine"))
             case _:
@@ -299,6 +301,8 @@ class Placing:
         waiting = self.deaf
         self.deaf = self._screens = self._records = False
         self._asked_at = None
+        if self._watch is not None:
+            self._watch.awaits = False
         self._stop_guard()
         if waiting:
             self._redirect(Opening())
