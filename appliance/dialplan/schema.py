@@ -370,8 +370,8 @@ class Line(Section):
     private: dict[Name, PrivateNumber] = Field(
         default={},
         max_length=10,
-        description="With `agent: llm`, not `realtime`: numbers that callers press for tools, by name; neither the "
-        "model nor the record nor other plugins learn them.",
+        description="With `agent: llm` or `converse`, not `realtime`: numbers that callers press for tools, by name; "
+        "neither the model nor the record nor other plugins learn them.",
     )
     memory: Memory = Field(
         default=Memory(), description="With `agent: llm`, not `realtime`: what is remembered of callers."
