@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import numpy as np
+import uvloop
 from numpy.typing import NDArray
 
 from appliance.audio import g711
@@ -329,7 +330,8 @@ class Farm(asyncio.DatagramProtocol):
             for task in (script, over):
                 task.cancel()
             await asyncio.gather(script, over, return_exceptions=True)
-            self._talks.pop(call.remote_rtp, None)
+            if self._talks.get(call.remote_rtp) is talk:  # a box that was killed has the port again
+                del self._talks[call.remote_rtp]
         first = None if talk.first_sound_at is None else round(talk.first_sound_at - talk.began_at, 3)
         self._seen("heard", call, first_sound_after_s=first, sound_s=round(talk.sound_frames * FRAME_S, 2))
         await self._sip.hang_up(call)
@@ -506,7 +508,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="of SIP; 0 takes any free one")
     parser.add_argument("--log", type=Path, help="file for what is seen")
     parser.add_argument("--keys", action="store_true", help="people press keys instead of speaking")
-    asyncio.run(_serve(parser.parse_args()))
+    uvloop.run(_serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
