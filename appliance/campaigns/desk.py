@@ -21,7 +21,7 @@ from appliance.calls.outgoing import OutgoingResult
 from appliance.campaigns.around import Around, Call, TrunkPace
 from appliance.campaigns.definition import Definition
 from appliance.campaigns.outcome import Disposition, fails_the_trunk
-from appliance.campaigns.pacing import Abandonment, Gate
+from appliance.campaigns.pacing import Abandonment, BreakerState, Gate
 from appliance.campaigns.plan_next import Plan, Room, plan_next
 from appliance.campaigns.results import (
     NOBODY,
@@ -59,6 +59,8 @@ LEASE_S: Final = 60.0
 _LOOK_S: Final = 5.0
 """So often at least a campaign is looked at that has nothing to do."""
 _STORE_AWAY_S: Final = 2.0
+_EARLY_S: Final = 0.05
+"""So long before its turn an attempt is committed, which takes a while."""
 _LEAVING_S: Final = 3.0
 """So long the next call waits for the one before to leave."""
 _CLAIM: Final = 100
@@ -236,7 +238,7 @@ class Desk:
             if not leads:
                 return await self._nothing_due()
             wanted -= await self._work(leads, wanted)
-            if wanted <= 0 or self._wake.is_set():
+            if wanted <= 0 or self._row.state is not CampaignState.RUNNING:
                 break
             limit = _CLAIM
         return 0.0
@@ -288,7 +290,7 @@ class Desk:
                     case NotNow() as later:
                         self._around.stats.held_back[self._row.name, later.cause] += 1
                         back.append((lead, self._until(later), later.why))
-                    case Allowed() as allowed if started < wanted and not self._wake.is_set():
+                    case Allowed() as allowed if started < wanted:
                         turned = await self._start(lead, allowed)
                         if turned is None:
                             started += 1
@@ -346,9 +348,10 @@ class Desk:
         around, definition = self._around, self._definition
         trunk = self._pace()
         async with trunk.leaving:
-            await self._turn(trunk)
+            await asyncio.sleep(self._wait_s(trunk) - _EARLY_S)
             if not self._may_call(trunk):
                 return _Turned(full=True, why=lead.detail)
+            probes = trunk.breaker.state is BreakerState.OPEN  # it may be opened by another call meanwhile
             call_id = f"out_{uuid.uuid4().hex}"
             limits = self._rules.limits(allowed, self._gate.distance_s)
             committed = await self._commit(lead, call_id, limits, allowed.caller_id)
@@ -356,12 +359,16 @@ class Desk:
                 return await self._turned(lead, committed)
             assert committed.started_at is not None
             now = around.clock.monotonic()
-            self._gate.left(now)
-            trunk.gate.left(now)
-            trunk.breaker.placed(now, definition.pacing.ring_timeout_s + 30.0)
+            leave_at = now + self._wait_s(trunk)
+            self._gate.left(leave_at)
+            trunk.gate.left(leave_at)
+            if probes:
+                trunk.breaker.placed(now, definition.pacing.ring_timeout_s + 30.0)
             call = Call(lead, begun(lead, committed.started_at), call_id, allowed.caller_id, definition)
             # Between the commit and here nothing is awaited: an attempt has its call, or dies with the process.
-            self._calls[call_id] = asyncio.create_task(self._call(call, trunk), name=f"campaign call {call_id}")
+            self._calls[call_id] = asyncio.create_task(
+                self._call(call, trunk, leave_at), name=f"campaign call {call_id}"
+            )
             around.stats.calls[self._row.name] = len(self._calls)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LEAVING_S):
@@ -378,10 +385,10 @@ class Desk:
         broken = trunk.breaker.room(self._around.clock.monotonic()) == 0
         return self._row.state is CampaignState.RUNNING and room > 0 and not broken
 
-    async def _turn(self, trunk: TrunkPace) -> None:
-        """Wait until another call may leave."""
+    def _wait_s(self, trunk: TrunkPace) -> float:
+        """How long until another call may leave."""
         now = self._around.clock.monotonic()
-        await asyncio.sleep(max(gate.wait_s(now) for gate in (self._gate, trunk.gate)))
+        return max(gate.wait_s(now) for gate in (self._gate, trunk.gate))
 
     async def _commit(self, lead: Lead, call_id: str, limits: AttemptLimits, caller_id: str) -> Begun:
         """Begin the attempt; other boxes' calls of the campaign are waited for."""
@@ -418,13 +425,15 @@ class Desk:
             case _:
                 return _Turned(full=True, until=begun.until, why=lead.detail)
 
-    async def _call(self, call: Call, trunk: TrunkPace) -> None:
-        """One call from beginning to end. It is not lost sight of before its end is in the database."""
+    async def _call(self, call: Call, trunk: TrunkPace, leave_at: float) -> None:
+        """One call from beginning to end, not before ``leave_at``. It is not lost sight of before its end is in the
+        database."""
         around, lead = self._around, call.lead
         notes: set[asyncio.Task[None]] = set()
         self._tell("dialled", lead, call.call_id)
         stopped = False
         try:
+            await asyncio.sleep(leave_at - around.clock.monotonic())
             order = order_for(call.definition, lead, call.call_id, call.caller_id)
             result = await around.originator.call(order, partial(self._progress, call, notes))
         except asyncio.CancelledError:

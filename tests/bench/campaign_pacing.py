@@ -16,9 +16,13 @@ from typing import Any
 from appliance.cli.box import Box
 from tests.bench import campaign_world as world
 from tests.bench.callees import FarmProcess, most_in_any_second, most_up
+from tests.bench.lines import dialplan
 from tests.bench.report import Bar
 
 GAP_S = 60.0
+GREETING = (
+    "The fake voice takes 60 ms for each character of this, so that a call takes as long as a short one does. " * 2
+)
 
 
 def used(entries: Sequence[Mapping[str, Any]], room: int) -> tuple[float, float]:
@@ -40,7 +44,9 @@ async def run(arguments: argparse.Namespace) -> int:
     bar = Bar("6.7", f"room for {room} calls, {per_s} calls per second")
     wanted = world.numbers(arguments.leads, "01")
     with world.workplace() as folder, FarmProcess(folder / "farm.jsonl", keys=True) as farm:
-        box = Box(folder / "box", world.settings(folder, farm, **{"limits.max_calls": room}))
+        line = {**world.LINE, "greeting": GREETING}
+        plan = dialplan(folder, [line])
+        box = Box(folder / "box", {**world.settings(folder, farm, **{"limits.max_calls": room}), **plan})
         url = f"sqlite+aiosqlite:///{box.database}"
         box.start()
         try:
