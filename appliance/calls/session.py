@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -14,13 +13,14 @@ from appliance.calls.agent import make_agent, turn_config
 from appliance.calls.brains import number_of, spoken_language, variables, voice_of
 from appliance.calls.call_recording import CallRecording
 from appliance.calls.facts import Outcome, line_measured, started_event, summary_in
-from appliance.calls.hook_calls import hook_call, other_transfer, summary_of
+from appliance.calls.hook_calls import hook_call, summary_of
+from appliance.calls.moves import Moves
 from appliance.calls.placing import Placing
 from appliance.calls.services import Services
 from appliance.calls.storing import CallKeeping
 from appliance.calls.tool_audit import ToolAudit
 from appliance.calls.tool_sources import Offered, host_tools
-from appliance.calls.transfer import KeyRelay, Transfers, Voicing
+from appliance.calls.transfer import KeyRelay
 from appliance.conversation import manners
 from appliance.conversation.brain import Brain, Transfer, TransferFailed
 from appliance.conversation.dialogue import Dialogue, Ended
@@ -32,7 +32,6 @@ from appliance.conversation.speculation import Drafts
 from appliance.conversation.turn_log import TurnLog
 from appliance.conversation.turns import TurnMachine
 from appliance.dialplan.schema import Line
-from appliance.dialplan.surroundings import targets_of
 from appliance.dialplan.text import SUMMARY, render
 from appliance.errors import MediaError, StoreError
 from appliance.events import (
@@ -44,12 +43,10 @@ from appliance.events import (
     HangupBy,
     TurnProgress,
 )
-from appliance.hook_types import Denied
 from appliance.ipc.hook_messages import HookOutcome
 from appliance.media.client import MediaLegHandle
 from appliance.rtp.dtmf import KeyPresses
 from appliance.signalling.leg import HangupCause, Leg, TransferRequest
-from appliance.signalling.routes import Attempt
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +90,19 @@ class CallSession:
         self._log = CallKeeping(services.log, self._hooks)
         self._audit = ToolAudit()
         self._early_troubles: list[str] = []
-        self._transferred_to = ""
         self._offered: list[Offered] = []
         self._over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered_at: float | None = None
         self._slots: dict[str, str] = {"line.closed": closed} if closed else {}
+        self._moves = Moves(
+            self.call_id,
+            leg,
+            self._slots,
+            self._log,
+            values=self._values,
+            send_keys_to=self._send_keys_to,
+            hung_up=self._hung_up,
+        )
         self._answers: dict[str, str] = {}
         self._brains: list[Brain] = []
         self._dialogue: Dialogue | None = None
@@ -109,9 +114,7 @@ class CallSession:
         self._key_relay: KeyRelay | None = None
         self._held = False
         self._recorded_path = ""
-        self._following: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
-        self._gone: HangupCause | None = None
         leg.on_hangup = self._hung_up
         leg.on_digits = self._digits
         leg.on_held = self._hold
@@ -260,9 +263,9 @@ class CallSession:
     async def _wind_up(self, outcome: Outcome) -> None:
         """Whatever happened: the leg is down, the media slot is free, the record is complete."""
         services = self._services
-        for beside in (self._following, self._preparing):
-            if beside is not None:
-                beside.cancel()
+        self._moves.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._leg.hangup(outcome.text)
         if self._dialogue is not None:
             self._brains.append(self._dialogue.brain)
@@ -292,7 +295,7 @@ class CallSession:
             if self._placing is not None:
                 # Results keep of the answers what the record does: plugins may have taken something out of them.
                 kept = self._log.ended.slots if self._log.ended is not None else {}
-                self._placing.over(outcome, kept, self._transferred_to)
+                self._placing.over(outcome, kept, self._moves.to)
         for brain in self._brains:
             await brain.close()
         if self._brains:
@@ -300,7 +303,7 @@ class CallSession:
                 self._log.lost_tool(run)
             await self._log.close()
         if self._hooks.wanted("call_ended"):
-            self._hooks.call_ended(summary_of(self._log, self._answered_at, self._transferred_to))
+            self._hooks.call_ended(summary_of(self._log, self._answered_at, self._moves.to))
         logger.info(
             "call %s ended: %s by %s%s",
             self.call_id,
@@ -320,6 +323,7 @@ class CallSession:
         """Nothing of the conversation outlives it: signalling keeps a leg for 32 s more (RFC 3261 timers H to K)."""
         self._leg.on_hangup = self._leg.on_digits = self._leg.on_held = self._leg.on_transfer = None
         self._dialogue = self._listening = self._speaker = self._media = None
+        self._moves.let_go()
         self._brains.clear()
 
     async def _prepare_opening(self, media: MediaLegHandle) -> None:
@@ -441,54 +445,14 @@ class CallSession:
 
     async def _hand_on(self, transfer: Transfer) -> str | TransferFailed:
         """Hand the caller on, as the brain wants; the reason for the record."""
-        services, line = self._services, self._line
-        if services.transfers is None or self._media is None:
+        if self._media is None:
             return TransferFailed()
-        if self._hooks.wanted("transfer_requested"):
-            wanted = await self._hooks.transfer_requested(transfer.to)
-            if isinstance(wanted, Denied):
-                self._slots["transfer"] = f"{transfer.to}: denied ({wanted.reason})"
-                return TransferFailed(wanted.reason or "a plugin has denied it")
-            transfer = other_transfer(transfer, wanted, line, self._values())
-        if transfer.late:
-            transfer = replace(transfer, announce=render(transfer.announce, self._values()), late=False)
-        if transfer.to in targets_of(line):  # nobody's number but the operator's
-            self._log.own_slots.add("transfer")
-        voicing = Voicing(services.rings, services.tts, voice_of(line), services.clock.monotonic)
-        self._slots["transfer"] = f"{transfer.to}: under way when the call ended"
-        reason = await services.transfers.hand_on(
-            self._leg, self._media, transfer, self._values(), voicing, self._send_keys_to
-        )
-        self._slots["transfer"] = f"{transfer.to}: {reason or 'failed'}"
-        if reason is None:
-            return TransferFailed()
-        self._transferred_to = transfer.to
-        return reason
+        return await self._moves.hand_on(transfer, self._media, self._services, self._line, self._hooks)
 
     def _follow(self, request: TransferRequest) -> None:
         """The caller's side wants somebody else to take its place."""
-        transfers, media = self._services.transfers, self._media
-        if transfers is None or media is None or self._answered_at is None or self._following is not None:
-            request.refuse(603)
-            return
-        attempts = transfers.admit(self._leg, request)
-        if attempts:
-            self._following = asyncio.create_task(self._replace_caller(transfers, media, request, attempts))
-
-    async def _replace_caller(
-        self, transfers: Transfers, media: MediaLegHandle, request: TransferRequest, attempts: Sequence[Attempt]
-    ) -> None:
-        try:
-            if await transfers.follow(self._leg, media, request, attempts, self._values()):
-                logger.info("call %s goes on with %s", self.call_id, request.target)
-                self._slots["transferred_to"] = self._transferred_to = request.target
-                self._gone = None
-        except Exception:
-            logger.exception("call %s: the transfer to %s failed", self.call_id, request.target)
-        finally:
-            self._following = None
-            if self._gone is not None:
-                self._hung_up(self._gone)
+        media = self._media if self._answered_at is not None else None
+        self._moves.follow(request, media, self._services.transfers)
 
     def _values(self) -> dict[str, str]:
         """What ``${...}`` stands for in what is dialled and sent for this call."""
@@ -511,14 +475,13 @@ class CallSession:
     @property
     def _away(self) -> bool:
         """Whether nobody is there to be heard: we are on hold, or the caller has left and the next one still rings."""
-        return self._held or self._gone is not None
+        return self._held or self._moves.gone is not None
 
     # --- what the leg and media say -------------------------------------------------------------------------------
 
     def _hung_up(self, cause: HangupCause) -> None:
-        if self._following is not None:
-            self._gone = cause  # whoever asked for a transfer may leave; the call waits for the one in that place
-            return
+        if self._moves.waits(cause):
+            return  # whoever asked for a transfer may leave
         by = HangupBy.CALLER if cause.by == "caller" else HangupBy.BOX
         if self._answered_at is None:
             disposition = Disposition.CANCELLED if cause.by == "caller" else Disposition.FAILED
