@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate, pairwise
 from random import Random
-from statistics import median
+from statistics import fmean
 from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -28,6 +28,7 @@ _ASSUMED_CALLS: Final = 1.0
 """With so much of a call that comes to what first calls do, what follows on a disposition is mixed: a few calls say
 little, and never that something cannot happen."""
 _FEWEST_DELAYS: Final = 10
+_LONGEST_DELAY_S: Final = 10.0
 _HOURS: Final = 24
 
 
@@ -301,25 +302,34 @@ class Measuring:
         for _, step in self._events:
             active += step
             most = max(most, active)
-        turnarounds, distances, active = [], [], 0
-        started_at: float | None = None
-        for (moment, step), (later, next_step) in pairwise(self._events):
-            # Where every place was taken, the call that follows on an end stood in its place.
-            if active == most and step < 0 < next_step:
-                turnarounds.append(later - moment)
+        # As long as leads are called for the first time, others wait: what is not held up by a place that is taken is
+        # held up by the box.
+        backlog_until = max(min(calls)[0] for calls in self._calls.values()).timestamp()
+        turnarounds, distances = [], []
+        active, ended_at, started_at = 0, 0.0, 0.0
+        full = True
+        for moment, step in self._events:
+            if step > 0 and moment <= backlog_until:
+                if active == most - 1 and full:
+                    turnarounds.append(moment - ended_at)
+                elif not full:
+                    distances.append(moment - started_at)
             active += step
             if step > 0:
-                if started_at is not None:
-                    distances.append(moment - started_at)
-                started_at = moment
+                started_at, full = moment, active == most
+            else:
+                ended_at = moment
         found = {}
         if len(turnarounds) >= _FEWEST_DELAYS:
-            found["turnaround_s"] = min(60.0, round(median(turnarounds), 3))
+            found["turnaround_s"] = _usual(turnarounds)
         if len(distances) >= _FEWEST_DELAYS and self._distance_s is not None:
-            # Most calls wait for a place; those that followed soonest on another waited for their turn alone.
-            least = sorted(distances)[len(distances) // 10]
-            found["leaving_s"] = min(60.0, round(max(0.0, least - self._distance_s), 3))
+            found["leaving_s"] = _usual([distance_s - self._distance_s for distance_s in distances])
         return found
+
+
+def _usual(delays: Sequence[float]) -> float:
+    """Their mean; a night, or a campaign that was paused, is none of them."""
+    return round(max(0.0, fmean(delay for delay in delays if delay <= max(_LONGEST_DELAY_S, min(delays)))), 3)
 
 
 def measured(attempts: Iterable[AttemptLike], distance_s: float | None = None) -> Mix:
