@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
 	playback_truth carrier_load stream_faults llm_failures turns endpointing barge_in denoise waste asr_batch \
-	speech routing calling_windows
+	speech routing calling_windows campaign_prediction
 # An interpreter with Pipecat 1.14.0, for the bars that compare with it: make PIPECAT=/path/to/python bars
 export PIPECAT
 
