@@ -97,6 +97,7 @@ class Behaviour:
         status: the final response; 0: none, it rings until it is cancelled.
         script: what is done once answered; at its end the callee waits for the far end to hang up.
         crosses: it answers just as it is cancelled: its 200 crosses the CANCEL.
+        early: a clip that is played over and over before any answer, as early media.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Behaviour:
     status: int = 200
     script: tuple[Step, ...] = ()
     crosses: bool = False
+    early: str = ""
 
 
 CLIPS: Final[Mapping[str, tuple[str, str]]] = {
@@ -149,6 +151,8 @@ BY_LAST_DIGIT: Final[Mapping[str, Behaviour]] = {
 """Who answers, by the last digit of the number."""
 BY_NAME: Final[Mapping[str, Behaviour]] = {
     "crosses": Behaviour("answers as it is cancelled", status=0, crosses=True),
+    "vacant": Behaviour("tells that the number is not in service", status=0, early="vacant"),
+    "engaged": Behaviour("plays the busy tone", status=0, early="engaged"),
     "hello": Behaviour("says hello and leaves", (0.1, 0.2), script=(Says("hello", 0.1), HangsUp(0.8))),
     "brief": Behaviour("hangs up at once", (0.1, 0.2), script=(HangsUp(0.5),)),
 }
@@ -168,9 +172,17 @@ async def clips() -> dict[str, list[bytes]]:
     for name, (text, voice) in CLIPS.items():
         (pcm,) = await speak([text], voice)
         found[name] = frames_of(pcm)
-    t = np.arange(int(_BEEP_S * 8000)) / 8000
-    found["beep"] = frames_of((np.sin(2 * np.pi * _BEEP_HZ * t) * 8000).astype(np.int16))
+    found["beep"] = frames_of(tones((_BEEP_HZ,), _BEEP_S))
+    sit = [tones((985.2,), 0.38), tones((1370.6,), 0.274), tones((1776.7,), 0.38), np.zeros(8000, np.int16)]
+    found["vacant"] = frames_of(np.concatenate(sit))
+    found["engaged"] = frames_of(np.concatenate([tones((480.0, 620.0), 0.5), np.zeros(4000, np.int16)]))
     return found
+
+
+def tones(frequencies_hz: Sequence[float], length_s: float) -> NDArray[np.int16]:
+    """Sines together, at -18 dBFS each."""
+    t = np.arange(round(length_s * 8000)) / 8000
+    return (sum(np.sin(2 * np.pi * hz * t) for hz in frequencies_hz) * 4000).astype(np.int16)
 
 
 def frames_of(pcm: NDArray[np.int16]) -> list[bytes]:
@@ -304,11 +316,14 @@ class Farm(asyncio.DatagramProtocol):
         behaviour = self._behaviour(call)
         least, most = behaviour.rings_s
         rings_s = least + (most - least) * (zlib.crc32(call.number.encode()) % 1000) / 1000
-        if behaviour.status in (0, 200, 603):
+        if behaviour.early:
+            self._play_early(call, behaviour.early)
+        elif behaviour.status in (0, 200, 603):
             self._sip.respond(call, 180)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(rings_s if behaviour.status else 300.0):
                 await call.cancelled.wait()
+        self._talks.pop(call.remote_rtp, None)
         if call.cancelled.is_set():
             self._seen("cancelled", call)
             self._sip.respond(call, 200 if behaviour.crosses else 487)
@@ -316,6 +331,12 @@ class Farm(asyncio.DatagramProtocol):
         self._sip.respond(call, behaviour.status or 480)
         if behaviour.status == 200:
             await self._talk(call, behaviour)
+
+    def _play_early(self, call: Dialled, clip: str) -> None:
+        """Early media: 183 with this side's SDP, and a clip over and over."""
+        self._sip.respond(call, 183, early=True)
+        talk = self._talks[call.remote_rtp] = Talk(call, zlib.crc32(call.call_id.encode()))
+        talk.say(self._spoken[clip] * 20)
 
     async def _talk(self, call: Dialled, behaviour: Behaviour) -> None:
         loop = asyncio.get_running_loop()

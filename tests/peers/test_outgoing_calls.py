@@ -39,6 +39,13 @@ LINE: dict[str, Any] = {
 }
 
 
+HAND_ON: dict[str, Any] = {
+    "name": "hand-on",
+    "match": {"called": ["901"]},
+    "flow": {"hand": {"transfer": "brief", "say": "One moment.", "failed": "bye"}, "bye": {"hang_up": "Goodbye."}},
+}
+
+
 class Dialling:
     """A box with a farm of callees around it."""
 
@@ -88,11 +95,16 @@ def dialling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dialling]:
         carrier = {
             "kind": "sip",
             "proxy": f"sip:127.0.0.1:{farm.port}",
-            "allow_prefixes": ["+1202", "crosses", "brief"],
+            "allow_prefixes": ["+1202", "crosses", "brief", "vacant", "engaged"],
             "caller_id": "+12025550100",
             "caller_ids": ["+12025550101"],
         }
-        settings = {"trunks": {"carrier": carrier}, "api.tokens": [TOKEN], **dialplan(folder, [LINE])}
+        settings = {
+            "trunks": {"carrier": carrier},
+            "routes": [{"trunks": ["carrier"]}],
+            "api.tokens": [TOKEN],
+            **dialplan(folder, [LINE, HAND_ON]),
+        }
         with Box(folder / "box", settings) as box:
             yield Dialling(box, farm)
 
@@ -135,6 +147,21 @@ def test_what_is_no_answer(dialling: Dialling) -> None:
     assert [result["sip_code"] for result in found] == list(wanted.values())
     assert [result["answered_after_s"] for result in found] == [None] * len(wanted)
     assert "cancelled" in dialling.seen("+12025551243")
+
+
+@pytest.mark.parametrize(("name", "early"), [("vacant", "sit_vacant"), ("engaged", "busy")])
+def test_tones_before_the_answer_end_the_attempt(dialling: Dialling, name: str, early: str) -> None:
+    result = dialling.call(name)
+    assert (result["early"], result["sip_code"], result["answered_after_s"], result["problem"]) == (early, 0, None, "")
+    block_until(lambda: "cancelled" in dialling.seen(name))
+
+
+def test_a_person_is_put_through_to_somebody_else(dialling: Dialling) -> None:
+    number = "+12025551281"
+    result = dialling.call(number, line="hand-on")
+    assert (result["sip_code"], result["transferred_to"], result["completed"]) == (200, "brief", True)
+    assert dialling.record(result["call_id"])["hangup_text"].startswith("put through to brief")
+    assert "answered" in dialling.seen("brief")
 
 
 def test_an_answer_that_crosses_the_cancel_is_hung_up(dialling: Dialling) -> None:
