@@ -52,7 +52,7 @@ class Originator(Protocol):
     async def call(self, order: OutgoingOrder, progress: Progress = nobody_follows) -> OutgoingResult:
         """Place the call and stay until it is over and on record.
 
-        Raises nothing but CancelledError, and hangs up where it is cancelled.
+        Raises nothing but CancelledError: where it is cancelled, the one called is said goodbye to.
         """
         ...
 
@@ -116,14 +116,15 @@ class BoxOriginator:
         refused = registry.refusal()
         if refused:
             return OutgoingResult(problem=f"no room: {refused}")
-        leg = OutgoingLeg(_info(order, line, attempts[0]), self._dialler, attempts, order.ring_timeout_s)
+        info = _info(order, line, attempts[0])
+        leg = OutgoingLeg(info, self._dialler, attempts, order.ring_timeout_s, order.caller_id)
         placing = Placing(order, leg, line, registry.services, progress)
         session, task = registry.begin(leg, line, placing)
         over = asyncio.create_task(placing.kept.wait(), name=f"await {order.call_id}")
         try:
             await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            session.end(Disposition.INTERRUPTED, "the call is no longer wanted")
+            session.end(Disposition.INTERRUPTED, "the call is no longer wanted", politely=True)
             await asyncio.wait({task, over}, timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
             raise
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -51,6 +52,8 @@ from appliance.signalling.leg import HangupCause, Leg, TransferRequest
 logger = logging.getLogger(__name__)
 
 _MAX_EARLY: Final = 8
+_PARTING_S: Final = 5.0
+"""A call that is no longer wanted is ended so much later at most, for a goodbye."""
 _GOODBYE_S: Final = 10.0
 """A call that has taken as long as it may is ended so much later at most."""
 _RECORD_TIMEOUT_S: Final = 3.0
@@ -113,6 +116,7 @@ class CallSession:
         self._keys = KeyPresses()
         self._key_relay: KeyRelay | None = None
         self._held = False
+        self._politely = False
         self._recorded_path = ""
         self._preparing: asyncio.Task[None] | None = None
         leg.on_hangup = self._hung_up
@@ -138,8 +142,9 @@ class CallSession:
             outcome = Outcome(Disposition.FAILED, HangupBy.BOX, 500, f"{type(error).__name__}: {error}")
         await self._wind_up(outcome)
 
-    def end(self, disposition: Disposition, text: str) -> None:
-        """End the call from outside (drain, shutdown)."""
+    def end(self, disposition: Disposition, text: str, *, politely: bool = False) -> None:
+        """End the call from outside (drain, shutdown); ``politely`` with a goodbye, where somebody is there."""
+        self._politely = politely
         self._finish(Outcome(disposition, HangupBy.BOX, text=text))
 
     async def _set_up(self) -> Outcome | None:
@@ -205,11 +210,16 @@ class CallSession:
             await self._until_over(conversation, self._dialogue)
             if conversation.done():
                 return conversation.result()
-            if self._over.done():
+            if self._over.done() and not self._politely:
                 return self._over.result()
         finally:
             conversation.cancel()
             await asyncio.gather(conversation, return_exceptions=True)
+        if self._over.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PARTING_S):
+                    await self._dialogue.part(manners.sign_off(spoken_language(self._line)))
+            return self._over.result()
         await self._say_goodbye(self._dialogue)
         return Outcome(Disposition.COMPLETED, HangupBy.BOX, 200, "maximum duration reached")
 

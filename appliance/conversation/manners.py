@@ -183,6 +183,13 @@ _TIME_IS_UP: Final[Mapping[str, str]] = {
     "es": "Hemos llegado a la duración máxima de una llamada. Adiós.",
     "it": "Abbiamo raggiunto la durata massima di una chiamata. Arrivederci.",
 }
+_SIGN_OFF: Final[Mapping[str, str]] = {
+    "en": "I am sorry, I have to end this call now. Goodbye.",
+    "de": "Es tut mir leid, ich muss das Gespräch jetzt beenden. Auf Wiederhören.",
+    "fr": "Je suis désolée, je dois mettre fin à cet appel. Au revoir.",
+    "es": "Lo siento, tengo que terminar esta llamada. Adiós.",
+    "it": "Mi dispiace, devo chiudere la chiamata adesso. Arrivederci.",
+}
 _PHRASES: Final[Mapping[Request, tuple[str, ...]]] = {
     Request.REPEAT: ("could you repeat that", "please repeat that", "can you say that again", "what did you say"),
     Request.SLOWER: ("please speak slower", "speak more slowly", "you are speaking too fast"),
@@ -267,6 +274,11 @@ def call_again(language: str) -> str:
 def time_is_up(language: str) -> str:
     """Said where a call has taken as long as it may, before it is ended."""
     return _TIME_IS_UP.get(_base(language), _TIME_IS_UP["en"])
+
+
+def sign_off(language: str) -> str:
+    """Said where a call is ended because nobody wants it to go on."""
+    return _SIGN_OFF.get(_base(language), _SIGN_OFF["en"])
 
 
 def changed(pace: float, request: Request) -> float:

@@ -26,13 +26,21 @@ class OutgoingLeg:
         dialler: places it.
         attempts: by which ways.
         ring_timeout_s: it rings for so long at most.
+        caller_id: number shown; "" for that of each trunk.
 
     Attributes:
         on_placed: told when a call has been placed, and ``info`` is right; again for each further trunk.
         on_ringing: called with the status (SIP) of everything that says that it goes on: 180, 183.
     """
 
-    def __init__(self, info: CallInfo, dialler: Dialler, attempts: Sequence[Attempt], ring_timeout_s: float) -> None:
+    def __init__(
+        self,
+        info: CallInfo,
+        dialler: Dialler,
+        attempts: Sequence[Attempt],
+        ring_timeout_s: float,
+        caller_id: str = "",
+    ) -> None:
         self.info = info
         self.needs_rtp = any(attempt.needs_rtp for attempt in attempts)
         self.on_hangup: Callable[[HangupCause], None] | None = None
@@ -44,6 +52,7 @@ class OutgoingLeg:
         self._dialler = dialler
         self._attempts = tuple(attempts)
         self._ring_timeout_s = ring_timeout_s
+        self._caller_id = caller_id
         self._placed: PlacedCall | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -59,7 +68,7 @@ class OutgoingLeg:
             values=values,
             ring_timeout_s=self._ring_timeout_s,
             on_ringing=self._ringing,
-            caller_id=self.info.calling,
+            caller_id=self._caller_id,
             on_placed=self._has_placed,
         )
         self._attach(placed)

@@ -461,3 +461,16 @@ def test_a_model_is_told_whom_it_has_called_and_agrees_on_a_time() -> None:
         assert result.callback_at.astimezone(ZoneInfo("America/New_York")).hour == 10
 
     run_virtual(call())
+
+
+def test_a_call_that_is_no_longer_wanted_ends_with_a_goodbye() -> None:
+    async def call() -> None:
+        made = PlacedCall(flow_line())
+        await made.until_quiet()
+        made.session.end(Disposition.INTERRUPTED, "the call is no longer wanted", politely=True)
+        result = await made.result()
+        assert made.engines.said[-1] == "I am sorry, I have to end this call now. Goodbye."
+        assert made.log.turns[-1].heard_text.endswith("Goodbye.")
+        assert (result.problem, result.ended_by) == ("the call is no longer wanted", "box")
+
+    run_virtual(call())

@@ -44,7 +44,7 @@ class Called:
         router = Router(self.trunks, [Route(to=("+49",), trunks=("far",))])
         self.box = await self._endpoint(lambda leg: leg.reject(404), self.trunks)
         self.dialler = Dialler(router, self.trunks, self.box.dial, asyncio.get_running_loop().time)
-        self.leg = OutgoingLeg(INFO, self.dialler, router.attempts(INFO.called), 5.0)
+        self.leg = OutgoingLeg(INFO, self.dialler, router.attempts(INFO.called), 5.0, INFO.calling)
         self.leg.on_hangup = lambda cause: self.told.append(f"hangup {cause.by} {cause.code}")
         self.leg.on_held = lambda held: self.told.append(f"held {held}")
         self.leg.on_placed = lambda: self.told.append("placed")
