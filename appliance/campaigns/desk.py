@@ -35,7 +35,7 @@ from appliance.campaigns.results import (
     was_abandoned,
 )
 from appliance.campaigns.retries import Hours
-from appliance.campaigns.rules import Allowed, Never, NotNow, Rules, Surroundings
+from appliance.campaigns.rules import LAST_MOMENTS, Allowed, Never, NotNow, Rules, Surroundings
 from appliance.campaigns.windows import zone_named, zones_of_number
 from appliance.errors import StoreError
 from appliance.hook_types import CampaignEvent
@@ -93,6 +93,8 @@ class Desk:
         self._abandonment = Abandonment(self._definition.pacing.max_abandoned_percent)
         self._placed, self._answered = [0] * 24, [0] * 24
         self._calls: dict[str, asyncio.Task[None]] = {}
+        self._placing: set[str] = set()
+        """Calls whose end has not been told yet."""
         self._held: dict[int, str] = {}
         """Leads that this box has claimed and not given back, by id, with their claim."""
         self._wake = asyncio.Event()
@@ -151,6 +153,8 @@ class Desk:
         self._row = row
         if row.state is CampaignState.STOPPED:
             self.hang_up()
+        elif row.state is CampaignState.RUNNING:
+            self._stopped = False
 
     async def wind_down(self) -> None:
         """Begin no call any more; those that go on are ended by the box."""
@@ -160,8 +164,8 @@ class Desk:
     def hang_up(self) -> None:
         """End the calls that go on; what they came to so far is kept."""
         self._stopped = True
-        for task in self._calls.values():
-            task.cancel()
+        while self._placing:  # once for each call: what it came to is written down undisturbed
+            self._calls[self._placing.pop()].cancel()
 
     async def close(self) -> None:
         """Call nobody any more. Calls go on, and are written down."""
@@ -193,7 +197,8 @@ class Desk:
                     await self._remember()
                     remembered = True
                 wait_s = await self._round()
-                self._around.stats.problem = ""
+                if not self._around.stats.unwritten:
+                    self._around.stats.problem = ""
             except StoreError as error:
                 self._around.stats.problem = str(error)
                 logger.error("campaign %s: nothing is dialled while %s", self._row.name, error)
@@ -231,6 +236,9 @@ class Desk:
             return _LOOK_S if plan.again_at is None else min(plan.again_at - now, _LOOK_S)
         if not around.has_line(self._definition.line):
             around.stats.why[row.name] = f"there is no line {self._definition.line!r}"
+            return _LOOK_S
+        if not around.owned(self._definition.trunk) & set(self._definition.caller_ids):
+            around.stats.why[row.name] = "no trunk owns any of its caller_ids"
             return _LOOK_S
         wanted, limit = plan.start, plan.start
         for _ in range(_ROUNDS):
@@ -349,12 +357,12 @@ class Desk:
         trunk = self._pace()
         async with trunk.leaving:
             await asyncio.sleep(self._wait_s(trunk) - _EARLY_S)
-            if not self._may_call(trunk):
+            if not self._may_call(lead, trunk):
                 return _Turned(full=True, why=lead.detail)
             probes = trunk.breaker.state is BreakerState.OPEN  # it may be opened by another call meanwhile
             call_id = f"out_{uuid.uuid4().hex}"
             limits = self._rules.limits(allowed, self._gate.distance_s)
-            committed = await self._commit(lead, call_id, limits, allowed.caller_id)
+            committed = await self._commit(lead, call_id, limits, allowed.caller_id, trunk)
             if committed.refused is not None:
                 return await self._turned(lead, committed)
             assert committed.started_at is not None
@@ -379,18 +387,19 @@ class Desk:
                 trunk.gate.left(call.left_at)
         return None
 
-    def _may_call(self, trunk: TrunkPace) -> bool:
-        """Whether what held when the lead was chosen still does."""
+    def _may_call(self, lead: Lead, trunk: TrunkPace) -> bool:
+        """Whether what held when the lead was chosen still does: others may have left before it for minutes."""
+        open_still = self._rules.schedule(lead).is_open_for(self._around.store.time(), LAST_MOMENTS)
         room = self._around.originator.room(self._definition.line, self._definition.trunk)
         broken = trunk.breaker.room(self._around.clock.monotonic()) == 0
-        return self._row.state is CampaignState.RUNNING and room > 0 and not broken
+        return self._row.state is CampaignState.RUNNING and open_still and room > 0 and not broken
 
     def _wait_s(self, trunk: TrunkPace) -> float:
         """How long until another call may leave."""
         now = self._around.clock.monotonic()
         return max(gate.wait_s(now) for gate in (self._gate, trunk.gate))
 
-    async def _commit(self, lead: Lead, call_id: str, limits: AttemptLimits, caller_id: str) -> Begun:
+    async def _commit(self, lead: Lead, call_id: str, limits: AttemptLimits, caller_id: str, trunk: TrunkPace) -> Begun:
         """Begin the attempt; other boxes' calls of the campaign are waited for."""
         while True:
             begun = await self._around.queue.begin_attempt(
@@ -402,6 +411,8 @@ class Desk:
             if wait_s > _LEAVING_S:
                 return begun
             await asyncio.sleep(max(wait_s, 0.01))
+            if not self._may_call(lead, trunk):
+                return begun
 
     async def _turned(self, lead: Lead, begun: Begun) -> _Turned:
         """What follows where an attempt may not begin after all."""
@@ -433,6 +444,9 @@ class Desk:
         self._tell("dialled", lead, call.call_id)
         stopped = False
         try:
+            if self._stopped:  # since the attempt began
+                raise asyncio.CancelledError
+            self._placing.add(call.call_id)
             await asyncio.sleep(leave_at - around.clock.monotonic())
             order = order_for(call.definition, lead, call.call_id, call.caller_id)
             result = await around.originator.call(order, partial(self._progress, call, notes))
@@ -443,6 +457,7 @@ class Desk:
             logger.exception("call %s to lead %d cannot be placed", call.call_id, lead.id)
             result = OutgoingResult(problem="a fault of the box", ended_at=around.clock.monotonic())
         finally:
+            self._placing.discard(call.call_id)
             call.left.set()
         try:
             trunk.breaker.ended(around.clock.monotonic(), failed=fails_the_trunk(result) and not stopped)

@@ -75,7 +75,8 @@ def plan_next(now: float, room: Room, gates: tuple[Gate, ...], breaker: Breaker,
     if free <= 0:
         why = breaker.reason if breaker.room(now) == 0 else f"{name} is used up"
         timer = breaker.get_timer()
-        return Plan(0, max(now, timer) if timer is not None else now + _IDLE_S, why=why)
+        # A breaker whose pause is over does not say when anything else has room.
+        return Plan(0, timer if timer is not None and timer > now else now + _IDLE_S, why=why)
     wait_s = max((gate.wait_s(now) for gate in gates), default=0.0)
     distance_s = max((gate.distance_s for gate in gates), default=0.0) / speed
     if wait_s > LOOK_AHEAD_S:

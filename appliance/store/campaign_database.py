@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, event, func, select
@@ -48,6 +48,7 @@ class CampaignDatabase:
         self._url = url
         self._clock = clock
         self._engine: AsyncEngine | None = None
+        self._since = datetime.min.replace(tzinfo=UTC)
         self._anchor: tuple[datetime, float] | None = None
         """The campaigns' clock, and the monotonic one, at one moment."""
 
@@ -148,6 +149,8 @@ class CampaignDatabase:
         if self.shared:
             return await self.read(self.now_in)
         wall, monotonic = self._clock.utc(), self._clock.monotonic()
+        if self._anchor is None:
+            self._since = wall
         if self._anchor is None or abs((wall - self.time()).total_seconds()) < _STEP_S:
             self._anchor = wall, monotonic
         return self.time()
@@ -174,6 +177,12 @@ class CampaignDatabase:
         if self._anchor is not None:
             at, monotonic = self._anchor
             self._anchor = at + timedelta(seconds=seconds), monotonic
+            self._since += timedelta(seconds=seconds)
+
+    @property
+    def since(self) -> datetime:
+        """When this process began to go by the campaigns' clock."""
+        return self._since
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ _events: Table = _tables["webhook_events"]
 
 INTERRUPTED: Final = "interrupted"
 OPTED_OUT: Final = "opted_out"
+_PRIORITIES: Final = (0, 1, 2)
+"""Of leads: a callback that was agreed on, called before, new."""
 _TOGETHER: Final = 100
 _MAX_TEXT: Final = 1000
 
@@ -101,10 +103,9 @@ class LeadQueue:
     async def next_due(self, campaign_id: str) -> datetime | None:
         """When the first waiting lead is due; None where none waits."""
         due = func.min(_leads.c.next_at, type_=_leads.c.next_at.type)
-        query = select(due.label("due")).where(_leads.c.campaign_id == campaign_id, _leads.c.state == "waiting")
-        (row,) = await self._database.rows(query)
-        at: datetime | None = row.due
-        return at
+        firsts = [select(due).where(_waiting(campaign_id, one)).scalar_subquery() for one in _PRIORITIES]
+        (row,) = await self._database.rows(select(*firsts))
+        return min((at for at in row if at is not None), default=None)
 
     async def last_attempts(self, campaign_id: str, limit: int) -> list[AttemptRow]:
         """The newest attempts of the campaign that are over, the newest first."""
@@ -135,14 +136,18 @@ class LeadQueue:
             if rows := (await connection.execute(mine.order_by(*order))).all():
                 return [lead_of(row) for row in rows]
             now = await self._database.now_in(connection)
-            due = (
-                select(_leads.c.id)
-                .where(_leads.c.campaign_id == campaign_id, _leads.c.state == "waiting", _leads.c.next_at <= now)
-                .order_by(*order)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            )
-            ids = [row.id for row in await connection.execute(due)]
+            ids: list[int] = []
+            for priority in _PRIORITIES:  # each by itself: the index then leads to those that are due, past the others
+                due = (
+                    select(_leads.c.id)
+                    .where(_waiting(campaign_id, priority), _leads.c.next_at <= now)
+                    .order_by(_leads.c.next_at, _leads.c.id)
+                    .limit(limit - len(ids))
+                    .with_for_update(skip_locked=True)
+                )
+                ids += [row.id for row in await connection.execute(due)]
+                if len(ids) >= limit:
+                    break
             if not ids:
                 return []
             claim = {
@@ -484,32 +489,37 @@ class LeadQueue:
         """This machine's clock was set: move the times that gaps and retries are counted from, then go by it.
 
         Only where the clock is this machine's (SQLite). What was called an hour ago stays so, and is due again in the
-        same time as before; what has not been called is looked at again at once.
+        same time as before; what has not been called is looked at again at once. Of calls from before this process it
+        is not known by which clock they were written: their time is left, or moved, so that it is never earlier than
+        it was, unless it would be one to come.
         """
         if self._database.shared:
             return
         by = timedelta(seconds=by_s)
 
+        def moved(column: Any) -> Any:
+            # Where they are: a list has up to a million leads, and nobody is called meanwhile.
+            return func.strftime("%Y-%m-%d %H:%M:%f", column, f"{by_s:+.3f} seconds").concat("000")
+
         async def write(connection: AsyncConnection) -> None:
-            now = self._database.time()
-            called = select(_contacts.c.number, _contacts.c.last_started_at).where(
-                _contacts.c.last_started_at.is_not(None)
-            )
-            for row in (await connection.execute(called)).all():
-                moved = update(_contacts).where(_contacts.c.number == row.number)
-                if row.last_started_at is not None:
-                    await connection.execute(moved.values(last_started_at=row.last_started_at + by))
-            query = select(_leads).where(_leads.c.state != "done")
-            for row in (await connection.execute(query)).all():
-                change: dict[str, Any] = {"next_at": now + by if row.last_at is None else row.next_at + by}
-                if row.callback_at is not None:
-                    change = {}  # a time of day that was agreed on
-                if row.last_at is not None:
-                    change["last_at"] = row.last_at + by
-                if row.lease_until is not None:
-                    change["lease_until"] = row.lease_until + by
-                if change:
-                    await connection.execute(update(_leads).where(_leads.c.id == row.id).values(change))
+            now, since = self._database.time(), self._database.since
+
+            def ours(column: Any) -> Any:
+                return column <= now if by_s > 0 else or_(column >= since, column > now + by)
+
+            last = _contacts.c.last_started_at
+            await connection.execute(update(_contacts).where(ours(last)).values(last_started_at=moved(last)))
+            c = _leads.c
+            # next_at first: what is moved with it is told by last_at as it was.
+            called = update(_leads).where(c.state != "done", c.callback_at.is_(None), c.last_at.is_not(None))
+            called = called.where(c.last_at <= now) if by_s > 0 else called
+            await connection.execute(called.values(next_at=moved(c.next_at)))
+            uncalled = and_(c.last_at.is_(None), c.callback_at.is_(None), c.next_at > min(now, now + by))
+            await connection.execute(update(_leads).where(c.state != "done", uncalled).values(next_at=now + by))
+            there = update(_leads).where(c.state != "done", ours(c.last_at))
+            await connection.execute(there.values(last_at=moved(c.last_at)))
+            claimed = update(_leads).where(c.state == "claimed", c.lease_until.is_not(None))
+            await connection.execute(claimed.values(lease_until=moved(c.lease_until)))
             await connection.execute(update(_campaigns).values(next_call_at=None))
 
         await self._database.run(write)
@@ -572,6 +582,10 @@ def lead_of(row: Any) -> Lead:
 
 def _claimed(lead: Lead) -> Any:
     return and_(_leads.c.id == lead.id, _leads.c.claim_token == lead.claim_token, _leads.c.state == "claimed")
+
+
+def _waiting(campaign_id: str, priority: int) -> Any:
+    return and_(_leads.c.campaign_id == campaign_id, _leads.c.state == "waiting", _leads.c.priority == priority)
 
 
 def _calling(campaign_id: str) -> Any:

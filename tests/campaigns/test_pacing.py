@@ -209,6 +209,15 @@ def test_an_open_breaker_is_waited_for_and_lets_one_call_through() -> None:
     assert plan(Room("running", 4, 0, 9), now=150.0, breaker=breaker).start == 1
 
 
+def test_a_full_box_is_not_asked_without_end_while_a_breaker_waits_for_a_probe() -> None:
+    breaker = Breaker(LIMITS)
+    for _ in range(3):
+        breaker.ended(90.0, failed=True)
+    held = plan(Room("running", 4, 4, 9), now=151.0, breaker=breaker)
+    assert held.start == 0
+    assert held.again_at is not None and held.again_at > 151.0
+
+
 def test_abandoned_calls_stop_the_campaign_with_a_reason() -> None:
     share = Abandonment(3.0)
     for _ in range(4):

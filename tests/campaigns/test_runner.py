@@ -403,3 +403,71 @@ def test_two_boxes_share_a_campaign_and_one_takes_over_when_the_other_dies(play:
     assert len(network.callees) == 150
     assert min(network.gaps()) >= 60.0
     assert network.peak <= 20
+
+
+class Slow(Network):
+    """Calls take three seconds from their beginning to leave."""
+
+    async def call(
+        self, order: OutgoingOrder, progress: Callable[[str, float], None] = lambda what, at: None
+    ) -> OutgoingResult:
+        await asyncio.sleep(3.0)
+        return await super().call(order, progress)
+
+
+def test_nobody_is_called_after_the_hours_because_those_before_were_slow_to_leave(play: Play) -> None:
+    network = Slow(lambda callee, order: human(talk_s=5.0))
+
+    async def story(world: World) -> None:
+        hours = {"default": {"days": "mon-sun", "hours": "09:00-12:02"}}
+        await world.make(100, windows=hours, pacing={"max_calls": 100, "calls_per_s": 50})
+        async with world.box():
+            await asyncio.sleep(600.0)
+
+    play(network, story)
+    assert 10 < len(network.began) < 40
+    assert max(network.began) - min(network.began) < 120.0
+
+
+def test_a_campaign_that_is_stopped_and_started_at_once_tells_how_its_calls_end(play: Play) -> None:
+    network = Network(lambda callee, order: refused(486, 20.0))
+
+    async def story(world: World) -> None:
+        await world.make(40, pacing={"max_calls": 5, "calls_per_s": 10})
+        async with world.box() as box, world.store("operator") as operator:
+            await asyncio.sleep(10.0)
+            await operator.set_state("spring", "stopped")
+            desk = next(iter(box._desks.values()))
+            await box.look()
+            assert desk._stopped
+            await operator.set_state("spring", "running")
+            await box.look()
+            await asyncio.sleep(60.0)
+        ended = Counter(attempt.disposition for attempt in await world.attempts() if attempt.ended_at is not None)
+        assert ended["busy"] >= 10
+
+    play(network, story)
+
+
+def test_what_calls_came_to_is_written_however_long_it_takes_after_a_stop(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network(lambda callee, order: human(talk_s=60.0))
+    finish = LeadQueue.finish_attempt
+
+    async def slow(*arguments: object, **named: object) -> object:
+        await asyncio.sleep(5.0)
+        return await finish(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LeadQueue, "finish_attempt", slow)
+
+    async def story(world: World) -> None:
+        await world.make(20, pacing={"max_calls": 5, "calls_per_s": 10})
+        async with world.box() as box, world.store("operator") as operator:
+            await asyncio.sleep(10.0)
+            await operator.set_state("spring", "stopped")
+            await asyncio.sleep(15.0)
+            assert {attempt.detail for attempt in await world.attempts()} == {"the campaign was stopped"}
+            assert not box._desks
+
+    play(network, story)

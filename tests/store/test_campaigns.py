@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from appliance.campaigns.importer import CampaignLeads
@@ -458,3 +459,41 @@ async def test_the_newest_attempts_are_told_newest_first(store: CampaignStore, c
             await queue.finish_attempt(f"c{number}", end, LeadNext(end.disposition))
         newest = await queue.last_attempts(campaign_id, 2)
     assert [(attempt.call_id, attempt.abandoned) for attempt in newest] == [("c2", True), ("c1", False)]
+
+
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0, -86400.0, 86400.0])
+async def test_a_clock_that_was_wrong_at_start_frees_no_number_within_its_gap(tmp_path: Path, by_s: float) -> None:
+    """Called before a restart; then the machine starts with a clock that is off, and sets it right."""
+    url, clock = f"sqlite+aiosqlite:///{tmp_path / 'campaigns.db'}", HandClock()
+    async with CampaignStore(url, box="one", clock=clock) as store, running(store, 1) as campaign_id:
+        (lead,) = await store.queue.claim(campaign_id, 1, LEASE_S)
+        assert (await begin(store.queue, lead, "call-1")).refused is None
+    clock.forward(60.0)
+    clock.step(-by_s)
+    async with CampaignStore(url, box="one", clock=clock) as store:
+        await store.queue.recover()
+        clock.forward(5.0)
+        clock.step(by_s)
+        await store.now()
+        await store.queue.clock_stepped(store.stepped_s())
+        due = await store.queue.next_due(campaign_id)
+        contact = (await store.contacts([lead.number]))[lead.number]
+        assert contact.last_started_at is not None
+        assert -90.0 < (contact.last_started_at - clock.utc()).total_seconds() <= 0.0
+        assert due is not None and due - clock.utc() <= timedelta(seconds=GAP_S)
+
+
+async def test_the_clock_is_set_in_one_go_however_many_leads_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, statements = HandClock(), 0
+    async with CampaignStore(f"sqlite+aiosqlite:///{tmp_path / 'c.db'}", clock=clock) as store, running(store, 500):
+
+        def count(*_: object) -> None:
+            nonlocal statements
+            statements += 1
+
+        event.listen(store._database.engine.sync_engine, "before_cursor_execute", count)
+        clock.step(7200.0)
+        await store.queue.clock_stepped(7200.0)
+    assert statements < 10
