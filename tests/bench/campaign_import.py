@@ -10,22 +10,29 @@ import argparse
 import contextlib
 import csv
 import gzip
+import http.client
 import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.report import Bar
+from appliance.cli.box import HOST, Box
+from tests.bench.report import Bar, percentiles
 from tests.store.clusters import running_cluster
 
 LIMIT_S = 60.0
 LIMIT_MIB = 300.0
+ANSWER_S = 0.1
+TOKEN = "a-token-of-the-box-for-benchmarks"
 GIB = 1024**3
 
 _BOX = """\
@@ -195,12 +202,70 @@ def _write(path: Path, data: bytes | int) -> None:
             file.write(chunk)
 
 
+def measure_over_http(bar: Bar, folder: Path, rows: int, seed: int) -> None:
+    """The same list over HTTP, and what is made of it; how long control takes to answer meanwhile."""
+    write_list(folder / "leads.csv", rows, seed)
+    plans = folder / "dialplans"
+    plans.mkdir()
+    (plans / "recall.yaml").write_text("{name: reception, greeting: Hello., flow: {bye: {hang_up: Goodbye.}}}")
+    trunk = {"kind": "sip", "proxy": "sip:127.0.0.1:5099", "allow_prefixes": ["+1"], "caller_ids": ["+12025550100"]}
+    settings = {"trunks": {"carrier": trunk}, "api.tokens": [TOKEN], "dialplans.paths": [str(plans)]}
+    with Box(folder / "box", settings) as box:
+        api = f"http://{HOST}:{box.http_port}/api/v1/campaigns"
+
+        def ask(method: str, url: str, body: bytes | None = None) -> bytes:
+            headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "text/csv"}
+            request = urllib.request.Request(url, data=body, method=method, headers=headers)
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                found: bytes = answer.read()
+            return found
+
+        ask("POST", api, (folder / "recall.yaml").read_bytes())
+        quiet_s = _answers(box, lambda: time.sleep(5))
+        bar.note(f"control answers, with nothing to do: {percentiles(quiet_s)}")
+        for what, work in (
+            ("import", lambda: ask("POST", f"{api}/recall/leads", (folder / "leads.csv").read_bytes())),
+            ("check", lambda: ask("GET", f"{api}/recall/check")),
+            ("export", lambda: ask("GET", f"{api}/recall/export")),
+        ):
+            begun = time.monotonic()
+            answers_s = _answers(box, work)
+            took_s = time.monotonic() - begun
+            bar.figure(f"{what} over HTTP in {took_s:.1f} s, control answers meanwhile {percentiles(answers_s)}")
+            bar.require(sorted(answers_s)[int(len(answers_s) * 0.99)] <= ANSWER_S, f"p99 of {ANSWER_S * 1e3:.0f} ms")
+
+
+def _answers(box: Box, work: Callable[[], object]) -> list[float]:
+    """How long control takes to give a sign of life, every few milliseconds while ``work`` is done."""
+    over = threading.Event()
+    found: list[float] = []
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection(HOST, box.http_port, timeout=60)
+        while not over.wait(0.005):
+            begun = time.perf_counter()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            found.append(time.perf_counter() - begun)
+        connection.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        work()
+    finally:
+        over.set()
+        asking.join()
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--huge", type=int, default=GIB, help="bytes of the one huge field")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", action="store_true", help="into PostgreSQL instead of SQLite")
+    parser.add_argument("--http", action="store_true", help="over HTTP, and how long control takes to answer meanwhile")
     args = parser.parse_args()
     bar = Bar("6.6", f"lists of leads into {'PostgreSQL' if args.postgres else 'SQLite'}")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as servers:
@@ -208,8 +273,11 @@ def main() -> int:
         store = f'store: {{url: "{servers.enter_context(running_cluster()).url}"}}\n' if args.postgres else ""
         (folder / "appliance.yaml").write_text(_BOX + store)
         (folder / "recall.yaml").write_text(_CAMPAIGN)
-        measure_import(bar, folder, args.rows, args.seed)
-        measure_refusals(bar, folder, args.huge)
+        if args.http:
+            measure_over_http(bar, folder, args.rows, args.seed)
+        else:
+            measure_import(bar, folder, args.rows, args.seed)
+            measure_refusals(bar, folder, args.huge)
     return bar.finish()
 
 
