@@ -190,8 +190,8 @@ class OutboundBrain:
         match heard:
             case Key(digit):
                 return digit == self._key and not self._use.taken(digit)
-            case Heard(text):
-                return bool(text) and opt_out.opts_out(text, self._line.language)
+            case Heard(text, _, accepted):  # of a closed list, what is not accepted is only what is most like it
+                return accepted and bool(text) and opt_out.opts_out(text, self._line.language)
         return False
 
     async def _refuse(self, heard: Input) -> None:
