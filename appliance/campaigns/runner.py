@@ -160,6 +160,9 @@ class CampaignRunner:
         """
         await self._mind_the_clock()
         if not self._recovered:
+            ahead_s = await self._queue.clock_was_ahead()
+            if ahead_s:
+                logger.warning("the clock was set back by %.0f s or more; the times of campaigns are moved", ahead_s)
             self._count_taken_back(await self._queue.recover(await self._decider()), "when this box was last stopped")
             self._recovered = True
         rows = await self._queue.watched(self._desks.keys())

@@ -30,7 +30,7 @@ _TRIES: Final = 3
 _AGAIN_S: Final = 0.2
 _TIMEOUT_S: Final = 15.0
 _READS: Final = "appliance_reads"
-_STEP_S: Final = 2.0
+STEP_S: Final = 2.0
 """The wall clock is slewed by less between two looks at it; more is a step."""
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ class CampaignDatabase:
         wall, monotonic = self._clock.utc(), self._clock.monotonic()
         if self._anchor is None:
             self._since = wall
-        if self._anchor is None or abs((wall - self.time()).total_seconds()) < _STEP_S:
+        if self._anchor is None or abs((wall - self.time()).total_seconds()) < STEP_S:
             self._anchor = wall, monotonic
         return self.time()
 
@@ -170,7 +170,7 @@ class CampaignDatabase:
         if self.shared or self._anchor is None:
             return 0.0
         off = (self._clock.utc() - self.time()).total_seconds()
-        return off if abs(off) >= _STEP_S else 0.0
+        return off if abs(off) >= STEP_S else 0.0
 
     def step(self, seconds: float) -> None:
         """Take a step of the wall clock over."""

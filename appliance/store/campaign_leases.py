@@ -14,7 +14,7 @@ docs/decisions/0026-leases.md has the reasons.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +25,7 @@ from appliance.errors import StoreError
 from appliance.plugins.declarative.webhooks import NewEvent
 from appliance.store import campaign_models  # noqa: F401  (its tables belong to the metadata)
 from appliance.store.callers import plain_number
-from appliance.store.campaign_database import CampaignDatabase
+from appliance.store.campaign_database import STEP_S, CampaignDatabase
 from appliance.store.campaign_rows import (
     AttemptEnd,
     AttemptLimits,
@@ -37,6 +37,7 @@ from appliance.store.campaign_rows import (
     LeadNext,
     Refused,
 )
+from appliance.store.campaign_sql import MAX_TEXT, UNCLAIMED, calling, claimed, ended, lead_of, moved, refuses, waiting
 from appliance.store.models import Base
 from appliance.store.webhooks import row_of
 
@@ -54,7 +55,6 @@ OPTED_OUT: Final = "opted_out"
 _PRIORITIES: Final = (0, 1, 2)
 """Of leads: a callback that was agreed on, called before, new."""
 _TOGETHER: Final = 100
-_MAX_TEXT: Final = 1000
 
 Decide: TypeAlias = Callable[[Lead, AttemptRow], tuple[LeadNext, Sequence[NewEvent]]]
 """What becomes of a lead whose attempt was cut off, and which webhooks are told; without side effects."""
@@ -97,13 +97,13 @@ class LeadQueue:
 
     async def calling(self, campaign_id: str) -> int:
         """How many calls of the campaign go on now, over all boxes."""
-        (row,) = await self._database.rows(select(_calling(campaign_id).label("n")))
+        (row,) = await self._database.rows(select(calling(campaign_id).label("n")))
         return int(row.n)
 
     async def next_due(self, campaign_id: str) -> datetime | None:
         """When the first waiting lead is due; None where none waits."""
         due = func.min(_leads.c.next_at, type_=_leads.c.next_at.type)
-        firsts = [select(due).where(_waiting(campaign_id, one)).scalar_subquery() for one in _PRIORITIES]
+        firsts = [select(due).where(waiting(campaign_id, one)).scalar_subquery() for one in _PRIORITIES]
         (row,) = await self._database.rows(select(*firsts))
         return min((at for at in row if at is not None), default=None)
 
@@ -140,7 +140,7 @@ class LeadQueue:
             for priority in _PRIORITIES:  # each by itself: the index then leads to those that are due, past the others
                 due = (
                     select(_leads.c.id)
-                    .where(_waiting(campaign_id, priority), _leads.c.next_at <= now)
+                    .where(waiting(campaign_id, priority), _leads.c.next_at <= now)
                     .order_by(_leads.c.next_at, _leads.c.id)
                     .limit(limit - len(ids))
                     .with_for_update(skip_locked=True)
@@ -181,17 +181,17 @@ class LeadQueue:
             if campaign is None or campaign.state != CampaignState.RUNNING.value:
                 return Begun(Refused.STATE)
             now = await self._database.now_in(connection)
-            mine = select(_leads).where(_claimed(lead)).with_for_update()
+            mine = select(_leads).where(claimed(lead)).with_for_update()
             current = (await connection.execute(mine)).first()
             if current is None:
                 return Begun(Refused.CLAIM)
             if current.attempts >= limits.per_lead:
                 return Begun(Refused.LEAD)
-            if (await connection.execute(_refuses(lead.campaign_id, lead.number))).scalar():
+            if (await connection.execute(refuses(lead.campaign_id, lead.number))).scalar():
                 return Begun(Refused.DO_NOT_CALL)
             if campaign.next_call_at is not None and campaign.next_call_at > now:
                 return Begun(Refused.RATE, campaign.next_call_at)
-            if (await connection.execute(select(_calling(lead.campaign_id)))).scalar_one() >= limits.max_calls:
+            if (await connection.execute(select(calling(lead.campaign_id)))).scalar_one() >= limits.max_calls:
                 return Begun(Refused.ROOM)
             refused = await self._take(connection, lead.number, limits, now)
             if refused is not None:
@@ -279,7 +279,7 @@ class LeadQueue:
             if attempt.ended_at is not None and not taken_back:
                 return False
             await connection.execute(
-                update(_attempts).where(_attempts.c.call_id == call_id).values(_ended(attempt, end))
+                update(_attempts).where(_attempts.c.call_id == call_id).values(ended(attempt, end))
             )
             if lead.call_id == call_id and lead.state != "done":
                 counted = dict(lead.attempts_by)
@@ -301,7 +301,7 @@ class LeadQueue:
                 "the_id": lead.id,
                 "the_token": lead.claim_token,
                 "next_at": next_at or lead.next_at,
-                "detail": why[:_MAX_TEXT],
+                "detail": why[:MAX_TEXT],
             }
             for lead, next_at, why in leads
         ]
@@ -314,7 +314,7 @@ class LeadQueue:
                 _leads.c.claim_token == bindparam("the_token"),
                 _leads.c.state == "claimed",
             )
-            .values(next_at=bindparam("next_at"), detail=bindparam("detail"), **_UNCLAIMED)
+            .values(next_at=bindparam("next_at"), detail=bindparam("detail"), **UNCLAIMED)
         )
 
         async def write(connection: AsyncConnection) -> int:
@@ -330,11 +330,11 @@ class LeadQueue:
             done = {
                 "state": "done",
                 "disposition": after.disposition,
-                "detail": after.detail[:_MAX_TEXT],
+                "detail": after.detail[:MAX_TEXT],
                 "done_at": now,
             }
-            released = {name: value for name, value in _UNCLAIMED.items() if name != "state"}
-            statement = update(_leads).where(_claimed(lead)).values(**released, **done)
+            released = {name: value for name, value in UNCLAIMED.items() if name != "state"}
+            statement = update(_leads).where(claimed(lead)).values(**released, **done)
             changed = (await connection.execute(statement)).rowcount > 0
             if changed:
                 await self._tell(connection, events)
@@ -407,14 +407,14 @@ class LeadQueue:
         query = select(_attempts).where(_attempts.c.call_id == lead.call_id, _attempts.c.ended_at.is_(None))
         row = (await connection.execute(query)).first() if lead.call_id else None
         if row is None:
-            await connection.execute(update(_leads).where(_leads.c.id == lead.id).values(**_UNCLAIMED))
+            await connection.execute(update(_leads).where(_leads.c.id == lead.id).values(**UNCLAIMED))
             return
         attempt = AttemptRow(**row._mapping)
         default = LeadNext(INTERRUPTED, lead.next_at, detail=f"box {lead.claimed_by} stopped during the call")
         after, events = decide(lead, attempt) if decide is not None else (default, ())
         end = AttemptEnd(INTERRUPTED, now, detail=default.detail)
         await connection.execute(
-            update(_attempts).where(_attempts.c.call_id == attempt.call_id).values(_ended(attempt, end))
+            update(_attempts).where(_attempts.c.call_id == attempt.call_id).values(ended(attempt, end))
         )
         await self._put(connection, lead, end, after, events, dict(lead.attempts_by))
 
@@ -449,7 +449,7 @@ class LeadQueue:
             await connection.execute(self._database.insert(_everybody).values(row).on_conflict_do_nothing())
             query = select(_leads).where(_leads.c.number == known, _leads.c.state == "waiting").with_for_update()
             leads = [lead_of(found) for found in await connection.execute(query)]
-            change = {"state": "done", "disposition": OPTED_OUT, "detail": reason[:_MAX_TEXT], "done_at": now}
+            change = {"state": "done", "disposition": OPTED_OUT, "detail": reason[:MAX_TEXT], "done_at": now}
             for lead in leads:
                 await connection.execute(update(_leads).where(_leads.c.id == lead.id).values(change))
                 if tell is not None:
@@ -497,10 +497,6 @@ class LeadQueue:
             return
         by = timedelta(seconds=by_s)
 
-        def moved(column: Any) -> Any:
-            # Where they are: a list has up to a million leads, and nobody is called meanwhile.
-            return func.strftime("%Y-%m-%d %H:%M:%f", column, f"{by_s:+.3f} seconds").concat("000")
-
         async def write(connection: AsyncConnection) -> None:
             now, since = self._database.time(), self._database.since
 
@@ -508,22 +504,50 @@ class LeadQueue:
                 return column <= now if by_s > 0 else or_(column >= since, column > now + by)
 
             last = _contacts.c.last_started_at
-            await connection.execute(update(_contacts).where(ours(last)).values(last_started_at=moved(last)))
+            await connection.execute(update(_contacts).where(ours(last)).values(last_started_at=moved(by_s, last)))
             c = _leads.c
             # next_at first: what is moved with it is told by last_at as it was.
             called = update(_leads).where(c.state != "done", c.callback_at.is_(None), c.last_at.is_not(None))
             called = called.where(c.last_at <= now) if by_s > 0 else called
-            await connection.execute(called.values(next_at=moved(c.next_at)))
+            await connection.execute(called.values(next_at=moved(by_s, c.next_at)))
             uncalled = and_(c.last_at.is_(None), c.callback_at.is_(None), c.next_at > min(now, now + by))
             await connection.execute(update(_leads).where(c.state != "done", uncalled).values(next_at=now + by))
             there = update(_leads).where(c.state != "done", ours(c.last_at))
-            await connection.execute(there.values(last_at=moved(c.last_at)))
+            await connection.execute(there.values(last_at=moved(by_s, c.last_at)))
             claimed = update(_leads).where(c.state == "claimed", c.lease_until.is_not(None))
-            await connection.execute(claimed.values(lease_until=moved(c.lease_until)))
+            await connection.execute(claimed.values(lease_until=moved(by_s, c.lease_until)))
             await connection.execute(update(_campaigns).values(next_call_at=None))
 
         await self._database.run(write)
         self._database.step(by_s)
+
+    async def clock_was_ahead(self) -> float:
+        """Whether this machine's clock was set back while the box was down, which calls in the future tell of; takes
+        the last of them for one made now. Gives by how many seconds, 0.0 where nothing tells of it."""
+        if self._database.shared:
+            return 0.0
+        (row,) = await self._database.rows(
+            select(func.max(_contacts.c.last_started_at, type_=_contacts.c.last_started_at.type).label("last"))
+        )
+        now = self._database.time()
+        ahead_s = 0.0 if row.last is None else (row.last - now).total_seconds()
+        if ahead_s < STEP_S:
+            return 0.0
+
+        async def write(connection: AsyncConnection) -> None:
+            last, c = _contacts.c.last_started_at, _leads.c
+            to_come = update(_contacts).where(last > now)
+            await connection.execute(to_come.values(last_started_at=moved(-ahead_s, last)))
+            waiting = update(_leads).where(c.state != "done", c.callback_at.is_(None))
+            called = waiting.where(c.last_at > now)
+            await connection.execute(
+                called.values(next_at=moved(-ahead_s, c.next_at), last_at=moved(-ahead_s, c.last_at))
+            )
+            await connection.execute(waiting.where(c.last_at.is_(None), c.next_at > now).values(next_at=now))
+            await connection.execute(update(_campaigns).values(next_call_at=None))
+
+        await self._database.run(write)
+        return ahead_s
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -543,9 +567,9 @@ class LeadQueue:
         """What becomes of a lead whose attempt is over."""
         counted[end.disposition] = counted.get(end.disposition, 0) + 1
         change: dict[str, Any] = {
-            **_UNCLAIMED,
+            **UNCLAIMED,
             "disposition": after.disposition,
-            "detail": (after.detail or end.detail)[:_MAX_TEXT],
+            "detail": (after.detail or end.detail)[:MAX_TEXT],
             "sip_code": end.sip_code,
             "attempts_by": counted,
             "slots": {**lead.slots, **end.slots},
@@ -564,55 +588,3 @@ class LeadQueue:
         if events:
             rows = [row_of(event, self._box) for event in events]
             await connection.execute(self._database.insert(_events).on_conflict_do_nothing(), rows)
-
-
-_UNCLAIMED: Final[Mapping[str, Any]] = {
-    "state": "waiting",
-    "claimed_by": "",
-    "claim_token": "",
-    "lease_until": None,
-}
-
-
-def lead_of(row: Any) -> Lead:
-    """A row of ``leads``."""
-    values = dict(row._mapping)
-    return Lead(**{**values, "zones": tuple(values["zones"])})
-
-
-def _claimed(lead: Lead) -> Any:
-    return and_(_leads.c.id == lead.id, _leads.c.claim_token == lead.claim_token, _leads.c.state == "claimed")
-
-
-def _waiting(campaign_id: str, priority: int) -> Any:
-    return and_(_leads.c.campaign_id == campaign_id, _leads.c.state == "waiting", _leads.c.priority == priority)
-
-
-def _calling(campaign_id: str) -> Any:
-    query = select(func.count()).where(_attempts.c.campaign_id == campaign_id, _attempts.c.ended_at.is_(None))
-    return query.scalar_subquery()
-
-
-def _refuses(campaign_id: str, number: str) -> Any:
-    everybody = exists().where(_everybody.c.number == number)
-    theirs = exists().where(_of_campaign.c.campaign_id == campaign_id, _of_campaign.c.number == number)
-    return select(or_(everybody, theirs))
-
-
-def _ended(attempt: Any, end: AttemptEnd) -> dict[str, Any]:
-    """The columns of an attempt that is over; what was noted of it while it went on stays where its end does not
-    say."""
-    return {
-        "ringing_at": end.ringing_at or attempt.ringing_at,
-        "answered_at": end.answered_at or attempt.answered_at,
-        "ended_at": end.ended_at,
-        "disposition": end.disposition,
-        "sip_code": end.sip_code,
-        "sip_text": end.sip_text[:_MAX_TEXT],
-        "verdict": end.verdict or attempt.verdict,
-        "verdict_confidence": end.verdict_confidence,
-        "verdict_ms": end.verdict_ms,
-        "abandoned": end.abandoned,
-        "talk_s": end.talk_s,
-        "detail": end.detail[:_MAX_TEXT],
-    }

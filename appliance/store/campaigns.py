@@ -23,7 +23,7 @@ from appliance.errors import StoreError
 from appliance.store import campaign_models  # noqa: F401  (its tables belong to the metadata)
 from appliance.store.callers import plain_number
 from appliance.store.campaign_database import CampaignDatabase
-from appliance.store.campaign_leases import LeadQueue, lead_of
+from appliance.store.campaign_leases import LeadQueue
 from appliance.store.campaign_rows import (
     TRANSITIONS,
     AttemptRow,
@@ -34,6 +34,7 @@ from appliance.store.campaign_rows import (
     Lead,
     NewLead,
 )
+from appliance.store.campaign_sql import lead_of
 from appliance.store.models import Base
 
 _tables = Base.metadata.tables

@@ -20,7 +20,7 @@ from tests.bench.lines import dialplan
 from tests.bench.report import Bar
 
 GAP_S = 60.0
-GREETING = (
+GOODBYE = (
     "The fake voice takes 60 ms for each character of this, so that a call takes as long as a short one does. " * 2
 )
 
@@ -44,7 +44,7 @@ async def run(arguments: argparse.Namespace) -> int:
     bar = Bar("6.7", f"room for {room} calls, {per_s} calls per second")
     wanted = world.numbers(arguments.leads, "01")
     with world.workplace() as folder, FarmProcess(folder / "farm.jsonl", keys=True) as farm:
-        line = {**world.LINE, "greeting": GREETING}
+        line = {**world.LINE, "flow": {**world.LINE["flow"], "bye": {"hang_up": GOODBYE}}}
         plan = dialplan(folder, [line])
         box = Box(folder / "box", {**world.settings(folder, farm, **{"limits.max_calls": room}), **plan})
         url = f"sqlite+aiosqlite:///{box.database}"

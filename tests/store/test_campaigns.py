@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of an empty database of either kind."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'campaigns.db'}"
-    cluster: Cluster = request.getfixturevalue("cluster")
+    return await emptied(request.getfixturevalue("cluster"))
+
+
+async def emptied(cluster: Cluster) -> str:
+    """The URL of the cluster's database, with nothing in it."""
     engine = create_async_engine(cluster.url)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("drop schema public cascade")
@@ -497,3 +502,59 @@ async def test_the_clock_is_set_in_one_go_however_many_leads_there_are(
         clock.step(7200.0)
         await store.queue.clock_stepped(7200.0)
     assert statements < 10
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+class SkewedClock:
+    """A machine whose wall clock is wrong."""
+
+    def __init__(self, by_s: float) -> None:
+        self._by = timedelta(seconds=by_s)
+
+    def utc(self) -> datetime:
+        return datetime.now(UTC) + self._by
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.mark.peer
+async def test_boxes_whose_clocks_differ_go_by_the_servers(cluster: Cluster) -> None:
+    url = await emptied(cluster)
+    behind, ahead = SkewedClock(-120.0), SkewedClock(120.0)
+    async with (
+        CampaignStore(url, box="behind", clock=behind) as one,
+        CampaignStore(url, box="ahead", clock=ahead) as two,
+        running(one, 2) as campaign_id,
+    ):
+        assert abs((await one.now() - await two.now()).total_seconds()) < 30
+        (first,) = await one.queue.claim(campaign_id, 1, LEASE_S)
+        assert (await begin(one.queue, first, "c1", gap_s=90.0)).refused is None
+        end = ended_as("busy", one.time())
+        await one.queue.finish_attempt("c1", end, LeadNext("busy", one.time()))
+        # By its own clock, the gap has long been over.
+        assert first.id not in [lead.id for lead in await two.queue.claim(campaign_id, 5, LEASE_S)]
+        (claimed,) = [lead for lead in await all_leads(one) if lead.state == "claimed"]
+        assert await two.queue.expire() == await one.queue.expire() == 0
+        assert claimed.lease_until is not None
+        assert 0 < (claimed.lease_until - await one.now()).total_seconds() <= LEASE_S
+
+
+async def test_a_clock_that_was_set_back_while_the_box_was_down_strands_nobody(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'campaigns.db'}"
+    async with CampaignStore(url, box="one", clock=clock) as store, running(store, 1) as campaign_id:
+        (lead,) = await store.queue.claim(campaign_id, 1, LEASE_S)
+        await begin(store.queue, lead, "c1")
+    clock.step(-30 * 86400.0)
+    async with CampaignStore(url, box="one", clock=clock) as store:
+        assert await store.queue.clock_was_ahead() == 30 * 86400.0
+        assert await store.queue.clock_was_ahead() == 0.0
+        assert await store.queue.recover() == 1
+        clock.forward(GAP_S - 1)
+        assert await store.queue.claim(campaign_id, 1, LEASE_S) == []
+        clock.forward(1)
+        assert len(await store.queue.claim(campaign_id, 1, LEASE_S)) == 1
