@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
+import phonenumbers
 from sqlalchemy import Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -28,6 +30,22 @@ def plain_number(number: str) -> str:
     bare = _SEPARATORS.sub("", number)
     bare = f"+{bare[2:]}" if bare.startswith("00") else bare
     return bare if _NUMBER.fullmatch(bare) else ""
+
+
+@lru_cache(maxsize=8192)
+def spellings(number: str) -> tuple[str, ...]:
+    """How a list may have ``number``: as it is kept, and, of a whole one, as its own country writes it. Carriers and
+    exchanges tell callers' numbers without a plus, and without the country code."""
+    known = plain_number(number)
+    if not known.startswith("+"):
+        return (known,)
+    try:
+        parsed = phonenumbers.parse(known, None)
+    except phonenumbers.NumberParseException:
+        return known, known[1:]
+    national = phonenumbers.national_significant_number(parsed)
+    at_home = plain_number(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL))
+    return tuple(dict.fromkeys(one for one in (known, known[1:], national, at_home) if one))
 
 
 class CallerStore:
@@ -122,7 +140,7 @@ class CallerStore:
         Raises:
             StoreError: it cannot be read.
         """
-        query = select(_do_not_call.c.number).where(_do_not_call.c.number == plain_number(number))
+        query = select(_do_not_call.c.number).where(_do_not_call.c.number.in_(spellings(number)))
 
         async def read(connection: AsyncConnection) -> bool:
             return (await connection.execute(query)).first() is not None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Table, and_, exists, func, or_, select
 
 from appliance.store import campaign_models  # noqa: F401  (its tables belong to the metadata)
+from appliance.store.callers import spellings
 from appliance.store.campaign_rows import AttemptEnd, Lead
 from appliance.store.models import Base
 
@@ -47,7 +48,7 @@ def calling(campaign_id: str) -> Any:
 
 
 def refuses(campaign_id: str, number: str) -> Any:
-    everybody = exists().where(_everybody.c.number == number)
+    everybody = exists().where(_everybody.c.number.in_(spellings(number)))
     theirs = exists().where(_of_campaign.c.campaign_id == campaign_id, _of_campaign.c.number == number)
     return select(or_(everybody, theirs))
 

@@ -558,3 +558,11 @@ async def test_a_clock_that_was_set_back_while_the_box_was_down_strands_nobody(
         assert await store.queue.claim(campaign_id, 1, LEASE_S) == []
         clock.forward(1)
         assert len(await store.queue.claim(campaign_id, 1, LEASE_S)) == 1
+
+
+@pytest.mark.parametrize("told", ["2025550000", "12025550000", "(202) 555-0000", "+1 202 555 0000"])
+async def test_a_wish_is_kept_however_the_carrier_told_the_number(store: CampaignStore, told: str) -> None:
+    async with running(store, 1) as campaign_id:
+        (lead,) = await store.queue.claim(campaign_id, 1, LEASE_S)
+        await store.refuse([told], source="said so in a call to us")
+        assert (await begin(store.queue, lead, "call-1")).refused is Refused.DO_NOT_CALL
