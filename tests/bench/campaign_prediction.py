@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ async def measure(bar: Bar, box: Box, arguments: argparse.Namespace) -> None:
 def _judge(bar: Bar, predicted: simulate.Simulation, found: list[AttemptRow]) -> None:
     began = min(attempt.started_at for attempt in found)
     ended = max(attempt.ended_at for attempt in found if attempt.ended_at is not None)
+    starts = sorted(attempt.started_at for attempt in found)
+    gaps = sorted((later - one).total_seconds() for one, later in itertools.pairwise(starts))
+    bar.note(
+        f"from one call to the next p50 {gaps[len(gaps) // 2]:.2f}, p90 {gaps[len(gaps) * 9 // 10]:.2f},"
+        f" longest {gaps[-1]:.1f} s; everybody called once after {_once_s(found):.0f} s"
+    )
     line_s = sum((attempt.ended_at - attempt.started_at).total_seconds() for attempt in found if attempt.ended_at)
     quantities: list[tuple[str, float, Callable[[simulate.Run], float], bool]] = [
         ("finish time, s", (ended - began) / timedelta(seconds=1), lambda run: run.duration_s, True),
@@ -146,6 +153,14 @@ def _judge(bar: Bar, predicted: simulate.Simulation, found: list[AttemptRow]) ->
         (bar.figure if judged else bar.note)(text)
         if judged:
             bar.require(error <= ERROR, f"{name} within {100 * ERROR:.0f} %")
+
+
+def _once_s(attempts: list[AttemptRow]) -> float:
+    """When the last lead got its first call."""
+    first: dict[int, datetime] = {}
+    for attempt in attempts:
+        first[attempt.lead_id] = min(attempt.started_at, first.get(attempt.lead_id, attempt.started_at))
+    return (max(first.values()) - min(first.values())).total_seconds()
 
 
 def _told(attempts: list[AttemptRow]) -> str:
