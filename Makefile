@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Independent programs that tests talk to, and recorded prompts for the recognition bar.
-PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox dnsmasq-base postgresql asterisk-core-sounds-en asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav asterisk-moh-opsound-wav
+PEERS := chromium sip-tester baresip-core kamailio kamailio-tls-modules sipsak tshark sox dnsmasq-base postgresql flite asterisk-core-sounds-en asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav asterisk-moh-opsound-wav
 # Without what it depends on, which only its own command line needs.
 RNNOISE := pyrnnoise>=0.4.5
 PYTEST := $(BIN)/python -m pytest
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 TEST_WORKERS ?= 3
 BARS := sipp_load lossy softphones setup_latency asr_wire turn_latency pacing crash soak_calls torture storm flood \
 	playback_truth carrier_load stream_faults llm_failures turns endpointing barge_in denoise waste asr_batch \
-	speech routing calling_windows campaign_prediction
+	speech routing calling_windows campaign_prediction answering
 # An interpreter with Pipecat 1.14.0, for the bars that compare with it: make PIPECAT=/path/to/python bars
 export PIPECAT
 

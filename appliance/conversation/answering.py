@@ -134,8 +134,8 @@ class DetectionConfig:
     give_up_s: float = 5.0
     listen_s: float = 15.0
     greeting_gap_s: float = 1.5
-    human_silence_s: float = 0.36
-    human_below: float = 0.4
+    human_silence_s: float = 0.32
+    human_below: float = 0.8
     machine_above: float = 2.6
     revise_above: float = 3.0
     settle_silence_s: float = 2.0

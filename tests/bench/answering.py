@@ -1,4 +1,4 @@
-"""Bar 4: who has answered, a person or a machine, on speakers and sentences that nothing was tuned on.
+"""Bar 6.4: who has answered, a person or a machine, on speakers and sentences that nothing was tuned on.
 
 Every clip of the reporting half goes through the detection as a call does: a level and Silero's probability per 20 ms,
 samples in pieces of 100 ms, the agent's greeting beside it, and PocketSphinx where the detection asks for words
@@ -182,7 +182,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10, help="calls to people over SIP, with detection and without")
     parser.add_argument("--wrong", action="store_true", help="name every clip that is not right")
     args = parser.parse_args()
-    bar = Bar(4, "answering machines")
+    bar = Bar("6.4", "answering machines")
     half: Half = args.half
     try:
         clips = answered(half, args.recordings, args.seed)

@@ -1,9 +1,10 @@
 """How readily each phrase of a greeting may be spotted: thresholds for ``appliance/engines/greetings.py``.
 
-``python -m tests.bench.answering_phrases`` prints the table ``SPOTTED``. Each phrase gets the highest exponent at which
-it is heard where it was not said in at most three of a thousand pieces of speech: what people of the tuning half say,
-prompts of its speakers in other languages, each clean and with noise, and the noise alone. Phrases that are never heard
-where they were said are kept at that exponent too: a recogniser that does not know a voice may know the next.
+``python -m tests.bench.answering_phrases`` prints how high the exponent of each phrase may be: the highest at which it
+is heard where it was not said in at most three of a thousand pieces of speech: what people of the tuning half say,
+prompts of its speakers in other languages, each clean and with noise, and the noise alone. The table ``SPOTTED`` holds
+what is left of that when all phrases together may be heard in one piece in a hundred, and greetings of machines of the
+tuning half are to be heard as often as possible.
 """
 
 from __future__ import annotations
