@@ -40,6 +40,8 @@ from appliance.hook_types import Said
 from appliance.signalling.leg import CallInfo
 from appliance.tool_types import Arguments, OngoingCall, Tool
 
+TO_THE_CALLED: Final = ("stop_calling", "callback")
+"""What a model may always do in a call that the box has placed."""
 MAX_HAND_OVERS: Final = 8
 """So often a caller may go back and forth before anybody waits for an answer."""
 _MAX_TALK: Final = 100
@@ -122,7 +124,7 @@ def make_shared_brain(
             update={
                 "agent": "llm",
                 "prompt": f"{line.prompt or ''}\n{filled(step.converse)}\n{_RULE}".strip(),
-                "tools": (*step.tools, HAND_BACK),
+                "tools": (*step.tools, HAND_BACK, *(TO_THE_CALLED if info.outbound else ())),
             }
         )
         own = Offered("builtin", hand_back_tool(step, done))

@@ -15,6 +15,7 @@ from appliance.calls.answer_watch import AnswerWatch
 from appliance.calls.builtin_tools import CALLBACK_SLOT
 from appliance.calls.facts import Outcome
 from appliance.calls.greeting_words import GreetingWords
+from appliance.calls.hand_back import TO_THE_CALLED
 from appliance.calls.orders import OutgoingOrder, OutgoingResult, Progress, SlotValue
 from appliance.calls.outbound_brain import CallNotes, OutboundBrain, identified
 from appliance.calls.services import Services
@@ -29,8 +30,6 @@ from appliance.signalling.outgoing_leg import OutgoingLeg
 
 logger = logging.getLogger(__name__)
 
-ALWAYS_TOOLS: Final = ("stop_calling", "callback")
-"""What a language model may always do in such a call, whatever its line lists."""
 _NO_ANSWER: Final = frozenset({408, 480, 487})
 _GIVES_UP: Final = frozenset({"busy", "reorder", "sit", "fax"})
 """Tones after which nobody answers any more."""
@@ -330,7 +329,7 @@ def _for_the_called(line: Line, info: CallInfo) -> Line:
     """``line`` as it is in a call that the box places."""
     line = identified(line, info)
     if line.agent != "flow" and line.tools is not None:
-        line = line.model_copy(update={"tools": tuple(dict.fromkeys((*line.tools, *ALWAYS_TOOLS)))})
+        line = line.model_copy(update={"tools": tuple(dict.fromkeys((*line.tools, *TO_THE_CALLED)))})
     return line
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,16 +74,19 @@ class Dialling:
 
     def record(self, call_id: str) -> dict[str, Any]:
         """The call as it is on record."""
-        words = [sys.executable, "-m", "appliance.cli.main", "calls", "show", call_id, "--json"]
-        words += ["--set", f"store.url=sqlite+aiosqlite:///{self.box.database}"]
-        found: dict[str, Any] = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
-        return found
+        block_until(lambda: self._rows("select ended_at from calls where id = ?", call_id)[0]["ended_at"])
+        (call,) = self._rows("select * from calls where id = ?", call_id)
+        return {**call, "turns": self._rows("select * from turns where call_id = ? order by number", call_id)}
+
+    def _rows(self, query: str, call_id: str) -> list[dict[str, Any]]:
+        with contextlib.closing(sqlite3.connect(self.box.database)) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(query, (call_id,))]
 
     def trace(self, call_id: str) -> list[str]:
         """What was said in SIP, as it is on record a moment after the call."""
-        with contextlib.closing(sqlite3.connect(self.box.database)) as database:
-            (found,) = database.execute("select trace from calls where id = ?", (call_id,)).fetchone()
-        return [message["text"] for message in json.loads(found)]
+        (found,) = self._rows("select trace from calls where id = ?", call_id)
+        return [message["text"] for message in json.loads(found["trace"])]
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +110,34 @@ def dialling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dialling]:
             yield Dialling(box, farm)
 
 
-def test_a_person_is_called_greeted_and_understood(dialling: Dialling) -> None:
-    number = "+12025551230"
-    result = dialling.call(number, variables={"name": "Ann"}, caller_id="+12025550101")
-    assert (result["sip_code"], result["ended_by"], result["completed"], result["problem"]) == (200, "agent", True, "")
+PERSON, MACHINE, UNWILLING, HANDED_ON = "+12025551230", "+12025551277", "+12025551259", "+12025551281"
+REFUSED = {
+    "+12025551242": 486, "+12025551243": 408, "+12025551244": 603, "+12025551245": 404, "+12025551246": 503
+}  # fmt: skip
+MESSAGE = "This is Acme Plumbing. Please call us back."
+ORDERS: dict[str, dict[str, Any]] = {
+    PERSON: {"variables": {"name": "Ann"}, "caller_id": "+12025550101"},
+    MACHINE: {"answering": {"on_machine": "message", "message": MESSAGE}},
+    UNWILLING: {},
+    HANDED_ON: {"line": "hand-on"},
+    "crosses": {"ring_timeout_s": 5},
+    "vacant": {},
+    "engaged": {},
+    **{number: {"ring_timeout_s": 5} for number in REFUSED},
+}
+Results = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def results(dialling: Dialling) -> Results:
+    """What comes of calling them all at once."""
+    with ThreadPoolExecutor(len(ORDERS)) as pool:
+        return dict(zip(ORDERS, pool.map(lambda number: dialling.call(number, **ORDERS[number]), ORDERS), strict=True))
+
+
+def test_a_person_is_called_greeted_and_understood(dialling: Dialling, results: Results) -> None:
+    number, result = PERSON, results[PERSON]
+    assert (result["problem"], result["sip_code"], result["ended_by"], result["completed"]) == ("", 200, "agent", True)
     assert result["slots"]["wanted"] == "yes"
     record = dialling.record(result["call_id"])
     assert (record["direction"], record["trunk"], record["called"]) == ("outbound", "carrier", number)
@@ -127,12 +152,10 @@ def test_a_person_is_called_greeted_and_understood(dialling: Dialling) -> None:
     assert dialling.trace(result["call_id"])[0].startswith(f"INVITE sip:{number}@")
 
 
-def test_a_message_is_left_on_a_machine_after_its_beep(dialling: Dialling) -> None:
-    number = "+12025551277"
-    message = "This is Acme Plumbing. Please call us back."
-    result = dialling.call(number, answering={"on_machine": "message", "message": message})
+def test_a_message_is_left_on_a_machine_after_its_beep(dialling: Dialling, results: Results) -> None:
+    number, result = MACHINE, results[MACHINE]
     assert (result["verdict"]["kind"], result["message_left"], result["reason"]) == ("machine", True, "message_left")
-    assert dialling.record(result["call_id"])["turns"][-1]["heard_text"] == message
+    assert dialling.record(result["call_id"])["turns"][-1]["heard_text"] == MESSAGE
     block_until(lambda: "message" in dialling.seen(number))
     recorded = [entry for entry in dialling.farm.entries() if entry["number"] == number]
     (left,) = [entry for entry in recorded if entry["event"] == "message"]
@@ -140,32 +163,28 @@ def test_a_message_is_left_on_a_machine_after_its_beep(dialling: Dialling) -> No
     assert [entry["clip"] for entry in recorded if entry["event"] == "said"] == ["greeting", "beep"]
 
 
-def test_what_is_no_answer(dialling: Dialling) -> None:
-    wanted = {"2": 486, "4": 603, "5": 404, "6": 503, "3": 408}
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        found = list(pool.map(lambda digit: dialling.call(f"+1202555124{digit}", ring_timeout_s=5), wanted))
-    assert [result["sip_code"] for result in found] == list(wanted.values())
-    assert [result["answered_after_s"] for result in found] == [None] * len(wanted)
+def test_what_is_no_answer(dialling: Dialling, results: Results) -> None:
+    assert {number: results[number]["sip_code"] for number in REFUSED} == REFUSED
+    assert {results[number]["answered_after_s"] for number in REFUSED} == {None}
     assert "cancelled" in dialling.seen("+12025551243")
 
 
 @pytest.mark.parametrize(("name", "early"), [("vacant", "sit_vacant"), ("engaged", "busy")])
-def test_tones_before_the_answer_end_the_attempt(dialling: Dialling, name: str, early: str) -> None:
-    result = dialling.call(name)
+def test_tones_before_the_answer_end_the_attempt(dialling: Dialling, results: Results, name: str, early: str) -> None:
+    result = results[name]
     assert (result["early"], result["sip_code"], result["answered_after_s"], result["problem"]) == (early, 0, None, "")
     block_until(lambda: "cancelled" in dialling.seen(name))
 
 
-def test_a_person_is_put_through_to_somebody_else(dialling: Dialling) -> None:
-    number = "+12025551281"
-    result = dialling.call(number, line="hand-on")
+def test_a_person_is_put_through_to_somebody_else(dialling: Dialling, results: Results) -> None:
+    result = results[HANDED_ON]
     assert (result["sip_code"], result["transferred_to"], result["completed"]) == (200, "brief", True)
     assert dialling.record(result["call_id"])["hangup_text"].startswith("put through to brief")
     assert "answered" in dialling.seen("brief")
 
 
-def test_an_answer_that_crosses_the_cancel_is_hung_up(dialling: Dialling) -> None:
-    result = dialling.call("crosses", ring_timeout_s=5)
+def test_an_answer_that_crosses_the_cancel_is_hung_up(dialling: Dialling, results: Results) -> None:
+    result = results["crosses"]
     assert (result["sip_code"], result["answered_after_s"]) == (408, None)
     block_until(lambda: "ended" in dialling.seen("crosses"), lambda: str(dialling.seen("crosses")))
     (ended,) = [one for one in dialling.farm.entries() if one["number"] == "crosses" and one["event"] == "ended"]
@@ -192,9 +211,8 @@ def test_a_call_that_is_no_longer_wanted_is_taken_back(dialling: Dialling) -> No
     block_until(lambda: "cancelled" in dialling.seen(number))
 
 
-def test_a_person_who_does_not_want_to_be_called_is_never_called_again(dialling: Dialling) -> None:
-    number = "+12025551259"
-    result = dialling.call(number)
+def test_a_person_who_does_not_want_to_be_called_is_never_called_again(dialling: Dialling, results: Results) -> None:
+    number, result = UNWILLING, results[UNWILLING]
     assert (result["opted_out"], result["reason"]) == (True, "opted_out")
     assert "stop calling me" in dialling.record(result["call_id"])["turns"][1]["caller_text"]
     again = dialling.call(number)
