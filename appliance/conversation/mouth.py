@@ -124,9 +124,10 @@ class Mouth:
 
     async def stop(self) -> None:
         """Say nothing more of it; returns when it is known how much was heard."""
-        assert self._speaker is not None and self._machine is not None
-        await self._speaker.stop()
-        self._machine.agent_speaking(False)
+        speaker, machine = self._speaker, self._machine
+        assert speaker is not None and machine is not None
+        await speaker.stop()  # the conversation may be over before it is
+        machine.agent_speaking(False)
         self._said.set()
 
     # --- bridging waits -------------------------------------------------------------------------------------------
