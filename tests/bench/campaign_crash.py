@@ -105,9 +105,11 @@ async def run(kind: str, arguments: argparse.Namespace, bar: Bar) -> None:
             bar.require(False, f"{kind}: {error}")
             return
         end, entries = await world.found(url), farm.entries()
-        world.judge(bar, kind, wanted, end, entries, GAP_S, exact=False)
+        world.judge(bar, kind, wanted, end, entries, GAP_S, exact=False, also=("abandoned",))
         cut_off = sum(attempt.disposition == "interrupted" for attempt in end.attempts)
         unseen = len(end.attempts) - sum(map(len, world.invites(entries).values()))
+        abandoned = end.counts.by_disposition.get("abandoned", 0)
+        bar.note(f"{kind}: {abandoned} people had answered and not heard the agent when media was killed")
         bar.figure(f"{kind}: killed {dict(killed)}, {cut_off} calls cut off, {unseen} died before their INVITE left")
         if bar.failures:
             bar.note(box.log_tail(40))

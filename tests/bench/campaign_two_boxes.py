@@ -61,7 +61,7 @@ async def run(arguments: argparse.Namespace) -> int:
                 os.kill(pid, signal.SIGKILL)
         took_s = await world.until_finished(url, arguments.limit, bar)
         end, entries = await world.found(url), farm.entries()
-        world.judge(bar, "two boxes", wanted, end, entries, GAP_S, exact=False)
+        world.judge(bar, "two boxes", wanted, end, entries, GAP_S, exact=False, also=("abandoned",))
         cut_off = {one.number for one in end.attempts if one.disposition == "interrupted" and one.box == "north"}
         again = {number for number, times in world.invites(entries).items() if len(times) > 1}
         failed = {one.number for one in end.attempts if one.disposition == "failed"}

@@ -205,6 +205,7 @@ def judge(
     gap_s: float,
     *,
     exact: bool = True,
+    also: Collection[str] = (),
 ) -> None:
     """Hold the database against the callees.
 
@@ -215,6 +216,7 @@ def judge(
         entries: what the callees saw.
         gap_s: of the campaign.
         exact: nothing was killed: every attempt that got an answer was seen by a callee, and no other.
+        also: other dispositions that leads may end with: of people whose call was cut off before they heard the agent.
     """
     bar.require(end.state == "finished", f"{what}: the campaign is {end.state}")
     rows = {lead.number: lead for lead in end.leads}
@@ -226,7 +228,7 @@ def judge(
     wrong = Counter(
         f"{number[-1]}: {lead.disposition or lead.state}, not {WANTED[number[-1]]}"
         for number, lead in rows.items()
-        if lead.disposition != WANTED[number[-1]]
+        if lead.disposition not in (WANTED[number[-1]], *also)
     )
     bar.require(not wrong, f"{what}: {sum(wrong.values())} leads ended otherwise ({dict(wrong)})")
     last = {attempt.call_id: attempt for attempt in end.attempts}
