@@ -90,7 +90,8 @@ def test_without_the_converter_the_message_says_what_to_install(source: Path, tm
 
 
 @pytest.mark.skipif(not CAN, reason="needs torch and transformers")
-def test_a_real_model_is_converted_and_loaded(tmp_path: Path) -> None:
+def test_a_real_model_is_converted_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # it would leave a thread behind
     from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
     from appliance.engines.whisper_model import WhisperModel
