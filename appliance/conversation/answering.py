@@ -134,7 +134,7 @@ class DetectionConfig:
     give_up_s: float = 5.0
     listen_s: float = 15.0
     greeting_gap_s: float = 1.5
-    human_silence_s: float = 0.32
+    human_silence_s: float = 0.26
     human_below: float = 0.8
     machine_above: float = 2.6
     revise_above: float = 3.0

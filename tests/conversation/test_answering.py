@@ -109,7 +109,7 @@ def test_a_company_that_answers_in_a_whole_sentence_is_a_person() -> None:
 
 
 def test_who_talks_on_is_a_machine_before_it_has_finished() -> None:
-    callee = Callee().play(("quiet", 0.5), ("talk", 2.0), ("quiet", 0.25), ("talk", 4.0))
+    callee = Callee().play(("quiet", 0.5), ("talk", 2.0), ("quiet", 0.2), ("talk", 4.0))
     assert callee.verdicts == ["machine"]
     assert callee.machine.verdict is not None and "goes on" in callee.machine.verdict.why
 
