@@ -225,3 +225,12 @@ def test_what_may_not_be_dialled_or_shown_never_leaves(dialling: Dialling) -> No
     assert "is not ours to show" in dialling.call("+12025551260", caller_id="+12025559999")["problem"]
     assert "there is no line 'nobody'" in dialling.call("+12025551260", line="nobody")["problem"]
     assert dialling.seen("+12025551260") == []
+
+
+def test_a_voicemail_is_left_a_message_after_its_beep(dialling: Dialling) -> None:
+    number = "+12025551267"
+    answering = {"on_machine": "message", "message": "This is Acme Plumbing. Please call us back about your boiler."}
+    result = dialling.call(number, answering=answering)
+    assert (result["verdict"]["kind"], result["message_left"], result["reason"]) == ("machine", True, "message_left")
+    assert dialling.record(result["call_id"])["turns"][-1]["agent_text"] == answering["message"]
+    block_until(lambda: "message" in dialling.seen(number))
