@@ -45,8 +45,8 @@ async def run(arguments: argparse.Namespace) -> int:
     wanted = world.numbers(arguments.leads, "01")
     with world.workplace() as folder, FarmProcess(folder / "farm.jsonl", keys=True) as farm:
         line = {**world.LINE, "flow": {**world.LINE["flow"], "bye": {"hang_up": GOODBYE}}}
-        plan = dialplan(folder, [line])
-        box = Box(folder / "box", {**world.settings(folder, farm, **{"limits.max_calls": room}), **plan})
+        settings = world.settings(folder, farm, **{"limits.max_calls": room})
+        box = Box(folder / "box", {**settings, **dialplan(folder, [line])})
         url = f"sqlite+aiosqlite:///{box.database}"
         box.start()
         try:
