@@ -300,6 +300,7 @@ class LeadQueue:
             {
                 "the_id": lead.id,
                 "the_token": lead.claim_token,
+                "the_call": lead.call_id,
                 "next_at": next_at or lead.next_at,
                 "detail": why[:MAX_TEXT],
             }
@@ -312,6 +313,8 @@ class LeadQueue:
             .where(
                 _leads.c.id == bindparam("the_id"),
                 _leads.c.claim_token == bindparam("the_token"),
+                # Another call: an attempt began whose commit was not heard of. Its lease, or its end, gives it back.
+                _leads.c.call_id == bindparam("the_call"),
                 _leads.c.state == "claimed",
             )
             .values(next_at=bindparam("next_at"), detail=bindparam("detail"), **UNCLAIMED)
@@ -374,7 +377,12 @@ class LeadQueue:
 
     async def expire(self, decide: Decide | None = None) -> int:
         """Take back leads whose lease is over, whichever box had them; gives how many."""
-        return await self._take_back(lambda now: and_(_leads.c.state == "claimed", _leads.c.lease_until < now), decide)
+        count = await self._take_back(lambda now: and_(_leads.c.state == "claimed", _leads.c.lease_until < now), decide)
+        theirs = exists().where(
+            _leads.c.id == _attempts.c.lead_id, _leads.c.state == "claimed", _leads.c.call_id == _attempts.c.call_id
+        )
+        await self._close_orphans(and_(_attempts.c.ended_at.is_(None), ~theirs))
+        return count
 
     async def interrupt(self, call_ids: Collection[str], decide: Decide | None = None) -> int:
         """Close attempts of this box of which nothing is known any more; gives how many leads they had."""

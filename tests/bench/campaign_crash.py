@@ -51,6 +51,7 @@ def settle(box: Box, victim: str) -> None:
     """
     if victim == "all":
         box.stop(5.0)
+        time.sleep(1.0)  # until the kernel has closed what its processes had open
         box.start(READY_S)
         return
     until = time.monotonic() + READY_S

@@ -504,6 +504,19 @@ async def test_the_clock_is_set_in_one_go_however_many_leads_there_are(
     assert statements < 10
 
 
+async def test_a_lead_is_not_given_back_whose_attempt_began_unheard(store: CampaignStore, clock: HandClock) -> None:
+    queue = store.queue
+    async with running(store, 1) as campaign_id:
+        (lead,) = await queue.claim(campaign_id, 1, LEASE_S)
+        await begin(queue, lead, "c1")
+        assert await queue.release([(lead, None, "the database did not answer")]) == 0
+        assert await queue.calling(campaign_id) == 1
+        clock.forward(LEASE_S + 1)
+        assert await queue.expire() == 1
+        assert await queue.calling(campaign_id) == 0
+        assert await queue.claim(campaign_id, 1, LEASE_S) == []
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
