@@ -242,9 +242,11 @@ async def watch(
             more = f" and {len(different) - 1} more" if len(different) > 1 else ""
             known = now
             await reload(f"{different[0]}{more} changed")
-            # What it has read for the first time (a file of numbers, say) has not changed.
+            # What it has read for the first time (a file of numbers, say) has not changed. What is gone has, unless it
+            # is only looked at no longer.
             after = await asyncio.to_thread(stamps, list(paths()))
-            known = {file: now.get(file, stamp) for file, stamp in after.items()}
+            gone = {file: stamp for file, stamp in now.items() if file not in after and not os.path.exists(file)}
+            known = {file: now.get(file, stamp) for file, stamp in after.items()} | gone
             now = after
         seen = now
 

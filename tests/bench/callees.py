@@ -34,6 +34,8 @@ from appliance.cli.say import speak
 from appliance.rtp.packet import build
 from tests.bench.callee_sip import Address, CalleeSip, Dialled
 
+ROOT = Path(__file__).parents[2]
+
 FRAME_S: Final = 0.02
 FRAME: Final = 160
 SILENCE: Final = b"\xff" * FRAME
@@ -453,8 +455,15 @@ class FarmProcess:
 
     def __init__(self, log: Path, *, keys: bool = False) -> None:
         self.log = log
-        command = [sys.executable, "-m", "tests.bench.callees", "--log", str(log), *(["--keys"] if keys else [])]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.callees",
+            "--log",
+            str(log.absolute()),
+            *(["--keys"] if keys else []),
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self.port = 0
 
     def __enter__(self) -> FarmProcess:

@@ -192,7 +192,7 @@ def box_of(folder: Path, model_url: str, shop_url: str, mail_port: int, desk: st
             text = text.replace(example, own)
         (plans / path.name).write_text(text)
     weather = yaml.safe_load(first_plugin()["dialplans/weather.yaml"])
-    (plans / "weather.yaml").write_text(yaml.safe_dump({**weather, "match": {"called": "2007"}}))
+    (plans / "weather.yaml").write_text(yaml.safe_dump({**weather, "match": {"called": "2008"}}))
     (folder / "plugins").mkdir()
     (folder / "plugins" / "weather.py").write_text(first_plugin()["plugins/weather.py"])
     (folder / "secrets.yaml").write_text("crm_token: top\n")
@@ -288,7 +288,7 @@ async def test_every_example_line_does_what_it_is_for(tmp_path: Path) -> None:
                     callers.call("2005", GERMAN, lambda phone: callers.is_put_through(phone, "2")),
                     callers.call("2005", AMERICAN, lambda phone: callers.is_put_through(phone, "1", "1")),
                     callers.call("2006", AMERICAN, lambda phone: pays(callers, phone)),
-                    callers.call("2007", AMERICAN, callers.says),
+                    callers.call("2008", AMERICAN, callers.says),
                 )
                 found = await asyncio.to_thread(records.wait_settled, box.database, 8)
                 await eventually(lambda: bool(mail.messages), box.log_tail)

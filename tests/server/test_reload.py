@@ -193,6 +193,25 @@ async def test_a_file_that_has_changed_is_read_once_it_stays_as_it_is(tmp_path: 
         await asyncio.gather(watching, return_exceptions=True)
 
 
+async def test_a_file_that_goes_while_others_are_read_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("1")
+    causes: list[str] = []
+
+    async def reload(cause: str) -> None:
+        causes.append(cause)
+        file.unlink(missing_ok=True)
+
+    watching = asyncio.create_task(watch(lambda: [tmp_path], reload, poll_s=0.005))
+    try:
+        await asyncio.sleep(0.05)
+        file.write_text("changed")
+        await eventually(lambda: len(causes) == 2)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
