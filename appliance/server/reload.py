@@ -245,7 +245,7 @@ async def watch(
             # What it has read for the first time (a file of numbers, say) has not changed. What is gone has, unless it
             # is only looked at no longer.
             after = await asyncio.to_thread(stamps, list(paths()))
-            gone = {file: stamp for file, stamp in now.items() if file not in after and not os.path.exists(file)}
+            gone = {file: stamp for file, stamp in now.items() if file not in after and not Path(file).exists()}
             known = {file: now.get(file, stamp) for file, stamp in after.items()} | gone
             now = after
         seen = now
